@@ -1,0 +1,74 @@
+"""RepMix as published: ResNet-50, two images mixed after its last stage.
+
+Bui, Yu, Collomosse, "RepMix: Representation Mixing for Robust Attribution of
+Synthesized Images", ECCV 2022 (https://arxiv.org/abs/2207.02063). Every other
+config changes this one. It trains on any prepared data set:
+
+    rmjax train --config repmix --workdir runs/mine \
+        --config.data.name=image_folder/mine
+
+Not in it yet: the ImageNet-pretrained start and the ImageNet-C corruptions.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Return the published recipe."""
+    config = ConfigDict()
+    config.seed = 0
+
+    # Data.
+    config.data = ConfigDict()
+    config.data.dir = "data"  # where `rmjax prepare` put it
+    config.data.name = "image_folder/mine"
+    config.data.sources = ()  # empty: all; `real` comes first
+    config.data.seen_semantics = ()  # trained on; empty: all that are not unseen
+    config.data.unseen_semantics = ()  # kept for testing
+    config.data.unseen_split = "test"  # "all": every image of the unseen semantics
+    config.data.resize = 256  # shorter side in pixels; 0: native resolution
+    config.data.size = 256  # square cut on the host
+    config.data.crop = 224  # random window of it in training
+    config.data.flip = True
+    config.data.eval_resize = 224
+    config.data.eval_size = 224
+    config.data.cache_mib = 2048  # memory for decoded images
+    config.data.workers = 0  # decoding processes; 0: threads
+
+    # Model.
+    config.model = ConfigDict()
+    config.model.arch = "resnet50"
+    config.model.input = "rgb"  # rgb, highpass, residual, logdct
+    config.model.embedding_dim = 256
+    config.model.sync_batch_norm = False  # published: each replica by itself
+
+    # Mixing.
+    config.mix = ConfigDict()
+    config.mix.name = "repmix"  # repmix, none, mixup, manifold
+    config.mix.level = 5  # 0: pixels, 1: stem, 2..5: layers, 6: embedding
+    config.mix.members = 2  # images in a group
+    config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
+
+    # Optimiser: Adam, with weight decay as L2 in the gradient.
+    config.optim = ConfigDict()
+    config.optim.lr = 1e-4
+    config.optim.lr_decay = 0.85  # factor an epoch
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.eps = 1e-8
+    config.optim.weight_decay = 5e-4
+
+    # Schedule.
+    config.batch_size = 64  # images, over all devices: 32 groups of 2
+    config.eval_batch_size = 64
+    config.num_epochs = 30
+    config.steps_per_epoch = 0  # 0: one pass over the first members of the groups
+    config.eval_every_epochs = 2
+    config.patience = 3  # validations without a better loss before it stops
+    config.keep_best = 10  # checkpoints; the last is kept as well
+
+    # Machine.
+    config.num_devices = 0  # 0: all
+    config.log_every_steps = 50
+    config.checkpoint_every_steps = 1000
+    return config

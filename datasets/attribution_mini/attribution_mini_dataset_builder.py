@@ -1,0 +1,203 @@
+"""TFDS builder of attribution_mini, and `prepare`, which makes it on the spot."""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from rmjax.datasets.attribution_mini import images
+from rmjax.errors import InputError
+
+MIN_IMAGES_PER_CELL = 5
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Eight sources x eleven semantics of procedural images.
+
+    Args:
+      images_per_cell: images of each source and semantic, over all splits.
+      seed: names the scenes; the generators' weights do not depend on it.
+      size: side in pixels.
+      processes: worker processes; 1 draws in this process, None uses every core.
+      **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
+    """
+
+    name = "attribution_mini"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    pkg_dir_path = Path(__file__).parent
+
+    def __init__(
+        self,
+        *,
+        images_per_cell: int = 200,
+        seed: int = 0,
+        size: int = 64,
+        processes: int | None = None,
+        **kwargs,
+    ):
+        self._made_with = made_with(images_per_cell, seed, size)
+        self._processes = processes or _cores()
+        self._pool: ProcessPoolExecutor | None = None
+        self._bar: tqdm | None = None
+        kwargs.setdefault("file_format", "array_record")
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self._made_with["size"]
+        features = {
+            "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+            "source": tfds.features.ClassLabel(names=list(images.SOURCES)),
+            "semantic": tfds.features.ClassLabel(names=list(images.SEMANTICS)),
+            "path": tfds.features.Text(),
+            "group": tfds.features.Text(),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "source"),
+            metadata=tfds.core.MetadataDict(self._made_with),
+        )
+
+    def download_and_prepare(self, **kwargs) -> None:
+        """Draw and write all images, unless they are there already."""
+        if self.data_path.exists():
+            return
+        cells = len(images.SOURCES) * len(images.SEMANTICS)
+        # spawn: a fork of a process that runs JAX's threads may hang
+        pool = (
+            nullcontext()
+            if self._processes == 1
+            else ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"))
+        )
+        tfds.disable_progress_bar()  # one bar of ours instead of six
+        try:
+            with (
+                pool as self._pool,
+                tqdm(
+                    total=cells * self._made_with["images_per_cell"],
+                    unit="image",
+                    desc=self.name,
+                ) as self._bar,
+            ):
+                super().download_and_prepare(**kwargs)
+        finally:
+            tfds.enable_progress_bar()
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        bounds = split_bounds(self._made_with["images_per_cell"])
+        return {
+            split: self._generate_examples(start, stop)
+            for split, (start, stop) in bounds.items()
+        }
+
+    def _generate_examples(self, start: int, stop: int) -> Iterator[tuple[str, dict]]:
+        seed, size = self._made_with["seed"], self._made_with["size"]
+        tasks = list(images.tasks_of(start, stop, seed, size))
+        ahead = 4 * self._processes
+        drawn = images.draw_many(tasks, self._pool, ahead)
+        for task, encoded in zip(tasks, drawn, strict=True):
+            for index, data in enumerate(encoded, task.start):
+                path = f"{task.source}/{task.semantic}/{index:05d}.png"
+                yield (
+                    path,
+                    {
+                        "image": data,
+                        "source": task.source,
+                        "semantic": task.semantic,
+                        "path": path,
+                        "group": path,  # no two images share content
+                    },
+                )
+            if self._bar is not None:
+                self._bar.update(len(encoded))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def split_bounds(images_per_cell: int) -> dict[str, tuple[int, int]]:
+    """Return the range of indices within a cell that each split holds (7 : 1 : 2)."""
+    val = max(1, images_per_cell // 10)
+    test = max(1, images_per_cell // 5)
+    train = images_per_cell - val - test
+    return {
+        "train": (0, train),
+        "val": (train, train + val),
+        "test": (train + val, images_per_cell),
+    }
+
+
+def made_with(images_per_cell: int, seed: int, size: int) -> dict[str, int]:
+    """Check the numbers that determine the data, and return them by name.
+
+    Raises:
+      InputError: if one is out of range.
+    """
+    if images_per_cell < MIN_IMAGES_PER_CELL:
+        raise InputError(
+            f"images_per_cell is {images_per_cell}; "
+            f"it must be at least {MIN_IMAGES_PER_CELL}"
+        )
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}; it must be in 0 .. 2^63 - 1")
+    if size < 32 or size % 16:
+        raise InputError(f"size is {size}; it must be a multiple of 16 from 32 on")
+    return {"images_per_cell": images_per_cell, "seed": seed, "size": size}
+
+
+def prepare(
+    data_dir: str | os.PathLike,
+    images_per_cell: int = 200,
+    seed: int = 0,
+    size: int = 64,
+    processes: int | None = None,
+) -> Path:
+    """Make the data set under `data_dir`, unless it is there already.
+
+    Args:
+      data_dir: root of TFDS data sets; made where missing.
+      images_per_cell: images of each of the 88 cells, split 7 : 1 : 2.
+      seed: names the scenes, 0 .. 2^63 - 1.
+      size: side in pixels, a multiple of 16 from 32 on.
+      processes: worker processes; 1 draws in this process, None uses every core.
+
+    Returns:
+      The folder that `tfds.builder_from_directory` opens.
+
+    Raises:
+      InputError: if a number is out of range, or the folder holds the data set made
+        with other numbers.
+    """
+    asked = made_with(images_per_cell, seed, size)
+    folder = Path(data_dir).expanduser() / Builder.name / str(Builder.VERSION)
+    if folder.exists():
+        found = _made_with_on_disk(folder)
+        if found != asked:
+            raise InputError(
+                f"{folder} was made with {_words(found)}, not with {_words(asked)}: "
+                "remove it or choose another data_dir"
+            )
+        return folder
+    builder = Builder(
+        **asked, processes=processes, data_dir=str(Path(data_dir).expanduser())
+    )
+    builder.download_and_prepare()
+    return folder
+
+
+def _made_with_on_disk(folder: Path) -> dict[str, int]:
+    path = folder / "metadata.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _words(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in numbers.items()) or "unknown numbers"

@@ -1,0 +1,98 @@
+"""Images of one cell (source x semantic) of the grid, in blocks that stand alone."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+import numpy as np
+
+from rmjax.datasets.attribution_mini import exact
+from rmjax.datasets.attribution_mini.exact import Draws
+from rmjax.datasets.attribution_mini.png import encode_png
+from rmjax.datasets.attribution_mini.scenes import SCENES, draw_scenes
+from rmjax.datasets.attribution_mini.tails import SOURCES, apply_tail
+
+SEMANTICS = tuple(SCENES)
+BLOCK = 20  # images drawn together
+
+
+def draw_block(
+    source: str, semantic: str, block: int, seed: int = 0, size: int = 64
+) -> np.ndarray:
+    """Draw images `block * BLOCK ...` of a cell.
+
+    Every block has its own random stream, named by seed, source, semantic and block: an
+    image does not depend on how many images there are, nor on who draws the others, and
+    no two sources share a scene.
+
+    Args:
+      source: one of `SOURCES`.
+      semantic: one of `SEMANTICS`.
+      block: number of the block, from 0.
+      seed: non-negative integer below 2^63.
+      size: side in pixels, a multiple of 16.
+
+    Returns:
+      uint8 `[BLOCK, size, size, 3]`.
+    """
+    cell = SOURCES.index(source) * len(SEMANTICS) + SEMANTICS.index(semantic)
+    draws = Draws((seed, (cell << 32) + block), BLOCK)
+    scene = draw_scenes(semantic, draws, size)
+    image = exact.clip01(apply_tail(source, scene, draws))
+    pixels = np.rint(image * np.float32(255.0)).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 3, 0))
+
+
+class Task(NamedTuple):
+    """Images start..stop of a cell; all must lie in one block."""
+
+    source: str
+    semantic: str
+    start: int
+    stop: int
+    seed: int
+    size: int
+
+
+def tasks_of(start: int, stop: int, seed: int, size: int) -> Iterator[Task]:
+    """Cut images start..stop of every cell into tasks, blocks outermost.
+
+    The cells take turns, so that a reader of the first part sees all of them.
+    """
+    while start < stop:
+        end = min(stop, (start // BLOCK + 1) * BLOCK)
+        for source in SOURCES:
+            for semantic in SEMANTICS:
+                yield Task(source, semantic, start, end, seed, size)
+        start = end
+
+
+def encode_range(task: Task) -> list[bytes]:
+    """Draw a task's images and encode them as PNG."""
+    block = task.start // BLOCK
+    drawn = draw_block(task.source, task.semantic, block, task.seed, task.size)
+    first = block * BLOCK
+    return [encode_png(drawn[i - first]) for i in range(task.start, task.stop)]
+
+
+def draw_many(
+    tasks: Iterable[Task], pool: Executor | None, ahead: int
+) -> Iterator[list[bytes]]:
+    """Yield `encode_range` of each task in order, at most `ahead` of them in flight.
+
+    Args:
+      tasks: what to draw.
+      pool: where to draw; None draws in this process.
+      ahead: bounds the memory that finished images wait in.
+    """
+    if pool is None:
+        yield from map(encode_range, tasks)
+        return
+    pending: deque = deque()
+    for task in tasks:
+        pending.append(pool.submit(encode_range, task))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

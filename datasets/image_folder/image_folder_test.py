@@ -1,0 +1,184 @@
+"""The image_folder builder: what it writes, and what it refuses."""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from rmjax.data.dataset import find_dataset, open_dataset, select
+from rmjax.data.pipeline import eval_batches
+from rmjax.datasets.image_folder import Builder, Config, prepare
+from rmjax.errors import InputError
+
+
+def make_tree(root: Path, per_cell: int = 10) -> Path:
+    """Write `real`, `agan` and `bgan`, each with two semantics, in several formats."""
+    rng = np.random.default_rng(0)
+    formats = {"png": "RGB", "jpg": "RGB", "gif": "P", "webp": "RGBA", "bmp": "L"}
+    for source in ("agan", "bgan", "real"):
+        for semantic in ("cat", "dog"):
+            folder = root / source / semantic
+            folder.mkdir(parents=True)
+            for i in range(per_cell):
+                suffix, mode = list(formats.items())[i % len(formats)]
+                pixels = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+                pixels.convert(mode).save(folder / f"{i}.{suffix}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("tree"))
+
+
+def left_behind(data_dir: Path) -> list[Path]:
+    return [path for path in data_dir.rglob("*") if path.is_file()]
+
+
+def copy_with(tmp_path: Path, per_cell: int, damage: list[str]) -> Path:
+    root = make_tree(tmp_path / "damaged", per_cell)
+    for path in damage:
+        file = root / path
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return root
+
+
+def test_tree_is_written_and_read_back_byte_for_byte(tree, tmp_path):
+    directory = prepare("mine", tmp_path, tree=tree)
+    assert directory == find_dataset(tmp_path, "image_folder/mine")
+    dataset = open_dataset(directory)
+    assert dataset.source_names == ("real", "agan", "bgan")
+    assert dataset.semantic_names == ("cat", "dog")
+    assert dataset.split_sizes == {"train": 48, "val": 6, "test": 6}
+    groups, paths = {}, set()
+    for split in dataset.split_sizes:
+        for record in dataset.records(split):
+            path = record["path"].decode()
+            source, semantic, name = path.split("/")
+            assert record["image"] == (tree / path).read_bytes()
+            assert dataset.source_names[record["source"]] == source
+            assert dataset.semantic_names[record["semantic"]] == semantic
+            assert record["group"].decode() == f"{semantic}/{name.split('.')[0]}"
+            assert groups.setdefault(record["group"], split) == split
+            paths.add(path)
+    assert paths == {file.relative_to(tree).as_posix() for file in left_behind(tree)}
+    batches = eval_batches(select(dataset), ["test"], batch_size=4, size=12)
+    assert sum(batch["mask"].sum() for batch in batches) == 6
+    assert "tensorflow" not in sys.modules
+
+
+def test_same_images_give_the_same_bytes(tree, tmp_path):
+    first, second = (prepare("mine", tmp_path / name, tree=tree) for name in "ab")
+    for file in first.glob("*array_record*"):
+        assert file.read_bytes() == (second / file.name).read_bytes()
+
+
+def test_prepared_again_is_the_same_and_other_images_are_refused(tree, tmp_path):
+    directory = prepare("mine", tmp_path, tree=tree)
+    before = {file: file.stat().st_mtime_ns for file in left_behind(directory)}
+    assert prepare("mine", tmp_path, tree=tree) == directory
+    assert {file: file.stat().st_mtime_ns for file in left_behind(directory)} == before
+    with pytest.raises(InputError, match="1.0.0 was prepared from other images"):
+        prepare("mine", tmp_path, tree=tree, seed=1)
+    assert prepare("other", tmp_path, tree=tree, seed=1) != directory
+
+
+def test_manifest_gives_names_and_splits(tree, tmp_path):
+    lines = ["path,label,dlabel,split"]
+    for i, name in enumerate(["0.png", "1.jpg", "2.gif"]):
+        for label, source in enumerate(("bgan", "real")):
+            lines.append(
+                f"{source}/cat/{name},{label},0,{['train', 'val', 'train'][i]}"
+            )
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("\n".join(lines))
+    dataset = open_dataset(
+        prepare("m", tmp_path / "data", manifest=manifest, root=tree)
+    )
+    assert dataset.source_names == ("real", "bgan")
+    assert dataset.split_sizes == {"train": 4, "val": 2}
+
+
+@pytest.mark.parametrize(
+    "damage", [["agan/cat/3.webp"], ["real/dog/0.png", "agan/cat/1.jpg"]]
+)
+def test_few_damaged_images_are_left_out_and_listed(tmp_path, damage, caplog):
+    root = copy_with(tmp_path, 34, damage)
+    with caplog.at_level(logging.WARNING):
+        directory = prepare("mine", tmp_path / "data", tree=root)
+    dataset = open_dataset(directory)
+    assert sum(dataset.split_sizes.values()) == 6 * 34 - len(damage)
+    lines = (directory / "left_out.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == sorted(damage)
+    assert all(line.split("\t")[1] for line in lines)
+    assert f"left out {len(damage)} of 204 images" in caplog.text
+    assert prepare("mine", tmp_path / "data", tree=root) == directory
+
+
+def test_many_damaged_images_stop_the_preparation(tmp_path):
+    root = copy_with(tmp_path, 10, ["agan/cat/0.png"])  # 1 of 60
+    with pytest.raises(
+        InputError, match="1 of 60 .* more than 1%.*agan/cat/0.png: "
+    ) as error:
+        prepare("mine", tmp_path / "data", tree=root)
+    assert "\n" not in str(error.value)
+    assert not left_behind(tmp_path / "data")
+
+
+def test_missing_file_of_a_manifest_counts_as_damaged(tree, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(
+        "path,label,dlabel\nreal/cat/0.png,0,0\nreal/cat/absent.png,0,0\n"
+    )
+    with pytest.raises(InputError, match="1 of 2 .*absent.png: No such file"):
+        prepare("m", tmp_path / "data", manifest=manifest, root=tree)
+
+
+def test_source_without_training_images_is_refused(tree, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(
+        "path,label,dlabel,split\nreal/cat/0.png,0,0,train\nagan/cat/0.png,1,0,test\n"
+    )
+    with pytest.raises(InputError, match="source 'agan' in the training split"):
+        prepare("m", tmp_path / "data", manifest=manifest, root=tree)
+    assert not left_behind(tmp_path / "data")
+
+
+def test_failure_while_writing_leaves_nothing(tree, tmp_path, monkeypatch):
+    def fail(self, root, rows):
+        yield from list(written(self, root, rows))[:3]
+        raise OSError("disk full")
+
+    written = Builder._generate_examples
+    monkeypatch.setattr(Builder, "_generate_examples", fail)
+    with pytest.raises(OSError, match="disk full"):
+        prepare("mine", tmp_path, tree=tree)
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-x", "a b", "é"])
+def test_wrong_name_is_refused(tree, tmp_path, name):
+    with pytest.raises(InputError, match="data set name"):
+        prepare(name, tmp_path, tree=tree)
+
+
+def test_tree_and_manifest_exclude_each_other(tree, tmp_path):
+    for options in ({}, {"tree": tree, "manifest": "m.csv"}):
+        with pytest.raises(InputError, match="tree.* or .*manifest"):
+            prepare("mine", tmp_path, **options)
+
+
+def test_metadata_is_what_tfds_expects(tree, tmp_path):
+    builder = Builder(
+        config=Config(name="mine", tree=tree),
+        data_dir=tmp_path,
+        file_format="array_record",
+    )
+    assert builder.name == "image_folder"
+    metadata = builder.get_metadata()
+    assert metadata.description.strip() and metadata.citation.strip()
+    assert set(metadata.tags) <= set(tfds.core.dataset_metadata.valid_tags())

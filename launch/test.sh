@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs rmjax with its test tools into .venv, then checks style and runs all tests.
+# Arguments go to pytest: ./launch/test.sh tests/test_mixing.py -k beta
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/setup.sh "[test]"
+
+echo "== style"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+echo "== tests"
+exec .venv/bin/python -m pytest "$@"

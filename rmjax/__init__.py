@@ -1,0 +1,18 @@
+"""rmjax: attribute images to the generator that made them.
+
+    import rmjax
+
+    model = rmjax.load("runs/quickstart")
+    fingerprints = model.embed(["a.png", "b.jpg"])
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that `rmjax --help` need not wait for jax.
+    if name == "load":
+        from rmjax.inference import load
+
+        return load
+    raise AttributeError(f"module 'rmjax' has no attribute '{name}'")

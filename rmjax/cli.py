@@ -1,0 +1,207 @@
+"""The `rmjax` command: parses arguments, calls the library, prints errors in one line."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from rmjax.errors import InputError, TrainingError
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    0 is success, 2 something wrong with what the user gave, 3 a training that
+    can't go on, 130 an interrupt.
+    """
+    parser = _parser()
+    args, rest = parser.parse_known_args(arguments)
+    changes = [a for a in rest if a.startswith("--config.")]
+    if rest != changes or (changes and args.command != "train"):
+        stray = next(a for a in rest if args.command != "train" or a not in changes)
+        parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "jax", "orbax"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        args.run(args, changes)
+    except (InputError, TrainingError) as error:
+        print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 3
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _prepare_mini(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder as mini
+
+    folder = mini.prepare(
+        args.data_dir,
+        images_per_cell=args.images_per_cell,
+        seed=args.seed,
+        size=args.size,
+    )
+    _describe(folder)
+
+
+def _prepare_folder(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.datasets.image_folder import image_folder_dataset_builder as folders
+
+    folder = folders.prepare(
+        args.name,
+        args.data_dir,
+        tree=args.tree,
+        manifest=args.manifest,
+        root=args.root,
+        seed=args.seed,
+        fractions=args.fractions,
+    )
+    _describe(folder)
+
+
+def _describe(folder: os.PathLike) -> None:
+    from rmjax.data.dataset import open_dataset
+
+    dataset = open_dataset(folder)
+    print(f"data set:  {folder}")
+    print(f"sources:   {', '.join(dataset.source_names)}")
+    print(f"semantics: {', '.join(dataset.semantic_names)}")
+    sizes = (f"{name} {size}" for name, size in dataset.split_sizes.items())
+    print(f"images:    {', '.join(sizes)}")
+
+
+def _train(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.config import load_config
+    from rmjax.train import train
+
+    config = load_config(args.config, changes)
+    if args.data_dir:
+        config.data.dir = args.data_dir
+    train(config, args.workdir)
+    print(f"trained: {args.workdir}")
+
+
+def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.evaluate import evaluate
+    from rmjax.report import format_table
+
+    results = evaluate(
+        args.workdir,
+        split=args.split,
+        semantics=args.semantics,
+        checkpoint=args.checkpoint,
+        data_dir=args.data_dir,
+    )
+    print(format_table(results["groups"]))
+    for kind, path in results["files"].items():
+        print(f"{kind + ':':<11} {path}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rmjax", description="Attribute images to the generator that made them."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"rmjax {version('rmjax')}"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_prepare(commands.add_parser)
+    _add_train(commands.add_parser)
+    _add_evaluate(commands.add_parser)
+    return parser
+
+
+def _add_data_dir(parser: argparse.ArgumentParser, default: str | None) -> None:
+    where = f"default: {default}" if default else "default: as in the config"
+    parser.add_argument(
+        "--data-dir", default=default, help=f"folder of all prepared data sets ({where})"
+    )
+
+
+def _add_prepare(add: Add) -> None:
+    parser = add("prepare", help="make a data set ready for training")
+    sets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+
+    mini = sets.add_parser(
+        "attribution_mini",
+        help="8 simulated sources x 11 semantics, drawn on the spot",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    mini.add_argument("--images-per-cell", type=int, default=200, help="images a cell")
+    mini.add_argument("--size", type=int, default=64, help="side in pixels")
+    mini.add_argument("--seed", type=int, default=0, help="of the scenes")
+    mini.add_argument("--data-dir", default="data", help="where to put it")
+    mini.set_defaults(run=_prepare_mini)
+
+    folder = sets.add_parser("image_folder", help="your own images")
+    folder.add_argument("--name", required=True, help="what to call the data set")
+    what = folder.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tree", help="folder of <source>/<semantic>/<image>")
+    what.add_argument(
+        "--manifest",
+        action="append",
+        help="CSV with the columns path,label,dlabel and optionally "
+        "source,semantic,group,split; may be given several times",
+    )
+    folder.add_argument("--root", help="what a manifest's paths are relative to")
+    folder.add_argument("--seed", type=int, default=0, help="of the splits (default: 0)")
+    folder.add_argument(
+        "--fractions",
+        type=_fractions,
+        default=(0.8, 0.1, 0.1),
+        help="shares of train, val and test (default: 0.8,0.1,0.1)",
+    )
+    _add_data_dir(folder, "data")
+    folder.set_defaults(run=_prepare_folder)
+
+
+def _add_train(add: Add) -> None:
+    parser = add(
+        "train",
+        help="train a network, or go on where an earlier run stopped",
+        epilog="Any key of the config can be changed with --config.KEY=VALUE, such "
+        "as --config.mix.name=none --config.seed=1.",
+    )
+    parser.add_argument(
+        "--config", required=True, help="name of a shipped config, or a Python file"
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    _add_data_dir(parser, None)
+    parser.set_defaults(run=_train)
+
+
+def _add_evaluate(add: Add) -> None:
+    parser = add("evaluate", help="measure a run; write results.json and pictures")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument(
+        "--split", default="test", help="train, val, test or all (default: test)"
+    )
+    parser.add_argument(
+        "--semantics",
+        type=_names,
+        default=(),
+        help="on these semantics alone, A,B (default: the config's seen and unseen)",
+    )
+    parser.add_argument(
+        "--checkpoint", default="best", help="best, last or a step (default: best)"
+    )
+    _add_data_dir(parser, None)
+    parser.set_defaults(run=_evaluate)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

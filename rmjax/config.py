@@ -1,0 +1,67 @@
+"""Finding a config by name or path, and changing single keys of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from rmjax.errors import InputError
+
+SHIPPED = Path(__file__).parent / "configs"
+
+
+def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
+    """Load a config and apply changes to it.
+
+    Args:
+        name: a shipped config (`attribution_mini`) or the path of a Python file
+            that defines `get_config()`.
+        changes: arguments such as `--config.mix.level=3`; a value is read as the
+            type of the one that it replaces, a tuple as `('a', 'b')`.
+
+    Raises:
+        InputError: no such config or key, or a value of another type.
+    """
+    path = _find(name)
+    values = flags.FlagValues()
+    arguments = ["rmjax", f"--config={path}", *changes]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        rest = values(arguments)[1:]
+    except (flags.Error, AttributeError, KeyError) as error:
+        known = ", ".join(flatten(load_config(name))) if changes else ""
+        reason = " ".join(str(error).strip("\"'").split())
+        raise InputError(
+            f"config {path.stem}: can't apply {' '.join(changes)} ({reason}); "
+            f"the keys are {known}"
+        ) from error
+    if rest:
+        raise InputError(f"unknown argument '{rest[0]}'")
+    return values.config
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configs that come with the package."""
+    return sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_"))
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    """Return the config's leaves by dotted key."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _find(name: str) -> Path:
+    path = SHIPPED / f"{name}.py" if name in shipped_configs() else Path(name)
+    if not path.is_file():
+        raise InputError(
+            f"no config '{name}': give the path of a Python file or one of "
+            + ", ".join(shipped_configs())
+        )
+    return path

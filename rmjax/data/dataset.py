@@ -1,0 +1,292 @@
+"""Prepared data sets on disk: find one, open it, select sources and semantics.
+
+A data set is a folder that a TFDS builder wrote as array_record, one record an
+image, with the features `image` (the original encoded bytes), `source`,
+`semantic`, `path` and `group`. It is read without its builder and without
+TensorFlow.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from rmjax.data.manifest import REAL
+from rmjax.errors import InputError
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set.
+
+    Attributes:
+      directory: the folder of its newest version.
+      source_names: names by source index; the first is `real`.
+      semantic_names: names by semantic index.
+      split_sizes: images in each split.
+    """
+
+    directory: Path
+    source_names: tuple[str, ...]
+    semantic_names: tuple[str, ...]
+    split_sizes: Mapping[str, int]
+    _labels: dict = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        return tfds.builder_from_directory(self.directory)
+
+    def records(self, split: str) -> Sequence[dict]:
+        """Return the records of a split for random access, images still encoded.
+
+        Raises:
+          InputError: the data set has no such split.
+        """
+        self._check_split(split)
+        skip = {"image": tfds.decode.SkipDecoding()}
+        return self._builder.as_data_source(split, decoders=skip)
+
+    def labels(self, split: str) -> dict[str, np.ndarray]:
+        """Return the labels of every record of a split.
+
+        The first call reads the whole split and leaves the labels in a file
+        beside it, if the folder can be written to.
+
+        Returns:
+          `source` and `semantic`, int32 `[split_sizes[split]]` each.
+
+        Raises:
+          InputError: the data set has no such split.
+        """
+        self._check_split(split)
+        if split not in self._labels:
+            self._labels[split] = self._load_labels(split)
+        return self._labels[split]
+
+    def _load_labels(self, split: str) -> dict[str, np.ndarray]:
+        file = self.directory / f"labels-{split}.npz"
+        if file.is_file():
+            with np.load(file) as stored:
+                labels = {name: stored[name] for name in ("source", "semantic")}
+            if len(labels["source"]) == self.split_sizes[split]:
+                return labels
+        labels = _read_labels(self.records(split), f"labels of {split}")
+        _save_atomically(file, labels)
+        return labels
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.split_sizes:
+            raise InputError(
+                f"{self.directory} has no split {split!r}; it has {_listed(self.split_sizes)}"
+            )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some sources and semantics of a data set, in all its splits.
+
+    Attributes:
+      dataset: the data set selected from.
+      source_names: the selected sources, in the order of their new indices.
+      semantic_names: the selected semantics.
+      records: for each split the selected record numbers, ascending.
+      labels: for each split `source` (the new index) and `semantic` (the data
+        set's own index, so that selections can be compared) of these records,
+        int32 `[len(records[split])]`.
+    """
+
+    dataset: Dataset
+    source_names: tuple[str, ...]
+    semantic_names: tuple[str, ...]
+    records: Mapping[str, np.ndarray]
+    labels: Mapping[str, Mapping[str, np.ndarray]]
+
+    def size(self, *splits: str) -> int:
+        """Return how many images the named splits hold together."""
+        return sum(len(self.records.get(split, ())) for split in splits)
+
+
+def find_dataset(data_dir: str | Path, name: str) -> Path:
+    """Find the newest version of a prepared data set.
+
+    Args:
+      data_dir: the folder that holds all prepared data sets.
+      name: `attribution_mini`, or `image_folder/` and the name it was given.
+
+    Returns:
+      Its folder, for `open_dataset`.
+
+    Raises:
+      InputError: nothing is prepared there under that name.
+    """
+    folder = Path(data_dir) / name
+    versions = [
+        entry
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if _VERSION.fullmatch(entry.name) and (entry / "dataset_info.json").is_file()
+    ]
+    if not versions:
+        raise InputError(
+            f"no prepared data set {name!r} in {data_dir}; make it with: "
+            + _prepare_command(name, data_dir)
+        )
+    return max(versions, key=lambda entry: [int(n) for n in entry.name.split(".")])
+
+
+def open_dataset(directory: str | Path) -> Dataset:
+    """Open a prepared data set.
+
+    Args:
+      directory: the folder of one version, as `find_dataset` returns it.
+
+    Raises:
+      InputError: the folder is missing, empty, or holds something else.
+    """
+    directory = Path(directory)
+    if not (directory / "dataset_info.json").is_file():
+        state = "is not a prepared data set" if directory.is_dir() else "does not exist"
+        raise InputError(
+            f"{directory} {state}; make one with: "
+            + _prepare_command("image_folder/NAME", "DATA_DIR")
+        )
+    builder = tfds.builder_from_directory(directory)
+    features = builder.info.features
+    missing = {"image", "source", "semantic", "path"} - set(features or ())
+    if missing:
+        raise InputError(
+            f"{directory}: records have no {_listed(missing)}; prepare it anew"
+        )
+    return Dataset(
+        directory=directory,
+        source_names=tuple(features["source"].names),
+        semantic_names=tuple(features["semantic"].names),
+        split_sizes={
+            name: info.num_examples for name, info in builder.info.splits.items()
+        },
+    )
+
+
+def select(
+    dataset: Dataset,
+    sources: Sequence[str] | None = None,
+    semantics: Sequence[str] | None = None,
+) -> Selection:
+    """Restrict a data set to some sources and semantics, in every split.
+
+    Args:
+      dataset: an open data set.
+      sources: names of the sources to keep; their order gives the new indices,
+        `real` first if it is among them. None keeps all.
+      semantics: names of the semantics to keep. None keeps all.
+
+    Raises:
+      InputError: an unknown or repeated name, an empty list, or `real` not first.
+    """
+    sources = _check_names("source", sources, dataset.source_names)
+    semantics = _check_names("semantic", semantics, dataset.semantic_names)
+    if REAL in sources[1:]:
+        raise InputError(
+            f"{REAL!r} must be the first of the selected sources, which is index 0; "
+            f"got {_listed(sources)}"
+        )
+    new_index = np.full(len(dataset.source_names), -1, np.int32)
+    for index, name in enumerate(sources):
+        new_index[dataset.source_names.index(name)] = index
+    kept = [dataset.semantic_names.index(name) for name in semantics]
+    records, labels = {}, {}
+    for split in dataset.split_sizes:
+        found = dataset.labels(split)
+        source = new_index[found["source"]]
+        chosen = np.flatnonzero((source >= 0) & np.isin(found["semantic"], kept))
+        records[split] = chosen
+        labels[split] = {
+            "source": source[chosen],
+            "semantic": found["semantic"][chosen],
+        }
+    return Selection(dataset, sources, semantics, records, labels)
+
+
+def check_every_source(selection: Selection, split: str) -> None:
+    """Check that every selected source has images in a split, as training needs.
+
+    Raises:
+      InputError: names the sources without any.
+    """
+    present = np.unique(selection.labels.get(split, {}).get("source", ()))
+    absent = [n for i, n in enumerate(selection.source_names) if i not in present]
+    if absent:
+        raise InputError(
+            f"{selection.dataset.directory}: no image of source {_listed(absent)} among the "
+            f"selected semantics in split {split!r}; leave the source out or add images"
+        )
+
+
+def _check_names(
+    kind: str, wanted: Sequence[str] | None, known: tuple[str, ...]
+) -> tuple[str, ...]:
+    if wanted is None:
+        return known
+    if isinstance(wanted, str):
+        raise InputError(f"{kind}s must be a list of names, not the text {wanted!r}")
+    wanted = tuple(wanted)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            f"unknown {kind} {_listed(unknown)}; the choices are {_listed(known)}"
+        )
+    if not wanted or len(set(wanted)) < len(wanted):
+        problem = "names a source twice" if wanted else "is empty"
+        problem = problem.replace("source", kind)
+        raise InputError(
+            f"the list of {kind}s {problem}; the choices are {_listed(known)}"
+        )
+    return wanted
+
+
+def _read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndarray]:
+    """Read the labels of all records, in chunks: one call a record is slower."""
+    total, chunk = len(records), 256
+    labels = {name: np.empty(total, np.int32) for name in ("source", "semantic")}
+    starts = range(0, total, chunk)
+    for start in tqdm(starts, description, unit=f"x{chunk}", delay=2, leave=False):
+        numbers = range(start, min(start + chunk, total))
+        for number, record in zip(
+            numbers, records.__getitems__(list(numbers)), strict=True
+        ):
+            for name, values in labels.items():
+                values[number] = record[name]
+    return labels
+
+
+def _save_atomically(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an npz in one piece; without write access the file is just not there."""
+    try:
+        handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=".labels")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, **arrays)
+        os.chmod(scratch, 0o644)  # mkstemp lets nobody else read it
+        os.replace(scratch, file)
+    except OSError:  # such as a full disk: the labels are still in memory
+        Path(scratch).unlink(missing_ok=True)
+
+
+def _prepare_command(name: str, data_dir: str | Path) -> str:
+    builder, _, config = name.partition("/")
+    options = f" --name {config} --tree FOLDER" if config else ""
+    return f"rmjax prepare {builder}{options} --data-dir {data_dir}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

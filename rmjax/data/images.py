@@ -1,0 +1,171 @@
+"""Encoded image files to 8-bit RGB arrays, and the resampling before the network."""
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from rmjax.errors import InputError
+
+# 100 million pixels are 300 MB of RGB: more than any generator makes, and few
+# enough that a file which only claims to be larger cannot exhaust the memory.
+MAX_PIXELS = 100_000_000
+
+# Bitmap formats alone. Pillow hands EPS files to Ghostscript, which a folder of
+# images from elsewhere should never be able to start.
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA"),
+    *("JPEG2000", "AVIF", "ICO", "QOI"),
+)
+
+SUFFIXES = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .pbm .pgm "
+    ".ppm .pnm .tga .jp2 .j2k .avif .ico .qoi".split()
+)
+
+
+def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
+    """Decode an image file to the RGB picture that a viewer would show.
+
+    Palettes, grey and CMYK are converted; the EXIF orientation is applied; of an
+    animation the first frame is taken. Transparent images are composited on
+    white, because what lies under full transparency is arbitrary and was never
+    meant to be seen; opaque pixels come out unchanged. Grey of 16 bits is scaled
+    to 8. Colour profiles are not applied, as in the published pipeline.
+
+    Args:
+      data: the encoded file.
+      name: what error messages call it, such as its path.
+
+    Returns:
+      uint8 array `[height, width, 3]`.
+
+    Raises:
+      InputError: the data are no readable image of `FORMATS`, are truncated, or
+        declare more than `MAX_PIXELS` pixels.
+    """
+    name = name or "image"
+    try:
+        image = Image.open(io.BytesIO(data), formats=_available(FORMATS))
+        width, height = image.size
+        too_large = width * height > MAX_PIXELS
+        if not too_large:
+            image.load()
+    except Image.UnidentifiedImageError:
+        # Pillow's own message gives the address of a buffer, not the reason.
+        raise InputError(f"{name}: not an image of a known format") from None
+    except Exception as error:  # Pillow's decoders raise a dozen different types
+        raise InputError(f"{name}: unreadable image ({_one_line(error)})") from error
+    if too_large:
+        raise InputError(
+            f"{name}: declares {width}x{height} pixels; at most {MAX_PIXELS:,} are read"
+        )
+    try:
+        return _to_rgb(_upright(image))
+    except Exception as error:
+        raise InputError(
+            f"{name}: cannot convert {image.mode} ({_one_line(error)})"
+        ) from error
+
+
+def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
+    """Resample an image so that its shorter side measures `size` pixels.
+
+    Bilinear with antialiasing (Pillow's), the longer side rounded down, as
+    torchvision's `Resize` does on a PIL image. An image of that size already is
+    returned as it is, because any resampling rewrites the fingerprint.
+
+    Args:
+      image: uint8 `[height, width, 3]`.
+      size: pixels of the shorter side.
+
+    Returns:
+      uint8 `[new_height, new_width, 3]`.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) == size:
+        return image
+    if width <= height:
+        shape = (size, int(size * height / width))
+    else:
+        shape = (int(size * width / height), size)
+    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
+
+
+def window(image: np.ndarray, size: int, place: tuple[float, float]) -> np.ndarray:
+    """Cut a square of `size` pixels out of an image.
+
+    Args:
+      image: `[height, width, ...]`, no side shorter than `size`.
+      size: side of the square in pixels.
+      place: where vertically and horizontally, each in [0, 1): all windows are
+        equally likely for uniform numbers.
+
+    Returns:
+      `[size, size, ...]`, a view.
+    """
+    top = int(place[0] * (image.shape[0] - size + 1))
+    left = int(place[1] * (image.shape[1] - size + 1))
+    return image[top : top + size, left : left + size]
+
+
+def centre(image: np.ndarray, size: int) -> np.ndarray:
+    """Cut the middle square of `size` pixels out of an image `[height, width, ...]`."""
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def _available(formats: Iterable[str]) -> list[str]:
+    """Of `formats`, those that this build of Pillow can read."""
+    Image.init()
+    return [name for name in formats if name in Image.OPEN]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a damaged EXIF block counts as none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are loaded and sound: a viewer shows them too
+        return image
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        grey = _deep_grey(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _deep_grey(pixels: np.ndarray) -> np.ndarray:
+    """Scale grey of more than 8 bits to 8.
+
+    Integers are 16-bit values (Pillow's 32-bit mode carries them for some
+    formats). Floats have no agreed range: up to 1 they are fractions of white,
+    up to 255 they are grey levels.
+
+    Args:
+      pixels: `[height, width]`, integers 0..65535, or floats 0..1 or 0..255.
+
+    Returns:
+      uint8 `[height, width]`, rounded.
+
+    Raises:
+      ValueError: a value lies outside those ranges.
+    """
+    low, high = pixels.min(), pixels.max()
+    if np.issubdtype(pixels.dtype, np.integer):
+        limit = 65535
+    else:
+        limit = 1 if high <= 1 else 255
+    if not (low >= 0 and high <= limit):  # written so that NaN fails as well
+        raise ValueError(f"grey values from {low} to {high}; 0 to {limit} are known")
+    return np.rint(pixels.astype(np.float64) * (255 / limit)).astype(np.uint8)

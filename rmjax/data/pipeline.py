@@ -1,0 +1,340 @@
+"""Batches on the host: read, decode, resize and cut, on grain.
+
+Everything random is a function of the seed and the step alone, so a stream can
+start at any step and does not depend on how many processes share it.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+from absl import flags
+
+from rmjax.data.dataset import Dataset, Selection, check_every_source
+from rmjax.data.images import centre, decode_rgb, resize_shorter, window
+from rmjax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+class ImageCache:
+    """Decoded images kept in memory, up to a number of bytes.
+
+    Decoding a 256-px PNG costs as much as training on a crop of it does on CPU.
+    What has no room is decoded again each time: nothing is thrown out, because
+    in a shuffled pass every image is as likely to come next as any other. Safe
+    to share between threads; a worker process starts with an empty one.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self._images: dict[tuple, np.ndarray] = {}
+        self._free = max_bytes
+
+    def get(self, key: tuple) -> np.ndarray | None:
+        return self._images.get(key)
+
+    def put(self, key: tuple, image: np.ndarray) -> None:
+        # Two threads may both see room for one last image: that is harmless.
+        if image.nbytes <= self._free and key not in self._images:
+            self._free -= image.nbytes
+            self._images[key] = image
+
+    def __reduce__(self):
+        return ImageCache, (self.max_bytes,)
+
+
+def train_batches(
+    selection: Selection,
+    *,
+    split: str = "train",
+    batch_size: int,
+    members: int,
+    size: int,
+    resize: int | None = None,
+    seed: int = 0,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    prefetch: int = 4,
+    cache: ImageCache | None = None,
+) -> Iterator[Batch]:
+    """Yield training batches for ever.
+
+    The first members of the groups are one shuffled pass over the selected
+    images per epoch, and the passes follow each other without a gap; the other
+    members are drawn at random from the whole selection.
+
+    Args:
+      selection: what to train on.
+      split: the split to read.
+      batch_size: images of one step over all processes.
+      members: images of a group, which stand next to each other.
+      size: side of the square images that come out, a random window where the
+        image is larger.
+      resize: pixels that the shorter side is resampled to before that; None
+        leaves images at their native resolution.
+      seed: any integer from 0; another seed is another stream.
+      start_step: the step of the first batch.
+      process_index: which part of each batch is wanted, from 0.
+      process_count: how many processes share a batch.
+      num_workers: processes that decode; 0 decodes in threads of this one.
+      prefetch: batches to prepare ahead, in each worker if there are any.
+      cache: keeps decoded images for the next epoch.
+
+    Returns:
+      An iterator over dicts of arrays, `items = batch_size / process_count`:
+      `image` uint8 `[items, size, size, 3]`; `source` and `semantic` int32
+      `[items]`, indices of the selection and of the data set; `index` int32
+      `[items]`, the record number in the split; `position` int32 `[items]`, the
+      image's place in the whole stream, `step * batch_size` and on. The
+      processes' parts of a step, one after the other, are the batch of a single
+      process.
+
+    Raises:
+      InputError: a batch that does not divide, a source without images, or,
+        while iterating, an image smaller than `size`.
+    """
+    items = _items(batch_size, process_index, process_count, members)
+    check_every_source(selection, split)
+    if seed < 0:
+        raise InputError(f"seed = {seed} is not an integer from 0")
+    order_seed, draw_seed = (
+        int(s) for s in np.random.SeedSequence(seed).generate_state(2)
+    )
+    draw = _Draw(selection.size(split), members)
+    reader = _Reader(selection.dataset, split, size, resize, cache)
+    load = _LoadTrain(selection, split, reader, items, process_index)
+    # Grain numbers batches through all epochs, so (seed, number) is the state.
+    steps = (
+        grain.MapDataset.range(selection.size(split)).shuffle(seed=order_seed).repeat()
+    )
+    steps = steps.batch(batch_size // members, batch_fn=np.asarray)
+    steps = steps.random_map(draw, seed=draw_seed)
+    steps = steps.map_with_index(load)[start_step:]
+    return _iterate(steps, num_workers, prefetch)
+
+
+def eval_batches(
+    selection: Selection,
+    splits: Sequence[str],
+    *,
+    batch_size: int,
+    size: int,
+    resize: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    prefetch: int = 4,
+    cache: ImageCache | None = None,
+) -> Iterator[Batch]:
+    """Yield every selected image of the given splits once, in a fixed order.
+
+    Args:
+      selection: what to evaluate on.
+      splits: the splits to read, one after the other.
+      batch_size: images of one batch over all processes.
+      size: side of the square images that come out, the middle of larger ones.
+      resize: as in `train_batches`, and so are the others.
+
+    Returns:
+      An iterator over `num_eval_batches` dicts of arrays, the same number in
+      every process, `items = batch_size / process_count`: `image` uint8
+      `[items, size, size, 3]`; `source`, `semantic`, `index` int32 `[items]` as
+      in `train_batches`; `split` int32 `[items]`, the place in `splits`; `mask`
+      float32 `[items]`, 1, or 0 for the padding of the last batch, whose other
+      entries are 0.
+
+    Raises:
+      InputError: a batch that does not divide, an unknown split, nothing
+        selected, or, while iterating, an image smaller than `size`.
+    """
+    items = _items(batch_size, process_index, process_count, 1)
+    splits = (splits,) if isinstance(splits, str) else tuple(splits)
+    readers = [
+        _Reader(selection.dataset, split, size, resize, cache) for split in splits
+    ]
+    if not selection.size(*splits):
+        raise InputError(
+            f"{selection.dataset.directory}: nothing selected in {', '.join(splits)}: no image "
+            f"of {', '.join(selection.source_names)} with {', '.join(selection.semantic_names)}"
+        )
+    load = _LoadEval(selection, splits, readers, batch_size, items, process_index)
+    batches = grain.MapDataset.range(num_eval_batches(selection, splits, batch_size))
+    return _iterate(batches.map(load), num_workers, prefetch)
+
+
+def num_eval_batches(
+    selection: Selection, splits: Sequence[str], batch_size: int
+) -> int:
+    """Return how many batches `eval_batches` yields."""
+    splits = (splits,) if isinstance(splits, str) else splits
+    return math.ceil(selection.size(*splits) / batch_size)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """The random part of a step: partners for the first members, and windows."""
+
+    total: int
+    members: int
+
+    def __call__(self, first: np.ndarray, rng: np.random.Generator):
+        partners = rng.integers(self.total, size=(len(first), self.members - 1))
+        chosen = np.concatenate([first[:, None], partners], axis=1).reshape(-1)
+        return chosen, rng.random((len(chosen), 2))
+
+
+class _Reader:
+    """Reads images of one split, decoded and resized, through the cache."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        size: int,
+        resize: int | None,
+        cache: ImageCache | None,
+    ):
+        self.records = dataset.records(split)
+        self.key = (str(dataset.directory), split, resize)
+        self.size, self.resize = size, resize
+        self.cache = cache or ImageCache(0)
+
+    def __call__(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        """Return uint8 `[height, width, 3]`, no side under `size`, for record numbers."""
+        numbers = [int(number) for number in numbers]
+        images = {number: self.cache.get((*self.key, number)) for number in numbers}
+        absent = [number for number, image in images.items() if image is None]
+        records = self.records.__getitems__(absent)
+        for number, record in zip(absent, records, strict=True):
+            images[number] = self._decode(record)
+            self.cache.put((*self.key, number), images[number])
+        return [images[number] for number in numbers]
+
+    def _decode(self, record: dict) -> np.ndarray:
+        name = record["path"]
+        name = name.decode() if isinstance(name, bytes) else str(name)
+        image = decode_rgb(record["image"], name)
+        if self.resize is not None:
+            image = resize_shorter(image, self.resize)
+        height, width = image.shape[:2]
+        if min(height, width) < self.size:
+            after = "" if self.resize is None else f" after resizing to {self.resize}"
+            raise InputError(
+                f"{name}: {width}x{height} pixels{after}, smaller than the {self.size}x"
+                f"{self.size} asked for; choose a smaller size or resize to {self.size} or more"
+            )
+        return image
+
+
+@dataclass(frozen=True)
+class _LoadTrain:
+    """Load this process's part of a training step."""
+
+    selection: Selection
+    split: str
+    reader: _Reader
+    items: int
+    process_index: int
+
+    def __call__(self, step: int, drawn: tuple[np.ndarray, np.ndarray]) -> Batch:
+        chosen, places = drawn
+        start = self.process_index * self.items
+        part = slice(start, start + self.items)
+        position = step * len(chosen) + start + np.arange(self.items)
+        numbers = self.selection.records[self.split][chosen[part]]
+        labels = self.selection.labels[self.split]
+        images = self.reader(numbers)
+        size = self.reader.size
+        return {
+            "image": np.stack(
+                [window(i, size, p) for i, p in zip(images, places[part], strict=True)]
+            ),
+            "source": labels["source"][chosen[part]],
+            "semantic": labels["semantic"][chosen[part]],
+            "index": numbers.astype(np.int32),
+            "position": position.astype(np.int32),
+        }
+
+
+@dataclass(frozen=True)
+class _LoadEval:
+    """Load this process's part of an evaluation batch, padded to full length."""
+
+    selection: Selection
+    splits: tuple[str, ...]
+    readers: list[_Reader]
+    batch_size: int
+    items: int
+    process_index: int
+
+    def __call__(self, number: int) -> Batch:
+        size = self.readers[0].size
+        batch = {
+            name: np.zeros(self.items, np.int32)
+            for name in ("source", "semantic", "index", "split")
+        }
+        batch["image"] = np.zeros((self.items, size, size, 3), np.uint8)
+        batch["mask"] = np.zeros(self.items, np.float32)
+        begin = number * self.batch_size + self.process_index * self.items
+        for place, split in enumerate(self.splits):
+            length = self.selection.size(split)
+            chosen = np.arange(max(begin, 0), min(begin + self.items, length))
+            if len(chosen):
+                self._fill(batch, chosen - begin, place, chosen)
+            begin -= length  # counts from the start of the next split
+        return batch
+
+    def _fill(
+        self, batch: Batch, rows: np.ndarray, place: int, chosen: np.ndarray
+    ) -> None:
+        """Put the selected images `chosen` of one split into the rows of a batch."""
+        split, reader = self.splits[place], self.readers[place]
+        numbers = self.selection.records[split][chosen]
+        for row, image in zip(rows, reader(numbers), strict=True):
+            batch["image"][row] = centre(image, reader.size)
+        for name, values in self.selection.labels[split].items():
+            batch[name][rows] = values[chosen]
+        batch["index"][rows] = numbers
+        batch["split"][rows] = place
+        batch["mask"][rows] = 1
+
+
+def _items(
+    batch_size: int, process_index: int, process_count: int, members: int
+) -> int:
+    """Return the images of one process in a batch of `batch_size`, if it divides."""
+    if batch_size < 1 or batch_size % (process_count * members):
+        raise InputError(
+            f"batch_size = {batch_size} images does not divide by {process_count} processes "
+            f"x {members} members of a group; give a multiple of {process_count * members}"
+        )
+    if not 0 <= process_index < process_count:
+        raise InputError(
+            f"process_index = {process_index} is not in 0..{process_count - 1}"
+        )
+    return batch_size // process_count
+
+
+def _iterate(
+    batches: grain.MapDataset, num_workers: int, prefetch: int
+) -> Iterator[Batch]:
+    """Read batches ahead in threads, in worker processes if asked to."""
+    threads = min(os.cpu_count() or 1, max(prefetch, 1), 16)
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(prefetch, 1)
+    )
+    dataset = batches.to_iter_dataset(options)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # grain asks for its flags, even in a notebook
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(
+            num_workers, per_worker_buffer_size=prefetch
+        )
+        dataset = dataset.mp_prefetch(options)
+    return iter(dataset)

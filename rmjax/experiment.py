@@ -1,0 +1,89 @@
+"""The parts of an experiment that training and evaluation both build from its config."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rmjax import parallel
+from rmjax.data.dataset import Dataset, Selection, find_dataset, open_dataset, select
+from rmjax.errors import InputError
+from rmjax.models.repmix import RepMix, make_model
+from rmjax.preprocess import get_input
+from rmjax.train_step import eval_step
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """A data set as an experiment uses it.
+
+    Attributes:
+        dataset: all of it.
+        sources: names of the classes, in the network's order.
+        seen: images of the semantics that are trained on.
+        unseen: images of the semantics kept for testing; None when there are none.
+        unseen_splits: splits whose unseen images are tested on.
+    """
+
+    dataset: Dataset
+    sources: tuple[str, ...]
+    seen: Selection
+    unseen: Selection | None
+    unseen_splits: tuple[str, ...]
+
+
+def open_data(config: ConfigDict) -> ExperimentData:
+    """Open the config's data set and part its semantics into seen and unseen.
+
+    Raises:
+        InputError: the data set is not there, or has not what the config names.
+    """
+    data = config.data
+    dataset = open_dataset(find_dataset(Path(data.dir), data.name))
+    sources = tuple(data.sources or dataset.source_names)
+    unseen = tuple(data.unseen_semantics)
+    rest = tuple(name for name in dataset.semantic_names if name not in unseen)
+    seen = tuple(data.seen_semantics) or rest
+    both = [name for name in seen if name in unseen]
+    if both:
+        raise InputError(
+            f"data.unseen_semantics: {', '.join(both)} also in data.seen_semantics"
+        )
+    if data.unseen_split not in ("test", "all"):
+        raise InputError(
+            f"data.unseen_split = '{data.unseen_split}': choose 'test' or 'all'"
+        )
+    splits = tuple(dataset.split_sizes) if data.unseen_split == "all" else ("test",)
+    return ExperimentData(
+        dataset=dataset,
+        sources=sources,
+        seen=select(dataset, sources=sources, semantics=seen),
+        unseen=select(dataset, sources=sources, semantics=unseen) if unseen else None,
+        unseen_splits=splits,
+    )
+
+
+def build_model(
+    config: ConfigDict, num_sources: int, axis_name: str | None = None
+) -> RepMix:
+    """Build the config's network; `axis_name` synchronises its batch norms over it."""
+    return make_model(
+        config.model.arch,
+        num_sources,
+        embedding_dim=config.model.embedding_dim,
+        axis_name=axis_name,
+    )
+
+
+def make_eval_step(
+    config: ConfigDict, num_sources: int, devices: parallel.Devices
+) -> Callable:
+    """Compile the config's `eval_step(variables, batch)` over the devices."""
+    step = partial(
+        eval_step,
+        model=build_model(config, num_sources),
+        transform=get_input(config.model.input),
+    )
+    return parallel.map_examples(step, devices)

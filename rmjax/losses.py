@@ -1,0 +1,95 @@
+"""The compound loss over mixed groups, and training accuracies.
+
+Source 0 is always `real`. `sources` and `weights` are `[groups, members]`: which
+sources went into a group's representation, and in what proportion. Without mixing
+there is one member, with weight one.
+
+References:
+    Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def gate(attribution: jax.Array, detection: jax.Array) -> jax.Array:
+    """Scale attribution logits by the detected probability of real and synthetic.
+
+    Args:
+        attribution: raw logits `[items, num_sources]`; source 0 is `real`.
+        detection: logits `[items, 2]` of real and synthetic.
+
+    Returns:
+        Gated logits `[items, num_sources]`: the first times p(real), the others
+        times p(synthetic).
+    """
+    p = jax.nn.softmax(detection, axis=-1)
+    is_real = jnp.arange(attribution.shape[-1]) == 0
+    return attribution * jnp.where(is_real, p[..., :1], p[..., 1:])
+
+
+def compound_loss(
+    attribution: jax.Array, detection: jax.Array, sources: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Average attribution and detection cross-entropy over mixed groups.
+
+    Args:
+        attribution: gated logits `[groups, num_sources]`, `num_sources` at least 2.
+        detection: logits `[groups, 2]` of real and synthetic.
+        sources: int `[groups, members]`.
+        weights: `[groups, members]`, rows sum to one.
+
+    Returns:
+        The total loss, and its terms `attribution` and `detection`, all scalars.
+        In detection a synthetic member counts 1 / (num_sources - 1), as there are
+        that many times more of them; the mean over groups is a plain one and is not
+        divided by these class weights.
+    """
+    num_sources = attribution.shape[-1]
+    synthetic = (sources > 0).astype(jnp.int32)
+    class_weights = jnp.where(synthetic, 1 / (num_sources - 1), 1.0)
+    terms = {
+        "attribution": _mean_cross_entropy(attribution, sources, weights),
+        "detection": _mean_cross_entropy(detection, synthetic, weights * class_weights),
+    }
+    return terms["attribution"] + terms["detection"], terms
+
+
+def soft_accuracy(
+    attribution: jax.Array, sources: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Return the mean predicted probability of the sources that were mixed.
+
+    Args:
+        attribution: gated logits `[groups, num_sources]`.
+        sources: int `[groups, members]`.
+        weights: `[groups, members]`, rows sum to one.
+
+    Returns:
+        Scalar in [0, 1]: mean over groups of sum_i w_i * softmax(attribution)[y_i].
+    """
+    p = jax.nn.softmax(attribution, axis=-1)
+    p_members = jnp.take_along_axis(p, sources, axis=-1)
+    return jnp.mean(jnp.sum(weights * p_members, axis=-1))
+
+
+def hard_accuracy(
+    attribution: jax.Array, sources: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Return how often the prediction is the source with the largest total weight.
+
+    Members of the same source add up. Arguments as in `soft_accuracy`; of sources
+    with equal weight the lowest counts. Scalar in [0, 1].
+    """
+    one_hot = jax.nn.one_hot(sources, attribution.shape[-1])
+    dominant = jnp.argmax(jnp.sum(weights[..., None] * one_hot, axis=1), axis=-1)
+    return jnp.mean(jnp.argmax(attribution, axis=-1) == dominant)
+
+
+def _mean_cross_entropy(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Average over groups sum_i weights_i * CE(logits, labels_i)."""
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    log_p_members = jnp.take_along_axis(log_p, labels, axis=-1)
+    return -jnp.mean(jnp.sum(weights * log_p_members, axis=-1))

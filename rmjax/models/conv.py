@@ -1,0 +1,125 @@
+"""Convolution by the cheapest lowering for its static shape and backend."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rmjax.errors import InputError
+
+LOWERINGS = ("auto", "native", "patches")
+
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """Square convolution `[batch, H, W, in] -> [batch, H', W', features]`.
+
+    Parameter `kernel` `[size, size, in, features]`. Padding is torch's, `size // 2` on
+    every side: 'SAME' would pad strided convolutions on one side only.
+
+    Attributes:
+        features: output channels.
+        size: kernel size, odd.
+        stride: step in both directions.
+        lowering: how it is computed, see `convolve`.
+        dtype: type of the computation; parameters are float32.
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    lowering: str = "auto"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", kaiming_normal, shape)
+        return convolve(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            lowering=self.lowering,
+        )
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, lowering: str = "auto"
+) -> jax.Array:
+    """Convolve with symmetric zero padding of half the kernel's size.
+
+    Args:
+        x: `[batch, H, W, in]`.
+        kernel: `[size, size, in, out]`, size odd.
+        stride: step in both directions.
+        lowering: `native` (the backend's convolution), `patches` (one matrix product
+            over gathered patches) or `auto` (the faster of them). They differ only
+            in rounding.
+
+    Raises:
+        InputError: unknown lowering; the message lists the choices.
+    """
+    if lowering not in LOWERINGS:
+        raise InputError(
+            f"unknown convolution lowering '{lowering}'; choose from {', '.join(LOWERINGS)}"
+        )
+    if lowering == "auto":
+        lowering = choose_lowering(x.shape, kernel.shape, stride, jax.default_backend())
+    if lowering == "patches":
+        return gather_patches(x, kernel.shape[0], stride) @ kernel.reshape(
+            -1, kernel.shape[-1]
+        )
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def choose_lowering(
+    x_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    stride: int,
+    backend: str,
+) -> str:
+    """Return the faster lowering, `native` or `patches`, for a static shape."""
+    if backend != "cpu":
+        return "native"
+    if kernel_shape[0] == 1:
+        return "patches"
+    side = max(x_shape[1:3]) // stride
+    return "patches" if side <= 5 else "native"
+
+
+def gather_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """Gather the padded neighbourhood of each output pixel.
+
+    Slices and one concatenation: `lax.conv_general_dilated_patches` is itself a
+    convolution, and slow where this is needed.
+
+    Args:
+        x: `[batch, H, W, channels]`.
+        size: odd side of the neighbourhood.
+        stride: step in both directions.
+
+    Returns:
+        `[batch, H', W', size * size * channels]`, ordered as a flattened HWI kernel.
+    """
+    pad = size // 2
+    rows, cols = ((n + 2 * pad - size) // stride + 1 for n in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    taps = [
+        x[
+            :,
+            i : i + (rows - 1) * stride + 1 : stride,
+            j : j + (cols - 1) * stride + 1 : stride,
+        ]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return taps[0] if size == 1 else jnp.concatenate(taps, axis=-1)

@@ -1,0 +1,158 @@
+"""Weights between the published PyTorch names and the Flax tree.
+
+The published backbone is a module list of a stem, layer1..layer4 and a head, with the
+mixing layer inserted at index `mix_level`, so every later module's number is one
+higher: at level 5 the embedding is `backbone.model.6.2`, at level 6 it is
+`backbone.model.5.2`.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rmjax.errors import InputError
+from rmjax.models.repmix import make_model
+from rmjax.models.resnet import NUM_LEVELS, STAGES
+
+# Flax leaf -> torch leaf.
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+# Entries of the published model with no counterpart here: batch counters, which only a
+# torch momentum of None would read, and the class weights inside its loss.
+_EXCEPTIONS = re.compile(r".*\.num_batches_tracked|det_ce\.weight")
+
+
+def from_torch(
+    state_dict: Mapping[str, np.ndarray], mix_level: int = 5, arch: str = "resnet50"
+) -> dict[str, Any]:
+    """Turn a published state dict into variables of `RepMix`.
+
+    Args:
+        state_dict: names and arrays (anything `np.asarray` takes) in PyTorch layout.
+            `num_batches_tracked` and `det_ce.weight` are ignored.
+        mix_level: level the published model was built with, 0..6.
+        arch: key of `ARCHITECTURES`.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`, arrays of the types given. The number of
+        sources and the embedding's size are those of the state dict.
+
+    Raises:
+        InputError: the entries are not exactly the model's; the message lists all that
+            are missing, unexpected or of another shape.
+    """
+    given = {k: v for k, v in state_dict.items() if not _EXCEPTIONS.fullmatch(k)}
+    heads = np.shape(given.get("attribution.weight", np.zeros((2, 256))))
+    num_sources, embedding_dim = heads if len(heads) == 2 else (2, 256)
+    template = _flat_template(arch, num_sources, embedding_dim)
+    names = {torch_name(path, mix_level): path for path in template}
+    _check(given, {n: _torch_shape(template[p].shape) for n, p in names.items()})
+    flat = {path: _to_flax_layout(given[name]) for name, path in names.items()}
+    return unflatten_dict(flat)
+
+
+def to_torch(variables: Mapping[str, Any], mix_level: int = 5) -> dict[str, np.ndarray]:
+    """Turn variables of `RepMix` into a state dict that the published model loads.
+
+    Args:
+        variables: `{"params": ..., "batch_stats": ...}`.
+        mix_level: level the published model is built with, 0..6.
+
+    Returns:
+        Names and arrays in PyTorch layout, with batch counters of zero and the class
+        weights of the published loss.
+    """
+    state_dict = {}
+    flat = flatten_dict({k: variables[k] for k in ("params", "batch_stats")})
+    for path, value in flat.items():
+        name = torch_name(path, mix_level)
+        state_dict[name] = _to_torch_layout(np.asarray(value))
+        if path[-1] == "mean":
+            counter = name.replace("running_mean", "num_batches_tracked")
+            state_dict[counter] = np.zeros((), np.int64)
+    num_sources = state_dict["attribution.bias"].shape[0]
+    state_dict["det_ce.weight"] = np.array([1, 1 / (num_sources - 1)], np.float32)
+    return state_dict
+
+
+def torch_name(path: tuple[str, ...], mix_level: int = 5) -> str:
+    """Return the published name of a Flax variable.
+
+    Args:
+        path: keys from the collection down, such as
+            `("params", "backbone", "layer1", "block0", "conv1", "kernel")`.
+        mix_level: level the published model was built with, 0..6.
+
+    Raises:
+        InputError: `mix_level` is not one of 0..6.
+    """
+    if not 0 <= mix_level < NUM_LEVELS:
+        raise InputError(f"mix level is {mix_level}; it must be 0..{NUM_LEVELS - 1}")
+    _, module, *inner, leaf = path
+    if module != "backbone":
+        return f"{module}.{_LEAVES[leaf]}"
+    stage = STAGES.index(inner[0])
+    parts = ["backbone", "model", str(stage + (stage >= mix_level))]
+    if inner[0] == "stem":
+        parts.append({"conv": "0", "bn": "1"}[inner[1]])
+    elif inner[0] == "embedding":
+        parts.append("2")  # after the pool and the flattening
+    else:
+        layer = inner[2].replace("downsample_conv", "downsample.0")
+        layer = layer.replace("downsample_bn", "downsample.1")
+        parts += [inner[1].removeprefix("block"), layer]
+    return ".".join([*parts, _LEAVES[leaf]])
+
+
+def _flat_template(arch: str, num_sources: int, embedding_dim: int) -> dict:
+    """Return shapes of the model's variables, by path; nothing is computed."""
+    model = make_model(arch, num_sources, embedding_dim=embedding_dim)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    variables = jax.eval_shape(partial(model.init, jax.random.key(0)), image)
+    return flatten_dict(variables)
+
+
+def _check(given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise one InputError that lists every difference."""
+    wrong = [
+        f"{name} is {list(np.shape(given[name]))}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in given and np.shape(given[name]) != shape
+    ]
+    differences = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - expected.keys()),
+        "of another shape": wrong,
+    }
+    if any(differences.values()):
+        listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in differences.items() if v)
+        raise InputError(f"weights do not fit the model ({listed})")
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    return shape[::-1]
+
+
+def _to_torch_layout(value: np.ndarray) -> np.ndarray:
+    """Turn HWIO into OIHW and IO into OI."""
+    value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+    return np.ascontiguousarray(value)
+
+
+def _to_flax_layout(value: np.ndarray) -> np.ndarray:
+    """Turn OIHW into HWIO and OI into IO."""
+    value = np.asarray(value)
+    value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    return np.ascontiguousarray(value)

@@ -1,0 +1,103 @@
+"""RepMix: a network that attributes mixtures of representations.
+
+References:
+    Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rmjax.errors import InputError
+from rmjax.losses import gate
+from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
+
+
+class RepMix(nn.Module):
+    """Backbone with a mix inside, and heads for attribution and detection.
+
+    Attributes:
+        arch: key of `ARCHITECTURES`.
+        num_sources: sources to tell apart, at least 2; source 0 is `real`.
+        embedding_dim: size of the embedding (the fingerprint).
+        axis_name: mapped axis that shares batch statistics; None keeps them per replica.
+        dtype: type of the computation; parameters are float32.
+    """
+
+    arch: str
+    num_sources: int
+    embedding_dim: int = 256
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.backbone = ResNet(
+            **ARCHITECTURES[self.arch],
+            embedding_dim=self.embedding_dim,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+        self.attribution = linear(self.embedding_dim, self.num_sources, self.dtype)
+        self.detection = linear(self.embedding_dim, 2, self.dtype)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        mix_fn: Callable[[jax.Array], jax.Array] | None = None,
+        level: int = 5,
+    ) -> dict[str, jax.Array]:
+        """Embed and classify images, mixed on the way where `mix_fn` says so.
+
+        Args:
+            x: images `[batch, H, W, 3]` in [-1, 1].
+            train: normalise with, and record, the batch's statistics.
+            mix_fn: `[batch, ...] -> [groups, ...]`, applied at `level`; None mixes nothing.
+            level: 0..6, see `ResNet`.
+
+        Returns:
+            `embedding` `[groups, embedding_dim]`, `attribution` (gated logits)
+            `[groups, num_sources]`, `detection` (logits of real and synthetic)
+            `[groups, 2]`, and the activations of `ResNet`. Without mixing there are as
+            many groups as images.
+        """
+        h, outputs = self.backbone(x, train=train, stop=level)
+        if mix_fn is not None:
+            h = mix_fn(h)
+        h, after = self.backbone(h, train=train, start=level)
+        outputs = outputs | after | {"embedding": h}
+        # Heads, gate and loss in float32 at least: probabilities lose too much in half.
+        detection = self.detection(h).astype(jnp.promote_types(h.dtype, jnp.float32))
+        attribution = self.attribution(h).astype(detection.dtype)
+        outputs["detection"] = detection
+        outputs["attribution"] = gate(attribution, detection)
+        return outputs
+
+
+def make_model(
+    arch: str,
+    num_sources: int,
+    *,
+    embedding_dim: int = 256,
+    axis_name: str | None = None,
+    dtype: Any = jnp.float32,
+) -> RepMix:
+    """Return the model, its arguments checked.
+
+    Raises:
+        InputError: unknown architecture (the message lists the choices), or fewer than
+            two sources.
+    """
+    if arch not in ARCHITECTURES:
+        raise InputError(
+            f"unknown architecture '{arch}'; choose from {', '.join(ARCHITECTURES)}"
+        )
+    if num_sources < 2:
+        raise InputError(
+            f"{num_sources} source(s); attribution needs 'real' and at least one generator"
+        )
+    return RepMix(arch, num_sources, embedding_dim, axis_name, dtype)

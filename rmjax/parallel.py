@@ -1,0 +1,123 @@
+"""Data parallelism over this process's devices: the one file that says `pmap`.
+
+A step is written for one replica, with collectives over `AXIS`. The state has
+no device axis: it goes in and comes out whole, the same on every device, and
+its buffers are donated. A batch is cut along its first axis.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rmjax.errors import InputError
+
+AXIS = "batch"
+
+PyTree = Any
+Devices = Sequence[jax.Device]
+
+
+def choose_devices(count: int | None = None) -> list[jax.Device]:
+    """Return the first `count` local devices (all of them for None).
+
+    Raises:
+        InputError: there are fewer than `count` devices.
+    """
+    devices = jax.local_devices()
+    if count is None:
+        return devices
+    if not 1 <= count <= len(devices):
+        raise InputError(
+            f"num_devices = {count}, but this process has {len(devices)} device(s)"
+        )
+    return devices[:count]
+
+
+def check_batch(batch_size: int, members: int, devices: Devices) -> None:
+    """Check that whole groups of `members` images fill every device alike.
+
+    Raises:
+        InputError: `batch_size` images can't be dealt out so.
+    """
+    unit = len(devices) * jax.process_count() * members
+    if batch_size < 1 or batch_size % unit:
+        raise InputError(
+            f"batch_size = {batch_size} images is no multiple of {unit} = "
+            f"{len(devices)} devices x {jax.process_count()} processes x "
+            f"{members} members of a group"
+        )
+
+
+def place(tree: PyTree, devices: Devices) -> PyTree:
+    """Copy every leaf of `tree` whole to each device."""
+    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
+
+
+def place_shapes(tree: PyTree, devices: Devices) -> PyTree:
+    """Describe `tree` as `place` would lay it out, without its contents."""
+    sharding = NamedSharding(_mesh(devices), PartitionSpec())
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
+
+
+def shard(batch: PyTree, devices: Devices) -> PyTree:
+    """Cut leaves `[items, ...]` into `[devices, items / devices, ...]`, one each."""
+    sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+    cut = jax.tree.map(
+        lambda x: np.reshape(x, (len(devices), -1, *np.shape(x)[1:])), batch
+    )
+    return jax.device_put(cut, sharding)
+
+
+def prefetch(batches: Iterable[PyTree], devices: Devices) -> Iterator[PyTree]:
+    """Yield sharded batches, the next one being copied while this one is used."""
+    waiting = None
+    for batch in batches:
+        ready, waiting = waiting, shard(batch, devices)
+        if ready is not None:
+            yield ready
+    if waiting is not None:
+        yield waiting
+
+
+def map_step(step: Callable, devices: Devices) -> Callable:
+    """Compile `step(state, batch) -> (state, metrics)` over the devices.
+
+    The state is donated. Whatever the step returns must be equal on all
+    replicas (reduced over `AXIS`); it comes back without a device axis.
+    """
+    mapped = jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        donate_argnums=(0,),
+        devices=devices,
+    )
+    if devices[0].platform != "cpu":
+        return mapped
+    # CPU devices share one thread pool: replicas of a later step can take the
+    # threads that an earlier step's collective still waits for, and hang it.
+    return lambda state, batch: jax.block_until_ready(mapped(state, batch))
+
+
+def map_examples(function: Callable, devices: Devices) -> Callable:
+    """Compile `function(state, batch) -> [items, ...]` leaves over the devices.
+
+    The results come back as NumPy arrays `[items of the whole batch, ...]`.
+    """
+    mapped = jax.pmap(function, AXIS, in_axes=(None, 0), devices=devices)
+
+    def run(state: PyTree, batch: PyTree) -> PyTree:
+        result = jax.device_get(mapped(state, batch))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
+
+    return run
+
+
+def _mesh(devices: Devices) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,))

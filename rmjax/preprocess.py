@@ -1,0 +1,130 @@
+"""From pixels on the device to what the network sees: flip, crop, input transform.
+
+Every random draw of an image comes from that image's own key, so the result
+depends neither on the rest of the batch nor on the number of devices.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax.errors import InputError
+
+
+def random_flip_crop(
+    keys: jax.Array, images: jax.Array, crop: int, *, flip: bool = True
+) -> jax.Array:
+    """Cut a random window from every image, mirrored left-right half of the time.
+
+    Args:
+        keys: `[batch]` random keys, one an image.
+        images: `[batch, H, W, C]`.
+        crop: side of the window in pixels, at most H and W.
+        flip: whether to mirror at all.
+
+    Returns:
+        `[batch, crop, crop, C]`.
+    """
+    height, width, channels = images.shape[1:]
+    if crop > min(height, width):
+        raise InputError(f"crop = {crop} px is larger than the {height} x {width} image")
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        key_flip, key_top, key_left = jax.random.split(key, 3)
+        top = jax.random.randint(key_top, (), 0, height - crop + 1)
+        left = jax.random.randint(key_left, (), 0, width - crop + 1)
+        window = jax.lax.dynamic_slice(image, (top, left, 0), (crop, crop, channels))
+        mirror = flip & jax.random.bernoulli(key_flip)
+        return jnp.where(mirror, window[:, ::-1], window)
+
+    return jax.vmap(one)(keys, images)
+
+
+def to_unit(images: jax.Array) -> jax.Array:
+    """Turn uint8 images into float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def rgb(images: jax.Array) -> jax.Array:
+    """Scale `[batch, H, W, C]` in [0, 1] to [-1, 1] (mean 0.5, deviation 0.5)."""
+    return images * 2 - 1
+
+
+def highpass(images: jax.Array) -> jax.Array:
+    """Keep the fine residual: the scaled image less its 3x3 mean, times 6, in [-2, 2].
+
+    Content lives in the low frequencies, most of a generator's fingerprint in
+    the high ones. Edges are repeated.
+    """
+    x = rgb(images)
+    height, width = x.shape[1:3]
+    rows = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = sum(rows[:, i : i + height] for i in range(3))
+    mean = sum(rows[:, :, i : i + width] for i in range(3)) / 9
+    return jnp.clip(6 * (x - mean), -2, 2)
+
+
+def residual(images: jax.Array) -> jax.Array:
+    """Take the published noise residual, in [-1, 1].
+
+    The absolute difference between the image and itself scaled down and up
+    again by 16 (bilinear, antialiased), stretched to the full range and
+    truncated to 8 bits, image by image. Needs at least 16 x 16 pixels.
+    """
+    batch, height, width, channels = images.shape
+    small = (batch, height // 16, width // 16, channels)
+    coarse = jax.image.resize(images, small, "bilinear", antialias=True)
+    coarse = jax.image.resize(coarse, images.shape, "bilinear", antialias=True)
+    return rgb(_stretch(jnp.abs(images - coarse)))
+
+
+def logdct(images: jax.Array) -> jax.Array:
+    """Take the published log-DCT spectrum, in [-1, 1].
+
+    Logarithm of the absolute orthonormal DCT-II of every channel (of values in
+    0..255), stretched to the full range and truncated to 8 bits, image by image.
+    """
+    rows, columns = (jnp.asarray(dct_matrix(n)) for n in images.shape[1:3])
+    spectrum = jnp.einsum(
+        "ih,bhwc,jw->bijc", rows, images * 255, columns, precision="highest"
+    )
+    return rgb(_stretch(jnp.log(jnp.abs(spectrum) + 1e-12)))
+
+
+INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "rgb": rgb,
+    "highpass": highpass,
+    "residual": residual,
+    "logdct": logdct,
+}
+
+
+def get_input(name: str) -> Callable[[jax.Array], jax.Array]:
+    """Return the input transform `name`: [0, 1] images to network input.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in INPUTS:
+        raise InputError(f"unknown input '{name}': choose one of {', '.join(INPUTS)}")
+    return INPUTS[name]
+
+
+@cache
+def dct_matrix(size: int) -> np.ndarray:
+    """Return the orthonormal DCT-II as a matrix `[size, size]` (float32)."""
+    k, n = np.ogrid[:size, :size]
+    matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+def _stretch(x: jax.Array) -> jax.Array:
+    """Map each image's range to [0, 1], truncated to 8 bits."""
+    low = jnp.min(x, axis=(1, 2, 3), keepdims=True)
+    high = jnp.max(x, axis=(1, 2, 3), keepdims=True)
+    scaled = (x - low) / (high - low + jnp.finfo(jnp.float32).eps)
+    return jnp.floor(scaled * 255) / 255

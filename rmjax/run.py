@@ -1,0 +1,104 @@
+"""What a training run leaves in its workdir besides checkpoints, and reads back."""
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rmjax.config import flatten
+from rmjax.errors import InputError
+from rmjax.logs import write_json
+
+CONFIG_FILE = "config.json"
+RUN_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+
+# What may differ when a run is taken up again: nothing that its figures depend on.
+_FREE_KEYS = {
+    "data.dir",
+    "data.cache_mib",
+    "data.workers",
+    "num_epochs",
+    "num_devices",
+    "eval_batch_size",
+    "log_every_steps",
+    "checkpoint_every_steps",
+}
+_PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+def start_workdir(
+    workdir: Path, config: ConfigDict, sources: Sequence[str], semantics: Sequence[str]
+) -> None:
+    """Write config, class names and package versions; a second time, compare.
+
+    Raises:
+        InputError: the workdir belongs to another config or other classes.
+    """
+    if (workdir / CONFIG_FILE).exists():
+        _check_same(workdir, config, sources)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(
+        workdir / RUN_FILE,
+        {
+            "source_names": list(sources),
+            "semantic_names": list(semantics),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in _PACKAGES},
+        },
+    )
+    # Last: where this file is, the others are.
+    write_json(workdir / CONFIG_FILE, config.to_dict())
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """Return the config of the run in `workdir`.
+
+    Raises:
+        InputError: there is no run.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        raise InputError(
+            f"no run in {workdir}: {CONFIG_FILE} is missing; give the --workdir "
+            "of an `rmjax train`"
+        )
+    return ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def load_source_names(workdir: Path) -> list[str]:
+    """Return the names of the classes that the run in `workdir` knows, in order."""
+    text = (workdir / RUN_FILE).read_text(encoding="utf-8")
+    return json.loads(text)["source_names"]
+
+
+def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
+    old = flatten(load_config(workdir))
+    new = flatten(config)
+    for key in {**old, **new}:
+        if key not in _FREE_KEYS and old.get(key) != new.get(key):
+            raise InputError(
+                f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
+                f"there and {new.get(key)!r} here; choose another --workdir"
+            )
+    known = load_source_names(workdir)
+    if known != list(sources):
+        raise InputError(
+            f"{workdir} was trained on the sources {', '.join(known)}, the data now "
+            f"has {', '.join(sources)}; choose another --workdir"
+        )
+
+
+def _tuples(data: dict) -> dict:
+    """Turn the lists that JSON made of a config's tuples back into tuples."""
+    return {
+        key: _tuples(value)
+        if isinstance(value, dict)
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for key, value in data.items()
+    }

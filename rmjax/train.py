@@ -1,0 +1,305 @@
+"""Training: `train(config, workdir)` builds the parts and runs the loop."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from rmjax import metrics, parallel
+from rmjax.checkpoints import Checkpoints
+from rmjax.data.pipeline import ImageCache, train_batches
+from rmjax.errors import InputError, TrainingError
+from rmjax.evaluate import make_predictor
+from rmjax.experiment import ExperimentData, build_model, open_data
+from rmjax.logs import RunLog
+from rmjax.mixing import get_mixing
+from rmjax.optim import make_optimizer, make_schedule
+from rmjax.preprocess import get_input
+from rmjax.run import CHECKPOINTS, start_workdir
+from rmjax.train_step import TrainState, create_state, train_step
+
+logger = logging.getLogger(__name__)
+
+# What a step reads of a batch.
+_STEP_KEYS = ("image", "source", "position")
+
+
+@dataclass
+class Progress:
+    """What the loop must remember beside the state to stop where it would have.
+
+    Attributes:
+        best_loss: least validation loss so far.
+        stale: validations since then.
+    """
+
+    best_loss: float = math.inf
+    stale: int = 0
+
+    def update(self, loss: float) -> None:
+        """Take in one more validation's loss."""
+        self.stale = 0 if loss < self.best_loss else self.stale + 1
+        self.best_loss = min(loss, self.best_loss)
+
+
+def train(
+    config: ConfigDict, workdir: str | Path, *, show_progress: bool = True
+) -> TrainState:
+    """Train as `config` says, from the last checkpoint in `workdir` if there is one.
+
+    Args:
+        config: see `configs/repmix.py`.
+        workdir: folder of the run: config, classes, logs, checkpoints.
+        show_progress: whether to draw a bar.
+
+    Returns:
+        The state after the last step, on this process's devices.
+
+    Raises:
+        InputError: the config, the data or the workdir can't be used as they are.
+        TrainingError: the loss is no longer finite.
+    """
+    workdir = Path(workdir)
+    devices = parallel.choose_devices(config.num_devices or None)
+    mixing = get_mixing(config.mix.name)
+    members = mixing.members or config.mix.members
+    parallel.check_batch(config.batch_size, members, devices)
+    _check_ranges(config)
+    transform = get_input(config.model.input)
+    data = open_data(config)
+    train_size = data.seen.size("train")
+    steps_per_epoch = config.steps_per_epoch or max(
+        train_size * members // config.batch_size, 1
+    )
+    axis_name = parallel.AXIS if config.model.sync_batch_norm else None
+    model = build_model(config, len(data.sources), axis_name)
+    optimizer = make_optimizer(
+        make_schedule(config.optim.lr, config.optim.lr_decay, steps_per_epoch),
+        b1=config.optim.b1,
+        b2=config.optim.b2,
+        eps=config.optim.eps,
+        weight_decay=config.optim.weight_decay,
+    )
+    step = partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        mixing=mixing,
+        levels=mixing.levels or (config.mix.level,),
+        members=members,
+        beta=config.mix.beta,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        transform=transform,
+        seed=config.seed,
+    )
+    input_shape = (config.data.crop, config.data.crop, 3)
+    state = create_state(model, optimizer, config.seed, input_shape)
+    start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
+    state, progress = _restore(checkpoints, parallel.place(state, devices))
+    logger.info(
+        "%s: %d parameters; %d training images of %d sources; batch %d on %d device(s)",
+        config.model.arch,
+        sum(x.size for x in jax.tree.leaves(state.params)),
+        train_size,
+        len(data.sources),
+        config.batch_size,
+        len(devices),
+    )
+    total = config.num_epochs * steps_per_epoch
+    log = RunLog(workdir, int(state.step))
+    bar = tqdm(
+        desc="compiling",
+        total=total * config.batch_size,
+        initial=int(state.step) * config.batch_size,
+        unit="img",
+        unit_scale=True,
+        disable=not show_progress,
+    )
+    try:
+        return _loop(
+            state,
+            progress,
+            step=parallel.map_step(step, devices),
+            batches=_stream(config, data, members, int(state.step), devices),
+            validate=_make_validation(config, data, devices),
+            checkpoints=checkpoints,
+            log=log,
+            config=config,
+            steps_per_epoch=steps_per_epoch,
+            bar=bar,
+        )
+    finally:
+        bar.close()
+        checkpoints.close()
+        log.close()
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    """Raise an InputError for a number that no part would explain as well."""
+    if not 0 <= config.mix.level <= 6:
+        raise InputError(f"mix.level = {config.mix.level}: give a level from 0 to 6")
+    if config.data.crop > config.data.size:
+        raise InputError(
+            f"data.crop = {config.data.crop} px is larger than data.size = "
+            f"{config.data.size} px, what it is cut from"
+        )
+    for key in ("num_epochs", "eval_every_epochs", "log_every_steps", "patience"):
+        if config[key] < 1:
+            raise InputError(f"{key} = {config[key]}: give at least 1")
+
+
+def _stream(
+    config: ConfigDict,
+    data: ExperimentData,
+    members: int,
+    start_step: int,
+    devices: parallel.Devices,
+) -> Iterator[dict]:
+    """Return the sharded training batches from `start_step` on."""
+    batches = train_batches(
+        data.seen,
+        batch_size=config.batch_size,
+        members=members,
+        size=config.data.size,
+        resize=config.data.resize or None,
+        seed=config.seed,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=config.data.workers,
+        cache=ImageCache(config.data.cache_mib * 2**20),
+    )
+    needed = ({key: batch[key] for key in _STEP_KEYS} for batch in batches)
+    return parallel.prefetch(needed, devices)
+
+
+def _restore(
+    checkpoints: Checkpoints, state: TrainState
+) -> tuple[TrainState, Progress]:
+    """Return the last checkpoint's state and progress, or `state` and a fresh one."""
+    last = checkpoints.last_step()
+    if last is None:
+        return state, Progress()
+    state, progress = checkpoints.restore(last, like=state)
+    logger.info("resuming after step %d", last)
+    return state, Progress(**progress)
+
+
+def _make_validation(
+    config: ConfigDict, data: ExperimentData, devices: parallel.Devices
+) -> Callable[[TrainState], dict] | None:
+    """Return a function of the state: figures on the validation split, unmixed."""
+    if not data.seen.size("val"):
+        logger.warning("no validation images: no early stop, no best checkpoint")
+        return None
+    predict = make_predictor(config, len(data.sources), devices)
+
+    def validate(state: TrainState) -> dict:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return metrics.summarize(predict(variables, data.seen, ("val",)), data.sources)
+
+    return validate
+
+
+class _Meter:
+    """Collects the steps' scalars and fetches them, averaged, once in a while."""
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was collected and start the clock."""
+        self.steps: list[dict] = []
+        self.since = time.perf_counter()
+
+    def average(self, done: int) -> dict[str, float]:
+        """Average the scalars since `clear`, the newest of step `done`.
+
+        Raises:
+            TrainingError: one of them is not finite.
+        """
+        rows = jax.device_get(self.steps)
+        for i, row in enumerate(rows, start=done - len(rows) + 1):
+            bad = [name for name, value in row.items() if not np.isfinite(value)]
+            if bad:
+                raise TrainingError(
+                    f"{bad[0]} is {row[bad[0]]} at step {i}: training stopped, the "
+                    "last good checkpoint stays; try a smaller optim.lr"
+                )
+        images = len(rows) * self.batch_size
+        speed = {"images_per_second": images / (time.perf_counter() - self.since)}
+        means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
+        return means | speed
+
+
+def _loop(
+    state: TrainState,
+    progress: Progress,
+    *,
+    step: Callable,
+    batches: Iterator,
+    validate: Callable | None,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    config: ConfigDict,
+    steps_per_epoch: int,
+    bar: tqdm,
+) -> TrainState:
+    """Step, then in this order: log, validate, save, stop early."""
+    done, total = int(state.step), config.num_epochs * steps_per_epoch
+    saved, meter = done, _Meter(config.batch_size)
+    while done < total and progress.stale < config.patience:
+        with jax.profiler.StepTraceAnnotation("train", step_num=done):
+            state, scalars = step(state, next(batches))
+        if not meter.steps:
+            bar.set_description("training")
+        meter.steps.append(scalars)
+        done += 1
+        bar.update(config.batch_size)
+        validates = validate and _validation_due(done, total, steps_per_epoch, config)
+        saves = (
+            validates or done == total or done - saved >= config.checkpoint_every_steps
+        )
+        if not (saves or done % config.log_every_steps == 0):
+            continue
+        row = meter.average(done) | {"epoch": done / steps_per_epoch}
+        log.write(done, "train", row)
+        bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.3f}")
+        loss = None
+        if validates:
+            figures = validate(state)
+            loss = figures["loss"]
+            progress.update(loss)
+            log.write(done, "validation", _scalars(figures))
+            bar.write(
+                f"step {done}: validation loss {loss:.4f}, attribution accuracy "
+                f"{figures['attribution_accuracy']:.4f}"
+            )
+        if saves:
+            checkpoints.save(state, asdict(progress), loss)
+            saved = done
+        meter.clear()
+    if done < total:
+        logger.info("stopped: %d validations without a better loss", progress.stale)
+    return state
+
+
+def _validation_due(
+    done: int, total: int, steps_per_epoch: int, config: ConfigDict
+) -> bool:
+    return done == total or done % (config.eval_every_epochs * steps_per_epoch) == 0
+
+
+def _scalars(figures: dict) -> dict[str, float]:
+    return {k: v for k, v in figures.items() if isinstance(v, float)}

@@ -1,0 +1,187 @@
+"""One training step and one evaluation step, as pure functions of one replica."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from rmjax import losses
+from rmjax.mixing import Mixing
+from rmjax.models.repmix import RepMix
+from rmjax.parallel import AXIS
+from rmjax.preprocess import random_flip_crop, to_unit
+
+# What a random key is folded with, for each consumer of randomness.
+KEY_AUGMENT, KEY_MIX, KEY_LEVEL = range(3)
+
+PyTree = Any
+Batch = dict[str, jax.Array]
+InputTransform = Callable[[jax.Array], jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Attributes:
+        step: number of steps done, int32 scalar.
+        params: the network's parameters.
+        batch_stats: running means and variances of its batch normalisations.
+        opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+
+
+def create_state(
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    input_shape: tuple[int, int, int],
+) -> TrainState:
+    """Initialise the parameters (from `seed`), then the optimiser for them.
+
+    Args:
+        model: the network.
+        optimizer: the optimiser whose state to make.
+        seed: of the random initialisation.
+        input_shape: `(H, W, C)` of what the network sees.
+    """
+
+    def init(key: jax.Array) -> TrainState:
+        variables = model.init(key, jnp.zeros((1, *input_shape)))
+        params = variables["params"]
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(params),
+        )
+
+    return jax.jit(init)(jax.random.key(seed))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    mixing: Mixing,
+    levels: tuple[int, ...],
+    members: int,
+    beta: float,
+    crop: int,
+    flip: bool,
+    transform: InputTransform,
+    seed: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Take one optimiser step on one replica's share of a batch.
+
+    All randomness is a function of `seed`, the step and the place of an image in
+    the stream of training images, so it does not depend on the replicas.
+
+    Args:
+        state: the state before.
+        batch: `image` uint8 `[groups * members, H, W, 3]`, and int32
+            `[groups * members]` each: `source`, `position` (in the stream).
+        model: the network.
+        optimizer: turns gradients into updates.
+        mixing: how a group of images becomes one representation.
+        levels: where to mix; with several, one is drawn for each step.
+        members: images in a group.
+        beta: concentration of the mixing weights.
+        crop: side of the random window in pixels.
+        flip: whether to mirror at random.
+        transform: from images in [0, 1] to the network's input.
+        seed: of all random draws.
+
+    Returns:
+        The state after, and scalars averaged over all replicas: `loss`,
+        `attribution_loss`, `detection_loss`, `soft_accuracy`, `accuracy`; and
+        `grad_norm`, of the averaged gradient.
+    """
+    root = jax.random.key(seed)
+    keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
+    images = random_flip_crop(_fold(keys, KEY_AUGMENT), batch["image"], crop, flip=flip)
+    inputs = transform(to_unit(images))
+    sources = batch["source"].reshape(-1, members)
+    group_keys = _fold(keys[::members], KEY_MIX)
+
+    def forward(level: int, params: PyTree) -> tuple:
+        """Network output, mixing weights and new statistics, mixed at `level`."""
+        weights = None
+
+        def mix(h: jax.Array) -> jax.Array:
+            nonlocal weights
+            mixed, weights = mixing.mix_fn(group_keys, h, members, beta)
+            return mixed
+
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            inputs,
+            train=True,
+            mix_fn=mix,
+            level=level,
+            mutable=["batch_stats"],
+        )
+        heads = (outputs["attribution"], outputs["detection"])
+        return heads, weights, updated["batch_stats"]
+
+    def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
+        branches = [partial(forward, level) for level in levels]
+        key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
+        drawn = jax.random.randint(key, (), 0, len(levels))
+        # With one level this is a plain call.
+        (attribution, detection), weights, stats = jax.lax.switch(
+            drawn, branches, params
+        )
+        labels = sources.reshape(weights.shape)
+        loss, parts = losses.compound_loss(attribution, detection, labels, weights)
+        metrics = {
+            "loss": loss,
+            "attribution_loss": parts["attribution"],
+            "detection_loss": parts["detection"],
+            "soft_accuracy": losses.soft_accuracy(attribution, labels, weights),
+            "accuracy": losses.hard_accuracy(attribution, labels, weights),
+        }
+        return loss, (stats, metrics)
+
+    grads, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), AXIS)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=stats,
+        opt_state=opt_state,
+    )
+    return new_state, metrics
+
+
+def eval_step(
+    variables: PyTree, batch: Batch, *, model: RepMix, transform: InputTransform
+) -> dict[str, jax.Array]:
+    """Return `embedding`, gated `attribution` and `detection` logits of each image.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        batch: `image` uint8 `[items, H, W, 3]`.
+        model: the network.
+        transform: from images in [0, 1] to the network's input.
+    """
+    outputs = model.apply(variables, transform(to_unit(batch["image"])))
+    return {name: outputs[name] for name in ("embedding", "attribution", "detection")}
+
+
+def _fold(keys: jax.Array, consumer: int) -> jax.Array:
+    """Derive one consumer's keys from those of the images, `[batch]` each."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, consumer)

@@ -1,0 +1,43 @@
+"""Packaging: `datasets/` and `configs/` ship as `rmjax.datasets` and `rmjax.configs`.
+
+The folders stand at the top of the repository, where tfds and a reader look for
+them; links in `rmjax/` make them part of the package. They are never installed
+under their bare names and have no `__init__.py`, because `datasets` is Hugging
+Face's package and must stay importable beside ours, in this folder too.
+"""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+setup(
+    name="rmjax",
+    version="0.1.0",
+    description="Attribute images to the generator that made them (RepMix in JAX)",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_namespace_packages(include=["rmjax", "rmjax.*"]),
+    package_data={"": ["*.md", "*.bib", "*.txt"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "jax>=0.8",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25,<1",
+        "tensorflow-datasets>=4.9.9",
+        "importlib_resources",  # tensorflow-datasets needs it and does not say so
+        "array_record>=0.8",
+        "grain>=0.2.12",
+        "numpy>=2.0",
+        "ml-collections>=1.0",
+        "Pillow>=10.1",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+        "tensorboardX>=2.6.2",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.8"]},
+    entry_points={"console_scripts": ["rmjax = rmjax.cli:main"]},
+)

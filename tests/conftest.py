@@ -1,0 +1,82 @@
+"""Test set-up: eight CPU devices, and the reference material where it is at hand."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+# Many tests compile the same small network; subprocesses share this too.
+_cache = tempfile.TemporaryDirectory(prefix="rmjax-test-cache-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+import pytest  # noqa: E402
+
+from rmjax.config import load_config  # noqa: E402
+from rmjax.datasets.attribution_mini import (  # noqa: E402
+    attribution_mini_dataset_builder as mini,
+)
+from rmjax.train import train  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of what the published code computes; skips where it is not at hand."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no reference outputs at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """Folder of real generators' images; skips where it is not at hand."""
+    folder = SHARED / "realimages"
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mini_dir(tmp_path_factory) -> Path:
+    """Data directory with a small attribution_mini: 704 images of 32 px."""
+    folder = tmp_path_factory.mktemp("data")
+    mini.prepare(folder, images_per_cell=8, size=32, processes=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config(mini_dir):
+    """Function `(**changes by dotted key)` to the shipped config, shrunk to seconds."""
+
+    def make(**changes):
+        config = load_config("attribution_mini")
+        small = {
+            "data.dir": str(mini_dir),
+            "data.size": 32,
+            "data.crop": 24,
+            "data.eval_size": 32,
+            "batch_size": 16,
+            "steps_per_epoch": 4,
+            "num_epochs": 3,
+            "eval_batch_size": 32,
+            "log_every_steps": 2,
+            "num_devices": 1,
+        }
+        config.update_from_flattened_dict(small | changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_run(small_config, tmp_path_factory) -> Path:
+    """Workdir of a finished small run; not to be changed."""
+    workdir = tmp_path_factory.mktemp("run")
+    train(small_config(), workdir, show_progress=False)
+    return workdir

@@ -1,0 +1,112 @@
+"""The `rmjax` command: help, one-line errors, exit codes, a whole small run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rmjax.cli import main
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A user's own folder: two sources x two semantics x 12 images, one broken."""
+    root = tmp_path_factory.mktemp("tree")
+    rng = np.random.default_rng(0)
+    for source in ("real", "gan"):
+        for semantic in ("cat", "dog"):
+            folder = root / source / semantic
+            folder.mkdir(parents=True)
+            for i in range(12):
+                pixels = rng.integers(0, 256, (40, 36, 3), np.uint8)
+                if source == "gan":
+                    pixels = pixels[::2, ::2].repeat(2, 0).repeat(2, 1)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def error_line(capsys, arguments):
+    """Run a command that must fail; return its status and its last line."""
+    status = main(arguments)
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    return status, line
+
+
+def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    assert main(
+        ["prepare", "image_folder", "--name", "mine", "--tree", str(tree)]
+        + ["--data-dir", data]
+    ) == 0
+    assert "sources:   real, gan" in capsys.readouterr().out
+    flags = {
+        "data.name": "image_folder/mine",
+        "data.unseen_semantics": "()",
+        "data.size": 32,
+        "data.crop": 24,
+        "data.eval_size": 32,
+        "batch_size": 16,
+        "num_epochs": 2,
+        "num_devices": 1,
+    }
+    changes = [f"--config.{key}={value}" for key, value in flags.items()]
+    command = ["train", "--config", "attribution_mini", "--workdir", run]
+    assert main([*command, "--data-dir", data, *changes]) == 0
+    assert main(["evaluate", "--workdir", run]) == 0
+    out = capsys.readouterr().out
+    assert "attribution" in out and "results.json" in out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["sources"] == ["real", "gan"]
+
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["evaluate"]])
+def test_help_is_there(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert "usage: rmjax" in capsys.readouterr().out
+
+
+def test_help_does_not_wait_for_jax():
+    code = "import sys; import rmjax.cli; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--config", "nothing"], "no config 'nothing'"),
+        (["train", "--config", "attribution_mini"], "rmjax prepare attribution_mini"),
+        (
+            ["train", "--config", "repmix", "--config.mix.nam=x"],
+            "mix.name",
+        ),
+        (["evaluate"], "no run in"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(tmp_path, capsys, arguments, words):
+    workdir = tmp_path / "run"
+    arguments = [*arguments, "--workdir", str(workdir)]
+    if arguments[0] == "train":
+        arguments += ["--data-dir", str(tmp_path)]
+    status, line = error_line(capsys, arguments)
+    assert status == 2
+    assert line.startswith(f"rmjax {arguments[0]}: error: ") and words in line
+    assert not workdir.exists()
+
+
+def test_missing_tree_is_one_line(tmp_path, capsys):
+    command = ["prepare", "image_folder", "--name", "x", "--data-dir", str(tmp_path)]
+    status, line = error_line(capsys, [*command, "--tree", str(tmp_path / "none")])
+    assert status == 2 and str(tmp_path / "none") in line
+    assert not (tmp_path / "image_folder").exists()
+
+
+def test_unknown_arguments_are_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", "--workdir", "x", "--config.seed=1"])
+    assert caught.value.code == 2
+    assert "unknown argument --config.seed=1" in capsys.readouterr().err

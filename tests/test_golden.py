@@ -1,0 +1,194 @@
+"""The published implementation's numbers, from its own weights and inputs.
+
+`reference.npz` was computed in float64. `infer` and the losses are compared in float32,
+the type that trains; what float32 rounding can blur is compared in float64 as well.
+"""
+
+import importlib.util
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+
+from rmjax.losses import compound_loss, soft_accuracy
+from rmjax.mixing import mix
+from rmjax.models.convert import from_torch, torch_name
+from rmjax.models.repmix import make_model
+from rmjax.optim import make_optimizer
+
+SIZE, GROUPS = 96, 3
+
+
+@pytest.fixture(scope="module")
+def reference(golden):
+    return dict(np.load(golden / "model" / "reference.npz"))
+
+
+@pytest.fixture(scope="module")
+def recipe(golden):
+    spec = importlib.util.spec_from_file_location(
+        "recipe", golden / "model" / "recipe.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def variables(golden, recipe):
+    shapes = json.loads((golden / "model" / "state_dict_shapes.json").read_text())
+    return from_torch({name: recipe.weight(name, s) for name, s in shapes.items()})
+
+
+def read_batch(recipe, images, groups, members):
+    x, sources, weights = recipe.batch(images, SIZE, groups, members)
+    return x.transpose(0, 2, 3, 1), sources, weights
+
+
+def forward(params, batch_stats, batch, *, level, dtype):
+    """Return the total loss and everything the reference records but gradients."""
+    x, sources, weights = batch
+    model = make_model("resnet50", 8, dtype=dtype)
+    outputs, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        x,
+        train=True,
+        mix_fn=partial(mix, weights=weights),
+        level=level,
+        mutable=["batch_stats"],
+    )
+    attribution, detection = outputs["attribution"], outputs["detection"]
+    total, terms = compound_loss(attribution, detection, sources, weights)
+    recorded = {
+        "embedding": outputs["embedding"],
+        "attribution": attribution,
+        "detection": detection,
+        "acc": soft_accuracy(attribution, sources, weights),
+        "total_loss": total,
+        "attribution_loss": terms["attribution"],
+        "detection_loss": terms["detection"],
+    }
+    return total, (recorded, updated["batch_stats"])
+
+
+def step_outputs(variables, batch, *, level, dtype):
+    """Return what one training step computes, under the reference's names."""
+    cast = partial(jax.tree.map, lambda x: jnp.asarray(x, dtype))
+    x, sources, weights = batch
+    grad_fn = jax.value_and_grad(
+        partial(forward, level=level, dtype=dtype), has_aux=True
+    )
+    variables = cast(variables)
+    (_, (recorded, batch_stats)), grads = jax.jit(grad_fn)(
+        variables["params"],
+        variables["batch_stats"],
+        (cast(x), jnp.asarray(sources), cast(weights)),
+    )
+    for path, grad in flatten_dict({"params": grads}).items():
+        recorded[f"gradnorm/{torch_name(path)}"] = jnp.linalg.norm(grad.ravel())
+    for path, value in flatten_dict({"batch_stats": batch_stats}).items():
+        recorded[f"bn/{torch_name(path)}"] = value
+    return {name: np.asarray(value) for name, value in recorded.items()}
+
+
+def relative_errors(outputs, reference, prefix):
+    """Return, for each recorded array, its largest error over its largest value."""
+    expected = {
+        k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)
+    }
+    assert expected, f"the reference has nothing under {prefix}"
+    return {
+        name: np.max(np.abs(outputs[name] - value)) / np.max(np.abs(value))
+        for name, value in expected.items()
+    }
+
+
+def test_inference_matches_the_published_model(reference, recipe, variables):
+    x, _, _ = read_batch(recipe, 4, 4, 1)
+    model = make_model("resnet50", 8)
+    outputs = jax.jit(model.apply)(variables, x)
+    recorded = {k: outputs[k] for k in ("embedding", "attribution", "detection")}
+    # The reference numbers its modules from the stem on.
+    names = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
+    for i, name in enumerate(names):
+        h = outputs[name]
+        recorded[f"stage{i}_stats"] = np.array([h.mean(), h.std(), abs(h).max()])
+    errors = relative_errors(recorded, reference, "infer/")
+    assert len(errors) == 9
+    assert max(errors.values()) < 1e-3, errors
+
+
+RUNS = [(level, 2) for level in range(7)] + [(5, 1)]
+
+
+@pytest.mark.parametrize(("level", "members"), RUNS)
+def test_training_step_matches_the_published_model(
+    reference, recipe, variables, level, members
+):
+    batch = read_batch(recipe, GROUPS * members, GROUPS, members)
+    outputs = step_outputs(variables, batch, level=level, dtype=jnp.float32)
+    errors = relative_errors(outputs, reference, f"train/level{level}_nmix{members}/")
+    assert len(errors) == 16
+    assert max(errors.values()) < 1e-3, errors
+
+
+def test_training_step_is_exact_in_float64(reference, recipe, variables):
+    batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
+    with jax.enable_x64(True):
+        outputs = step_outputs(variables, batch, level=5, dtype=jnp.float64)
+    errors = relative_errors(outputs, reference, "train/level5_nmix2/")
+    # What is left is the reference's own: its class weights are float32.
+    assert max(errors.values()) < 1e-6, errors
+
+
+def run_trajectory(variables, batch, *, dtype):
+    """Return the total losses of five optimiser steps and the final parameters."""
+    cast = partial(jax.tree.map, lambda x: jnp.asarray(x, dtype))
+    x, sources, weights = batch
+    batch = (cast(x), jnp.asarray(sources), cast(weights))
+    tx = make_optimizer(1e-4, b1=0.9, b2=0.999, eps=1e-8, weight_decay=5e-4)
+    grad_fn = jax.value_and_grad(partial(forward, level=5, dtype=dtype), has_aux=True)
+
+    @jax.jit
+    def step(params, batch_stats, opt_state):
+        (loss, (_, batch_stats)), grads = grad_fn(params, batch_stats, batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), batch_stats, opt_state, loss
+
+    params, batch_stats = cast(variables["params"]), cast(variables["batch_stats"])
+    opt_state, losses = tx.init(params), []
+    for _ in range(5):
+        params, batch_stats, opt_state, loss = step(params, batch_stats, opt_state)
+        losses.append(float(loss))
+    return np.array(losses), params
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_trajectory_matches_the_published_model(reference, recipe, variables, dtype):
+    batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
+    with jax.enable_x64(dtype == "float64"):
+        losses, params = run_trajectory(variables, batch, dtype=dtype)
+    errors = np.abs(losses / reference["trajectory/total_loss"] - 1)
+    kernel = np.asarray(params["attribution"]["kernel"]).T
+    expected = reference["trajectory/attribution.weight"]
+    kernel_error = np.max(np.abs(kernel - expected)) / np.max(np.abs(expected))
+    # Adam divides by the gradient's size: where that is rounding noise, the noise is
+    # amplified step by step. In float64 the same code follows the reference closely.
+    first, rest = (1e-4, 1e-2) if dtype == "float32" else (1e-8, 1e-5)
+    assert errors[0] < first and errors.max() < rest, errors
+    assert kernel_error < rest, kernel_error
+
+
+def test_levels_5_and_6_agree(recipe, variables):
+    batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
+    at_5, at_6 = (
+        step_outputs(variables, batch, level=level, dtype=jnp.float32)
+        for level in (5, 6)
+    )
+    for name in ("embedding", "attribution", "detection", "total_loss"):
+        np.testing.assert_allclose(at_5[name], at_6[name], rtol=1e-4, atol=1e-5)

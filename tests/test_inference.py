@@ -1,0 +1,86 @@
+"""Loading a run in five lines of Python and asking it about images."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import rmjax
+from rmjax.errors import InputError
+from rmjax.evaluate import make_predictor
+from rmjax.experiment import open_data
+
+
+@pytest.fixture(scope="module")
+def model(small_run):
+    return rmjax.load(small_run)
+
+
+@pytest.fixture(scope="module")
+def records(model):
+    """Encoded bytes of the seen test images, and what evaluation says of them."""
+    data = open_data(model.config)
+    predict = make_predictor(model.config, len(data.sources), model.devices)
+    predictions = predict(model.variables, data.seen, ("test",))
+    source = data.dataset.records("test")
+    return [source[int(i)]["image"] for i in predictions.index], predictions
+
+
+def test_embeds_what_evaluation_saw(model, records):
+    encoded, predictions = records
+    fingerprints = model.embed(encoded)
+    assert fingerprints.shape == (len(encoded), 256)
+    np.testing.assert_allclose(fingerprints, predictions.embedding, atol=1e-4)
+
+
+def test_names_the_most_probable_source(model, records):
+    encoded, predictions = records
+    answer = model.predict(encoded[:10])
+    expected = predictions.attribution[:10].argmax(1)
+    assert list(answer["source"]) == [model.source_names[i] for i in expected]
+    np.testing.assert_allclose(answer["attribution"].sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(answer["detection"].sum(1), 1, rtol=1e-5)
+
+
+def test_paths_bytes_and_arrays_are_the_same_images(model, records, tmp_path):
+    encoded = records[0][0]
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded)
+    pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+    embeddings = model.embed([encoded, path, str(path), pixels])
+    np.testing.assert_array_equal(embeddings, embeddings[:1].repeat(4, 0))
+
+
+def test_sizes_may_differ_within_one_call(model, records):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (20, 28, 3), np.uint8)
+    large = rng.integers(0, 256, (70, 50, 3), np.uint8)
+    together = model.embed([large, small, large])
+    alone = model.embed([small])
+    np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
+    np.testing.assert_allclose(together[0], together[2], atol=1e-6)
+    # Of a large image the middle counts, as in evaluation.
+    centre = model.embed([large[19:51, 9:41]])
+    np.testing.assert_allclose(together[:1], centre, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no images given"),
+        ("a.png", "give a list of images"),
+        (["missing.png"], "missing.png: No such file"),
+        ([b"not an image"], "image"),
+        ([np.zeros((8, 8), np.uint8)], r"uint8 \[H, W, 3\], not uint8 \[8, 8\]"),
+        ([np.zeros((8, 8, 3))], "not float64"),
+    ],
+)
+def test_what_cannot_be_read_is_named(model, images, message):
+    with pytest.raises(InputError, match=message):
+        model.embed(images)
+
+
+def test_unknown_attributes_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        rmjax.lode  # noqa: B018

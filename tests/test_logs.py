@@ -1,0 +1,39 @@
+"""The run's log: each step once, also after an interruption."""
+
+from rmjax.logs import METRICS_FILE, RunLog, read_log
+
+
+def test_a_resumed_log_repeats_no_step(tmp_path):
+    log = RunLog(tmp_path, 0)
+    for step in (2, 4, 6):
+        log.write(step, "train", {"loss": float(step)})
+    log.close()
+    log = RunLog(tmp_path, 4)  # the checkpoint was of step 4
+    log.write(6, "train", {"loss": -6.0})
+    log.close()
+    rows = read_log(tmp_path)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert rows[-1] == {"step": 6, "kind": "train", "loss": -6.0}
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text('{"step": 2, "kind": "train"}\n{"step": 4, "ki')
+    assert [row["step"] for row in read_log(tmp_path)] == [2]
+
+
+def test_tensorboard_reads_the_events(tmp_path):
+    """The file is parsed with TensorBoard's own message definitions."""
+    from tensorboardX.proto import event_pb2
+
+    log = RunLog(tmp_path, 0)
+    log.write(3, "validation", {"loss": 0.5})
+    log.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    data, values, at = file.read_bytes(), {}, 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+        values |= {v.tag: (event.step, v.simple_value) for v in event.summary.value}
+        at += 16 + length
+    assert values["validation/loss"] == (3, 0.5)

@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmjax.losses import compound_loss, gate, hard_accuracy, soft_accuracy
+
+
+def test_gate_scales_real_and_synthetic_by_their_probabilities():
+    attribution = jnp.array([[2.0, 4.0, -8.0]])
+    detection = jnp.log(jnp.array([[0.25, 0.75]]))
+    np.testing.assert_allclose(gate(attribution, detection), [[0.5, 3.0, -6.0]])
+
+
+def test_compound_loss_of_hand_computed_numbers():
+    # Group 0 is 0.25 real + 0.75 source 2; group 1 is source 1 alone.
+    p_attribution = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
+    p_detection = np.array([[0.4, 0.6], [0.2, 0.8]])
+    sources = jnp.array([[0, 2], [1, 1]])
+    weights = jnp.array([[0.25, 0.75], [0.3, 0.7]])
+    total, terms = compound_loss(
+        jnp.log(p_attribution), jnp.log(p_detection), sources, weights
+    )
+    attribution = -(0.25 * np.log(0.5) + 0.75 * np.log(0.25) + np.log(0.8)) / 2
+    # Two synthetic sources: each counts one half.
+    detection = -(0.25 * np.log(0.4) + 0.75 / 2 * np.log(0.6) + np.log(0.8) / 2) / 2
+    np.testing.assert_allclose(terms["attribution"], attribution, rtol=1e-5)
+    np.testing.assert_allclose(terms["detection"], detection, rtol=1e-5)
+    np.testing.assert_allclose(total, attribution + detection, rtol=1e-5)
+
+
+def test_compound_loss_stays_finite_at_large_logits():
+    logits = jnp.array([[1e4, -1e4, 0.0]])
+    loss = lambda a: compound_loss(a, a[:, :2], jnp.array([[1]]), jnp.ones((1, 1)))[0]  # noqa: E731
+    value, grad = jax.value_and_grad(loss)(logits)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+def test_merged_members_equal_one_member():
+    logits = jax.random.normal(jax.random.key(0), (4, 5))
+    detection = jax.random.normal(jax.random.key(1), (4, 2))
+    source = jnp.array([[0], [1], [3], [4]])
+    one = compound_loss(logits, detection, source, jnp.ones((4, 1)))[0]
+    split = compound_loss(
+        logits,
+        detection,
+        jnp.tile(source, 3),
+        jnp.tile(jnp.array([0.2, 0.3, 0.5]), (4, 1)),
+    )[0]
+    np.testing.assert_allclose(one, split, rtol=1e-6)
+
+
+def test_soft_accuracy_weighs_the_members():
+    p = jnp.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    accuracy = soft_accuracy(
+        jnp.log(p), jnp.array([[0, 1], [2, 0]]), jnp.array([[0.25, 0.75], [1.0, 0.0]])
+    )
+    np.testing.assert_allclose(accuracy, (0.25 * 0.5 + 0.75 * 0.3 + 0.8) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sources", "weights", "predicted", "expected"),
+    [
+        ([0, 1], [0.4, 0.6], 1, 1.0),
+        ([0, 1], [0.6, 0.4], 1, 0.0),
+        # Members of one source add up: 0.3 + 0.3 of source 2 beat 0.4 of source 1.
+        ([2, 1, 2], [0.3, 0.4, 0.3], 2, 1.0),
+        ([2, 1, 2], [0.3, 0.4, 0.3], 1, 0.0),
+    ],
+)
+def test_hard_accuracy(sources, weights, predicted, expected):
+    logits = jax.nn.one_hot(jnp.array([predicted]), 3)
+    accuracy = hard_accuracy(logits, jnp.array([sources]), jnp.array([weights]))
+    assert float(accuracy) == expected

@@ -1,0 +1,302 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rmjax.errors import InputError
+from rmjax.mixing import mix
+from rmjax.models.conv import Conv, choose_lowering, convolve
+from rmjax.models.norm import BatchNorm
+from rmjax.models.repmix import make_model
+from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
+
+
+def naive_convolution(x, kernel, stride):
+    """Sum over the padded window of each output pixel, in float64."""
+    size = kernel.shape[0]
+    pad = size // 2
+    x = np.pad(np.asarray(x, np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, cols = ((n - size) // stride + 1 for n in x.shape[1:3])
+    out = np.zeros((len(x), rows, cols, kernel.shape[-1]))
+    for i in range(rows):
+        for j in range(cols):
+            window = x[:, i * stride :, j * stride :][:, :size, :size]
+            out[:, i, j] = np.tensordot(window, kernel, axes=3)
+    return out
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 2), (3, 1), (3, 2), (7, 2)])
+@pytest.mark.parametrize(("height", "width"), [(2, 1), (9, 8)])
+def test_lowerings_agree(size, stride, height, width):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, height, width, 3)).astype(np.float32)
+    kernel = rng.standard_normal((size, size, 3, 4)).astype(np.float32)
+    expected = naive_convolution(x, kernel, stride)
+
+    @partial(jax.jit, static_argnames="lowering")
+    def run(x, kernel, lowering):
+        def product(x, kernel):
+            y = convolve(x, kernel, stride=stride, lowering=lowering)
+            return (y * expected).sum(), y
+
+        return jax.grad(product, argnums=(0, 1), has_aux=True)(x, kernel)
+
+    grads, out = run(x, kernel, "native")
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+    grads_patches, out_patches = run(x, kernel, "patches")
+    np.testing.assert_allclose(out_patches, expected, atol=1e-4)
+    for ours, theirs in zip(grads_patches, grads, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_auto_is_native_off_the_cpu():
+    for x, kernel in [((2, 2, 2, 8), (3, 3, 8, 8)), ((2, 56, 56, 8), (1, 1, 8, 8))]:
+        assert choose_lowering(x, kernel, 1, "tpu") == "native"
+        assert choose_lowering(x, kernel, 1, "gpu") == "native"
+        assert choose_lowering(x, kernel, 1, "cpu") != "native"
+
+
+def test_conv_parameters_do_not_depend_on_the_lowering():
+    x = jnp.ones((1, 4, 4, 3))
+    trees = [
+        Conv(8, 3, lowering=lowering).init(jax.random.key(0), x)
+        for lowering in ("auto", "native", "patches")
+    ]
+    kernel = trees[0]["params"]["kernel"]
+    assert kernel.shape == (3, 3, 3, 8)
+    for tree in trees[1:]:
+        np.testing.assert_array_equal(tree["params"]["kernel"], kernel)
+
+
+def test_unknown_lowering_lists_the_choices():
+    with pytest.raises(InputError, match="fft.*auto, native, patches"):
+        convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), lowering="fft")
+
+
+def batch_norm_variables(channels):
+    return {
+        "params": {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)},
+        "batch_stats": {"mean": jnp.zeros(channels), "var": jnp.ones(channels)},
+    }
+
+
+def test_batch_norm_of_hand_computed_numbers():
+    # Values 0, 2, 4, 6: mean 3, biased variance 5, unbiased 20 / 3.
+    x = jnp.array([0.0, 2.0, 4.0, 6.0]).reshape(2, 2, 1, 1)
+    variables = batch_norm_variables(1)
+    variables["params"] = {"scale": jnp.array([2.0]), "bias": jnp.array([1.0])}
+    y, updated = BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])
+    expected = 1 + 2 * np.array([-3.0, -1.0, 1.0, 3.0]) / np.sqrt(5 + 1e-5)
+    np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.3], rtol=1e-6)
+    np.testing.assert_allclose(
+        updated["batch_stats"]["var"], [0.9 + 0.1 * 20 / 3], rtol=1e-6
+    )
+    variables["batch_stats"] = {"mean": jnp.array([1.0]), "var": jnp.array([4.0])}
+    y = BatchNorm().apply(variables, x, train=False)
+    expected = 1 + 2 * np.array([-1.0, 1.0, 3.0, 5.0]) / np.sqrt(4 + 1e-5)
+    np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_batch_norm_is_sound_far_from_zero():
+    """E[x^2] - E[x]^2 in float32 would have nothing left of this variance."""
+    x = 1e4 + jax.random.normal(jax.random.key(0), (512, 4))
+    y, _ = BatchNorm().apply(
+        batch_norm_variables(4), x, train=True, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(y.mean(axis=0), 0, atol=2e-3)
+    np.testing.assert_allclose(y.std(axis=0), 1, atol=2e-3)
+
+
+def test_initial_statistics_are_not_of_the_first_batch():
+    x = 5 + jax.random.normal(jax.random.key(0), (8, 3))
+    variables = BatchNorm().init(jax.random.key(0), x, train=True)
+    np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(3))
+    np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(3))
+
+
+def train_gradients(model, variables, x, sources):
+    """Return the loss, its gradients and the new statistics of one replica."""
+
+    def loss_fn(params):
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": variables["batch_stats"]},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        log_p = jax.nn.log_softmax(outputs["attribution"])
+        loss = -jnp.take_along_axis(log_p, sources, axis=1).mean()
+        return loss, updated["batch_stats"]
+
+    (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        variables["params"]
+    )
+    return loss, grads, batch_stats
+
+
+def test_synchronised_statistics_make_eight_replicas_one():
+    x = jax.random.normal(jax.random.key(0), (16, 16, 16, 3))
+    sources = jax.random.randint(jax.random.key(1), (16, 1), 0, 3)
+    alone = make_model("tiny", 3)
+    variables = jax.jit(alone.init)(jax.random.key(2), x)
+    expected = jax.jit(lambda *a: train_gradients(alone, *a))(variables, x, sources)
+
+    model = make_model("tiny", 3, axis_name="batch")
+
+    def replica(variables, x, sources):
+        out = train_gradients(model, variables, x, sources)
+        return jax.lax.pmean(out, "batch")
+
+    step = jax.pmap(replica, axis_name="batch", in_axes=(None, 0, 0), out_axes=None)
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    assert jax.local_device_count() == 8
+    out = step(
+        jax.device_put(variables, replicated),
+        x.reshape(8, 2, *x.shape[1:]),
+        sources.reshape(8, 2, 1),
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
+        jax.device_get(out),
+        jax.device_get(expected),
+    )
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+# torchvision's counts less its classifier (25,557,032 - 2,049,000 and
+# 11,689,512 - 513,000), plus a 256-d embedding and heads of 8 and 2.
+PARAMETERS = {
+    "resnet50": 23_508_032 + 2049 * 256 + 257 * 10,
+    "resnet18": 11_176_512 + 513 * 256 + 257 * 10,
+}
+
+
+@pytest.mark.parametrize("arch", PARAMETERS)
+def test_parameter_counts_are_torchvisions(arch):
+    shapes = jax.eval_shape(
+        make_model(arch, 8).init, jax.random.key(0), jnp.ones((1, 32, 32, 3))
+    )
+    assert count(shapes["params"]) == PARAMETERS[arch]
+
+
+def test_tiny_is_tiny():
+    model = make_model("tiny", 8)
+    x = jnp.ones((2, 64, 64, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert 200_000 < count(shapes["params"]) < 700_000
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model = make_model("tiny", 5, embedding_dim=12)
+    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    return model, variables, x, jax.jit(model.apply)(variables, x)
+
+
+def test_named_activations(tiny):
+    *_, outputs = tiny
+    layers = {"stem", "layer1", "layer2", "layer3", "layer4"}
+    assert set(outputs) == layers | {"embedding", "attribution", "detection"}
+    assert outputs["embedding"].shape == (4, 12)
+    assert outputs["attribution"].shape == (4, 5)
+    assert outputs["detection"].shape == (4, 2)
+    for name in layers:
+        assert outputs[name].ndim == 4 and len(outputs[name]) == 4
+
+
+@pytest.mark.parametrize("level", range(7))
+def test_mixing_sees_the_representation_of_its_level(tiny, level):
+    model, variables, x, whole = tiny
+    weights = jnp.array([[0.3, 0.7], [1.0, 0.0]])
+
+    @jax.jit
+    def run(variables, x):
+        seen = []
+
+        def look(h):
+            seen.append(h)
+            return h
+
+        cut = model.apply(variables, x, mix_fn=look, level=level)
+        mixed = model.apply(
+            variables, x, mix_fn=partial(mix, weights=weights), level=level
+        )
+        return seen[0], cut, mixed
+
+    h, cut, mixed = run(variables, x)
+    names = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
+    expected = (x, *(whole[name] for name in names))[level]
+    if level == 5:  # after the pool: vectors, not maps
+        expected = expected.mean(axis=(1, 2))
+    np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-5)
+    assert set(cut) == set(whole)
+    for name, value in whole.items():
+        np.testing.assert_allclose(cut[name], value, rtol=1e-4, atol=1e-5)
+    assert mixed["embedding"].shape == (2, 12)
+    # The second group is its first member alone, the first a true mixture.
+    np.testing.assert_allclose(
+        mixed["attribution"][1], whole["attribution"][2], rtol=1e-4, atol=1e-5
+    )
+    assert abs(mixed["attribution"][0] - whole["attribution"][:2]).max() > 1e-3
+
+
+def test_any_size_goes_in(tiny):
+    model, variables, *_ = tiny
+    x = jax.ShapeDtypeStruct((1, 50, 71, 3), jnp.float32)
+    outputs = jax.eval_shape(model.apply, variables, x)
+    assert outputs["embedding"].shape == (1, 12)
+
+
+def test_half_precision_keeps_float32_parameters_and_logits(tiny):
+    _, variables, x, exact = tiny
+    model = make_model("tiny", 5, embedding_dim=12, dtype=jnp.bfloat16)
+    fresh = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
+    outputs = jax.jit(model.apply)(variables, x)
+    assert outputs["layer4"].dtype == jnp.bfloat16
+    assert outputs["attribution"].dtype == jnp.float32
+    np.testing.assert_allclose(
+        outputs["attribution"], exact["attribution"], rtol=0.1, atol=0.05
+    )
+
+
+def test_initial_values_have_torchs_spread():
+    conv = Conv(128, 3).init(jax.random.key(0), jnp.ones((1, 4, 4, 64)))
+    fan_out = 3 * 3 * 128
+    kernel = conv["params"]["kernel"]
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / fan_out), rtol=0.02)
+    dense = linear(512, 256, jnp.float32).init(jax.random.key(0), jnp.ones((1, 512)))
+    for leaf in dense["params"].values():
+        assert 0.95 * 512**-0.5 < abs(leaf).max() <= 512**-0.5
+
+
+def test_unknown_architecture_lists_the_choices():
+    with pytest.raises(InputError, match="vgg.*resnet50, resnet18, tiny"):
+        make_model("vgg", 8)
+
+
+def test_one_source_is_not_enough():
+    with pytest.raises(InputError, match="1 source"):
+        make_model("tiny", 1)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 2), (0, 7)])
+def test_levels_out_of_range(start, stop):
+    model = ResNet(**ARCHITECTURES["tiny"])
+    with pytest.raises(ValueError, match="0..6"):
+        model.init(
+            jax.random.key(0),
+            jnp.ones((1, 8, 8, 3)),
+            train=False,
+            start=start,
+            stop=stop,
+        )

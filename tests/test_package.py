@@ -1,0 +1,100 @@
+"""The installed package: complete, importable anywhere, and a good neighbour."""
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(code, cwd, python=sys.executable):
+    command = [python, "-c", code]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel of a copy of the sources, as `pip install .` builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet"]
+    built = subprocess.run(
+        [*command, "--wheel-dir", str(folder), str(ROOT)],
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("rmjax-*.whl"))
+
+
+def test_wheel_holds_all_modules_builders_and_configs(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, inside in (("rmjax", ""), ("datasets", "rmjax/"), ("configs", "rmjax/")):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix in {".py", ".md", ".bib", ".txt"}:
+                assert inside + path.relative_to(ROOT).as_posix() in names
+    outside = [n for n in names if not n.startswith(("rmjax/", "rmjax-"))]
+    assert not outside, "nothing may be installed under another name"
+
+
+def test_installed_wheel_works_from_another_directory(wheel, tmp_path):
+    """A bare environment that borrows this one's dependencies."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    command = [python, "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)]
+    subprocess.run(command, check=True)
+    borrowed = [p for p in sys.path if p.endswith("site-packages")]
+    code = f"""
+import sys
+sys.path += {borrowed}
+import rmjax.cli, rmjax.config, rmjax.evaluate, rmjax.train
+from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder
+from rmjax.datasets.image_folder import image_folder_dataset_builder
+assert "env" in rmjax.__file__, rmjax.__file__
+rmjax.config.load_config("attribution_mini")
+try:
+    rmjax.cli.main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+"""
+    result = run(code, tmp_path, python)
+    assert result.returncode == 0, result.stderr
+    assert "usage: rmjax" in result.stdout
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["repository", "elsewhere"])
+def test_hugging_face_datasets_stays_importable(tmp_path, inside):
+    """Its package is found, not our folder, even from the repository."""
+    theirs = tmp_path / "site" / "datasets"
+    theirs.mkdir(parents=True)
+    (theirs / "__init__.py").write_text("marker = 'theirs'\n")
+    code = f"""
+import sys
+sys.path.append({str(tmp_path / "site")!r})
+import rmjax.datasets.image_folder
+import datasets
+assert datasets.marker == "theirs"
+"""
+    result = run(code, ROOT if inside else tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_tensorflow_is_never_imported(small_run, tmp_path):
+    """With a TensorFlow that fails on import, a run still loads and evaluates."""
+    trap = tmp_path / "tensorflow"
+    trap.mkdir()
+    (trap / "__init__.py").write_text("raise SystemExit('tensorflow was imported')\n")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import rmjax.train
+from rmjax.datasets.image_folder import image_folder_dataset_builder
+from rmjax.evaluate import evaluate
+evaluate({str(small_run)!r}, show_progress=False)
+assert "tensorflow" not in sys.modules
+"""
+    result = run(code, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,97 @@
+"""Flip, crop and input transforms, against Pillow, SciPy and plain NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import fft, ndimage
+
+from rmjax import preprocess
+from rmjax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth random images `[4, 48, 64, 3]` uint8."""
+    noise = np.random.default_rng(0).random((4, 48, 64, 3))
+    smooth = ndimage.gaussian_filter(noise, (0, 2, 2, 0))
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    return (smooth * 255).astype(np.uint8)
+
+
+def test_every_window_is_a_cutout_or_its_mirror(images):
+    keys = jax.random.split(jax.random.key(0), 4)
+    cut = np.asarray(preprocess.random_flip_crop(keys, images, 40))
+    for image, window in zip(images, cut, strict=True):
+        places = np.lib.stride_tricks.sliding_window_view(image, (40, 40), (0, 1))
+        places = np.moveaxis(places, 2, -1).reshape(-1, 40, 40, 3)
+        both = np.concatenate([places, places[:, :, ::-1]])
+        assert (both == window).all((1, 2, 3)).any()
+
+
+def test_flips_half_and_crops_evenly():
+    columns = np.arange(12, dtype=np.uint8)[:, None]
+    many = np.broadcast_to(columns, (4000, 12, 12, 1))
+    keys = jax.random.split(jax.random.key(1), 4000)
+    cut = np.asarray(preprocess.random_flip_crop(keys, many, 8)).astype(int)
+    flipped = cut[:, 0, 0, 0] > cut[:, 0, -1, 0]
+    assert abs(flipped.mean() - 0.5) < 0.03
+    lefts = np.bincount(cut[:, 0].min((1, 2)), minlength=5) / 4000
+    np.testing.assert_allclose(lefts, 0.2, atol=0.03)
+    unflipped = preprocess.random_flip_crop(keys, many, 8, flip=False)
+    assert (unflipped[:, 0, 0, 0] < unflipped[:, 0, -1, 0]).all()
+
+
+def test_a_draw_depends_on_its_own_key_alone(images):
+    keys = jax.random.split(jax.random.key(2), 4)
+    together = preprocess.random_flip_crop(keys, images, 32)
+    alone = preprocess.random_flip_crop(keys[2:3], images[2:3], 32)
+    np.testing.assert_array_equal(together[2:3], alone)
+
+
+def test_crop_larger_than_the_image_is_refused(images):
+    with pytest.raises(InputError, match="crop = 56 px .* 48 x 64"):
+        preprocess.random_flip_crop(jax.random.split(jax.random.key(0), 4), images, 56)
+
+
+def test_rgb_spans_minus_one_to_one():
+    x = preprocess.rgb(preprocess.to_unit(jnp.array([0, 255], jnp.uint8)))
+    np.testing.assert_allclose(x, [-1, 1])
+
+
+def test_highpass_is_the_image_less_its_mean(images):
+    x = images / 127.5 - 1
+    mean = ndimage.uniform_filter(x, (0, 3, 3, 0), mode="nearest")
+    expected = np.clip(6 * (x - mean), -2, 2)
+    ours = preprocess.highpass(preprocess.to_unit(jnp.asarray(images)))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_residual_matches_pillow(images):
+    ours = preprocess.residual(preprocess.to_unit(jnp.asarray(images)))
+    for image, residual in zip(images, np.asarray(ours), strict=True):
+        small = Image.fromarray(image).resize((4, 3), Image.Resampling.BILINEAR)
+        coarse = np.asarray(small.resize((64, 48), Image.Resampling.BILINEAR))
+        difference = np.abs(image.astype(float) - coarse)
+        expected = np.floor(255 * difference / difference.max())
+        # Pillow rounds to 8 bits twice on the way.
+        assert np.abs((residual + 1) * 127.5 - expected).mean() < 2.5
+
+
+def test_logdct_matches_scipy():
+    # Noise, because the smallest coefficient sets the scale: of a smooth image
+    # that one is a rounding error, in float64 as well.
+    images = np.random.default_rng(1).integers(0, 256, (4, 48, 64, 3), np.uint8)
+    ours = preprocess.logdct(preprocess.to_unit(jnp.asarray(images)))
+    spectrum = fft.dctn(images.astype(float), axes=(1, 2), norm="ortho")
+    log = np.log(np.abs(spectrum) + 1e-12)
+    low, high = (f(log, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    expected = np.floor(255 * (log - low) / (high - low))
+    difference = np.abs((np.asarray(ours) + 1) * 127.5 - expected)
+    assert np.median(difference) < 0.5 and difference.max() < 2.5
+
+
+def test_unknown_input_lists_the_choices():
+    with pytest.raises(InputError, match="unknown input 'xyz'.*rgb, highpass"):
+        preprocess.get_input("xyz")

@@ -1,0 +1,214 @@
+"""Training end to end: same results on any devices, after any interruption."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from rmjax.checkpoints import Checkpoints
+from rmjax.errors import InputError, TrainingError
+from rmjax.logs import read_log
+from rmjax.parallel import choose_devices, place
+from rmjax.train import Progress, train
+from rmjax.train_step import create_state
+
+
+def run(config, workdir):
+    return train(config, workdir, show_progress=False)
+
+
+def losses(workdir):
+    return [row["loss"] for row in read_log(workdir) if row["kind"] == "train"]
+
+
+def assert_same_state(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_run_leaves_what_it_promises(small_run):
+    files = {p.name for p in small_run.iterdir()}
+    assert {"config.json", "run.json", "metrics.jsonl", "checkpoints"} <= files
+    facts = json.loads((small_run / "run.json").read_text())
+    assert facts["source_names"][0] == "real" and len(facts["source_names"]) == 8
+    assert facts["versions"]["jax"] == jax.__version__
+    rows = read_log(small_run)
+    assert [r["step"] for r in rows if r["kind"] == "train"] == [2, 4, 6, 8, 10, 12]
+    assert [r["step"] for r in rows if r["kind"] == "validation"] == [4, 8, 12]
+    assert all(math.isfinite(r["loss"]) for r in rows)
+    assert list((small_run / "tensorboard").glob("events*"))
+    assert {int(p.name) for p in (small_run / "checkpoints").iterdir()} == {4, 8, 12}
+
+
+def test_it_learns(small_config, tmp_path):
+    """Two sources that differ strongly are told apart within a minute."""
+    config = small_config(
+        **{
+            "data.sources": ("real", "stylegan3"),
+            "model.input": "highpass",
+            "mix.name": "none",
+            "optim.lr": 3e-3,
+            "steps_per_epoch": 30,
+            "num_epochs": 2,
+            "log_every_steps": 20,
+        }
+    )
+    run(config, tmp_path)
+    rows = [r for r in read_log(tmp_path) if r["kind"] == "train"]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert rows[-1]["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("mixing", ["none", "mixup", "manifold"])
+def test_every_mixing_trains(small_config, tmp_path, mixing):
+    config = small_config(**{"mix.name": mixing, "num_epochs": 1})
+    assert int(run(config, tmp_path).step) == 4
+    assert all(math.isfinite(loss) for loss in losses(tmp_path))
+
+
+def test_losses_do_not_depend_on_the_number_of_devices(small_config, tmp_path):
+    found = {}
+    for count in (1, 2, 8):
+        config = small_config(
+            **{
+                "num_devices": count,
+                "model.sync_batch_norm": True,
+                "steps_per_epoch": 20,
+                "num_epochs": 1,
+                "log_every_steps": 1,
+            }
+        )
+        run(config, tmp_path / str(count))
+        found[count] = losses(tmp_path / str(count))
+    assert len(found[1]) == 20
+    np.testing.assert_allclose(found[2], found[1], rtol=1e-4)
+    np.testing.assert_allclose(found[8], found[1], rtol=1e-4)
+
+
+def test_stopping_between_two_commands_changes_nothing(small_config, tmp_path):
+    whole = run(small_config(), tmp_path / "whole")
+    run(small_config(num_epochs=1), tmp_path / "parts")
+    parts = run(small_config(), tmp_path / "parts")
+    assert_same_state(parts, whole)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_killed_run_ends_the_same(small_config, small_run, tmp_path):
+    """SIGKILL in the middle of an epoch; the same command again; bit for bit."""
+    changes = {"num_devices": 2, "checkpoint_every_steps": 3, "steps_per_epoch": 8}
+    config = small_config(**changes)
+    whole = run(config, tmp_path / "whole")
+
+    workdir = tmp_path / "killed"
+    flags = [f"--config.{key}={value}" for key, value in _flat_changes(config)]
+    command = [sys.executable, "-m", "rmjax.cli", "train", "--workdir", str(workdir)]
+    command += ["--config", "attribution_mini", *flags]
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.time() + 240
+    while len(losses(workdir)) < 6 and time.time() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = Checkpoints(workdir / "checkpoints", read_only=True).last_step()
+    assert left < int(whole.step)
+
+    again = run(config, workdir)
+    assert_same_state(again, whole)
+    steps = [r["step"] for r in read_log(workdir) if r["kind"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def _flat_changes(config):
+    names = ("data.dir", "data.size", "data.crop", "data.eval_size", "batch_size")
+    names += ("steps_per_epoch", "num_epochs", "eval_batch_size", "log_every_steps")
+    names += ("num_devices", "checkpoint_every_steps")
+    flat = config.to_dict()
+    for name in names:
+        value = flat
+        for part in name.split("."):
+            value = value[part]
+        yield name, value
+
+
+def test_stops_early_when_validation_no_longer_improves():
+    progress = Progress()
+    for loss in (2.0, 1.5, 1.6, 1.5):
+        progress.update(loss)
+    assert progress.best_loss == 1.5
+    assert progress.stale == 2
+
+
+def test_an_early_stop_ends_the_run_for_good(small_config, tmp_path):
+    """With a learning rate of nothing the loss can hardly improve."""
+    config = small_config(
+        **{"optim.lr": 1e-12, "patience": 1, "num_epochs": 40, "steps_per_epoch": 1}
+    )
+    state = run(config, tmp_path)
+    assert int(state.step) < 40
+    assert int(run(config, tmp_path).step) == int(state.step)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path):
+    run(small_config(num_epochs=1), tmp_path)
+    config_file = tmp_path / "config.json"
+    text = config_file.read_text()
+    assert '"lr": 0.001' in text
+    config_file.write_text(text.replace('"lr": 0.001', '"lr": 1e+30'))
+    with pytest.raises(TrainingError, match=r"at step [5-8]: .* checkpoint stays"):
+        run(small_config(**{"optim.lr": 1e30}), tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).last_step() == 4
+
+
+def test_a_workdir_of_another_config_is_refused(small_config, small_run):
+    with pytest.raises(InputError, match=r"mix\.beta is 0\.4 there and 0\.5 here"):
+        run(small_config(**{"mix.beta": 0.5}), small_run)
+
+
+def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
+    with pytest.raises(InputError, match=r"data\.sources"):
+        run(small_config(**{"data.sources": ("real", "dcgan")}), small_run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 15}, "batch_size = 15 images is no multiple of 2"),
+        ({"batch_size": 20, "num_devices": 8}, "8 devices x 1 processes x 2 members"),
+        ({"num_devices": 99}, "num_devices = 99, but this process has 8"),
+        ({"mix.name": "stir"}, "unknown mixing 'stir'.*repmix"),
+        ({"mix.level": 9}, "mix.level = 9.*0 to 6"),
+        ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),
+        ({"model.input": "sepia"}, "unknown input 'sepia'.*rgb"),
+        ({"data.crop": 40}, "data.crop = 40.*data.size = 32"),
+        ({"data.name": "image_folder/none"}, "rmjax prepare image_folder --name none"),
+        ({"data.sources": ("real", "gpt")}, "unknown source 'gpt'.*'dcgan'"),
+        ({"data.seen_semantics": ("moon",)}, "unknown semantic 'moon'"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_is_written(
+    small_config, tmp_path, changes, message
+):
+    with pytest.raises(InputError, match=message):
+        run(small_config(**changes), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(small_run):
+    import optax
+
+    from rmjax.models.repmix import make_model
+
+    devices = choose_devices(1)
+    other = create_state(make_model("tiny", 5), optax.adam(1e-3), 0, (24, 24, 3))
+    checkpoints = Checkpoints(small_run / "checkpoints", read_only=True)
+    with pytest.raises(InputError, match=r"another network: .*attribution"):
+        checkpoints.restore(12, place(other, devices))
