@@ -1,8 +1,8 @@
 """RepMix on the simulated miniature of Attribution88, in minutes on two cores.
 
-    rmjax prepare attribution_mini
-    rmjax train --config attribution_mini --workdir runs/mini
-    rmjax evaluate --workdir runs/mini
+rmjax prepare attribution_mini
+rmjax train --config attribution_mini --workdir runs/mini
+rmjax evaluate --workdir runs/mini
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +22,6 @@ def get_config() -> ConfigDict:
     config.data.eval_size = 64
     config.model.arch = "tiny"
     config.optim.lr = 1e-3
-    config.num_epochs = 6
+    config.num_epochs = 5
     config.eval_every_epochs = 1
     return config

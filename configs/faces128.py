@@ -1,8 +1,8 @@
 """RepMix on JPEG faces: photographs against StarGAN's, 128 px, one JPEG pipeline.
 
-    rmjax prepare image_folder --name realimages --manifest MANIFEST.csv
-    rmjax train --config faces128 --workdir runs/faces128
-    rmjax evaluate --workdir runs/faces128
+rmjax prepare image_folder --name realimages --manifest MANIFEST.csv
+rmjax train --config faces128 --workdir runs/faces128
+rmjax evaluate --workdir runs/faces128
 """
 
 from ml_collections import ConfigDict

@@ -32,6 +32,6 @@ def get_config() -> ConfigDict:
     config.optim.lr_decay = 0.8
     config.eval_batch_size = 16
     config.steps_per_epoch = 50
-    config.num_epochs = 16
-    config.patience = 16
+    config.num_epochs = 8
+    config.patience = 8
     return config

@@ -1,9 +1,9 @@
 """rmjax: attribute images to the generator that made them.
 
-    import rmjax
+import rmjax
 
-    model = rmjax.load("runs/quickstart")
-    fingerprints = model.embed(["a.png", "b.jpg"])
+model = rmjax.load("runs/quickstart")
+fingerprints = model.embed(["a.png", "b.jpg"])
 """
 
 from typing import Any

@@ -80,9 +80,7 @@ class Checkpoints:
         best = self._manager.best_step()
         return self.last_step() if best is None else best
 
-    def restore(
-        self, step: int, like: TrainState
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Return the state and progress of checkpoint `step`.
 
         Args:
@@ -115,7 +113,9 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps())
         if step not in steps:
             listed = ", ".join(map(str, steps)) or "none"
-            raise InputError(f"no checkpoint {step} in {self.folder}: there are {listed}")
+            raise InputError(
+                f"no checkpoint {step} in {self.folder}: there are {listed}"
+            )
         saved = _shapes(self._manager.item_metadata(step)["state"].tree)
         wanted = _shapes(like)
         if partial:

@@ -128,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data_dir(parser: argparse.ArgumentParser, default: str | None) -> None:
     where = f"default: {default}" if default else "default: as in the config"
     parser.add_argument(
-        "--data-dir", default=default, help=f"folder of all prepared data sets ({where})"
+        "--data-dir",
+        default=default,
+        help=f"folder of all prepared data sets ({where})",
     )
 
 
@@ -158,7 +160,9 @@ def _add_prepare(add: Add) -> None:
         "source,semantic,group,split; may be given several times",
     )
     folder.add_argument("--root", help="what a manifest's paths are relative to")
-    folder.add_argument("--seed", type=int, default=0, help="of the splits (default: 0)")
+    folder.add_argument(
+        "--seed", type=int, default=0, help="of the splits (default: 0)"
+    )
     folder.add_argument(
         "--fractions",
         type=_fractions,

@@ -52,8 +52,12 @@ def make_predictor(
         bar = tqdm(batches, "evaluate", total, disable=not show_progress, unit="batch")
         parts = []
         for batch in bar:
-            outputs = step(variables, parallel.shard({"image": batch["image"]}, devices))
-            truth = {key: batch[key] for key in ("source", "semantic", "split", "index")}
+            outputs = step(
+                variables, parallel.shard({"image": batch["image"]}, devices)
+            )
+            truth = {
+                key: batch[key] for key in ("source", "semantic", "split", "index")
+            }
             real = batch["mask"] > 0
             parts.append({k: v[real] for k, v in (truth | outputs).items()})
         return Predictions(
@@ -117,7 +121,9 @@ def evaluate(
         group: _figures(p, names, data.dataset.semantic_names)
         for group, p in _with_combined(predictions).items()
     }
-    tag = "" if (split, semantics) == ("test", ()) else "_".join(("", split, *semantics))
+    tag = (
+        "" if (split, semantics) == ("test", ()) else "_".join(("", split, *semantics))
+    )
     files = {
         "results": workdir / f"results{tag}.json",
         "confusion": workdir / f"confusion{tag}.png",

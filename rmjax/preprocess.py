@@ -30,7 +30,9 @@ def random_flip_crop(
     """
     height, width, channels = images.shape[1:]
     if crop > min(height, width):
-        raise InputError(f"crop = {crop} px is larger than the {height} x {width} image")
+        raise InputError(
+            f"crop = {crop} px is larger than the {height} x {width} image"
+        )
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         key_flip, key_top, key_left = jax.random.split(key, 3)

@@ -37,10 +37,13 @@ def error_line(capsys, arguments):
 
 def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
     data, run = str(tmp_path / "data"), str(tmp_path / "run")
-    assert main(
-        ["prepare", "image_folder", "--name", "mine", "--tree", str(tree)]
-        + ["--data-dir", data]
-    ) == 0
+    assert (
+        main(
+            ["prepare", "image_folder", "--name", "mine", "--tree", str(tree)]
+            + ["--data-dir", data]
+        )
+        == 0
+    )
     assert "sources:   real, gan" in capsys.readouterr().out
     flags = {
         "data.name": "image_folder/mine",

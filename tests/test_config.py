@@ -49,7 +49,9 @@ def test_a_bad_change_is_named_with_the_choices(change):
 
 
 def test_an_unknown_config_lists_the_shipped_ones():
-    with pytest.raises(InputError, match="no config 'repmiks'.*attribution_mini.*repmix"):
+    with pytest.raises(
+        InputError, match="no config 'repmiks'.*attribution_mini.*repmix"
+    ):
         load_config("repmiks")
 
 

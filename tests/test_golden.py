@@ -6,7 +6,7 @@ the type that trains; what float32 rounding can blur is compared in float64 as w
 
 import importlib.util
 import json
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -123,15 +123,24 @@ def test_inference_matches_the_published_model(reference, recipe, variables):
     assert max(errors.values()) < 1e-3, errors
 
 
+@pytest.fixture(scope="module")
+def run(recipe, variables):
+    """Return a float32 training step at a level, computed once for all tests."""
+
+    @cache
+    def step(level, members):
+        batch = read_batch(recipe, GROUPS * members, GROUPS, members)
+        return step_outputs(variables, batch, level=level, dtype=jnp.float32)
+
+    return step
+
+
 RUNS = [(level, 2) for level in range(7)] + [(5, 1)]
 
 
 @pytest.mark.parametrize(("level", "members"), RUNS)
-def test_training_step_matches_the_published_model(
-    reference, recipe, variables, level, members
-):
-    batch = read_batch(recipe, GROUPS * members, GROUPS, members)
-    outputs = step_outputs(variables, batch, level=level, dtype=jnp.float32)
+def test_training_step_matches_the_published_model(reference, run, level, members):
+    outputs = run(level, members)
     errors = relative_errors(outputs, reference, f"train/level{level}_nmix{members}/")
     assert len(errors) == 16
     assert max(errors.values()) < 1e-3, errors
@@ -184,11 +193,7 @@ def test_trajectory_matches_the_published_model(reference, recipe, variables, dt
     assert kernel_error < rest, kernel_error
 
 
-def test_levels_5_and_6_agree(recipe, variables):
-    batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
-    at_5, at_6 = (
-        step_outputs(variables, batch, level=level, dtype=jnp.float32)
-        for level in (5, 6)
-    )
+def test_levels_5_and_6_agree(run):
+    at_5, at_6 = run(5, 2), run(6, 2)
     for name in ("embedding", "attribution", "detection", "total_loss"):
         np.testing.assert_allclose(at_5[name], at_6[name], rtol=1e-4, atol=1e-5)

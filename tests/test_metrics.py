@@ -68,7 +68,9 @@ def test_loss_is_the_unmixed_compound_loss(predictions):
 
 def test_joining_parts_is_the_whole(predictions):
     even = np.arange(200) % 2 == 0
-    joined = Predictions.concatenate([predictions.where(even), predictions.where(~even)])
+    joined = Predictions.concatenate(
+        [predictions.where(even), predictions.where(~even)]
+    )
     ours, whole = summarize(joined, NAMES), summarize(predictions, NAMES)
     assert ours.pop("loss") == pytest.approx(whole.pop("loss"))
     for key in ("attribution_loss", "detection_loss"):

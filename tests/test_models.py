@@ -32,7 +32,7 @@ def naive_convolution(x, kernel, stride):
 @pytest.mark.parametrize(("height", "width"), [(2, 1), (9, 8)])
 def test_lowerings_agree(size, stride, height, width):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, height, width, 3)).astype(np.float32)
+    x = rng.standard_normal((5, height, width, 3)).astype(np.float32)
     kernel = rng.standard_normal((size, size, 3, 4)).astype(np.float32)
     expected = naive_convolution(x, kernel, stride)
 
@@ -46,24 +46,35 @@ def test_lowerings_agree(size, stride, height, width):
 
     grads, out = run(x, kernel, "native")
     np.testing.assert_allclose(out, expected, atol=1e-4)
-    grads_patches, out_patches = run(x, kernel, "patches")
-    np.testing.assert_allclose(out_patches, expected, atol=1e-4)
-    for ours, theirs in zip(grads_patches, grads, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+    for lowering in ("chunks", "patches"):
+        grads_other, out_other = run(x, kernel, lowering)
+        np.testing.assert_allclose(out_other, expected, atol=1e-4)
+        for ours, theirs in zip(grads_other, grads, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_auto_is_native_off_the_cpu():
-    for x, kernel in [((2, 2, 2, 8), (3, 3, 8, 8)), ((2, 56, 56, 8), (1, 1, 8, 8))]:
-        assert choose_lowering(x, kernel, 1, "tpu") == "native"
-        assert choose_lowering(x, kernel, 1, "gpu") == "native"
-        assert choose_lowering(x, kernel, 1, "cpu") != "native"
+@pytest.mark.parametrize(
+    ("x", "size", "stride", "on_cpu"),
+    [
+        ((2, 56, 56, 8), 1, 1, "patches"),
+        ((2, 4, 4, 8), 3, 1, "patches"),
+        ((2, 8, 8, 8), 3, 2, "patches"),
+        ((2, 8, 8, 8), 3, 1, "native"),
+        ((64, 8, 8, 8), 3, 1, "chunks"),
+    ],
+)
+def test_choice_of_lowering(x, size, stride, on_cpu):
+    kernel = (size, size, 8, 8)
+    assert choose_lowering(x, kernel, stride, "cpu") == on_cpu
+    assert choose_lowering(x, kernel, stride, "tpu") == "native"
+    assert choose_lowering(x, kernel, stride, "gpu") == "native"
 
 
 def test_conv_parameters_do_not_depend_on_the_lowering():
     x = jnp.ones((1, 4, 4, 3))
     trees = [
         Conv(8, 3, lowering=lowering).init(jax.random.key(0), x)
-        for lowering in ("auto", "native", "patches")
+        for lowering in ("auto", "native", "chunks", "patches")
     ]
     kernel = trees[0]["params"]["kernel"]
     assert kernel.shape == (3, 3, 3, 8)
@@ -72,7 +83,7 @@ def test_conv_parameters_do_not_depend_on_the_lowering():
 
 
 def test_unknown_lowering_lists_the_choices():
-    with pytest.raises(InputError, match="fft.*auto, native, patches"):
+    with pytest.raises(InputError, match="fft.*auto, native, chunks, patches"):
         convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), lowering="fft")
 
 

@@ -32,7 +32,11 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_all_modules_builders_and_configs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, inside in (("rmjax", ""), ("datasets", "rmjax/"), ("configs", "rmjax/")):
+    for folder, inside in (
+        ("rmjax", ""),
+        ("datasets", "rmjax/"),
+        ("configs", "rmjax/"),
+    ):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in {".py", ".md", ".bib", ".txt"}:
                 assert inside + path.relative_to(ROOT).as_posix() in names

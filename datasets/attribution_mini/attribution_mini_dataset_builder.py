@@ -21,11 +21,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Eight sources x eleven semantics of procedural images.
 
     Args:
-      images_per_cell: images of each source and semantic, over all splits.
-      seed: names the scenes; the generators' weights do not depend on it.
-      size: side in pixels.
-      processes: worker processes; 1 draws in this process, None uses every core.
-      **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
+        images_per_cell: images of each source and semantic, over all splits.
+        seed: names the scenes; the generators' weights do not depend on it.
+        size: side in pixels.
+        processes: worker processes; 1 draws in this process, None uses every core.
+        **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
     """
 
     name = "attribution_mini"
@@ -140,7 +140,7 @@ def made_with(images_per_cell: int, seed: int, size: int) -> dict[str, int]:
     """Check the numbers that determine the data, and return them by name.
 
     Raises:
-      InputError: if one is out of range.
+        InputError: if one is out of range.
     """
     if images_per_cell < MIN_IMAGES_PER_CELL:
         raise InputError(
@@ -164,18 +164,18 @@ def prepare(
     """Make the data set under `data_dir`, unless it is there already.
 
     Args:
-      data_dir: root of TFDS data sets; made where missing.
-      images_per_cell: images of each of the 88 cells, split 7 : 1 : 2.
-      seed: names the scenes, 0 .. 2^63 - 1.
-      size: side in pixels, a multiple of 16 from 32 on.
-      processes: worker processes; 1 draws in this process, None uses every core.
+        data_dir: root of TFDS data sets; made where missing.
+        images_per_cell: images of each of the 88 cells, split 7 : 1 : 2.
+        seed: names the scenes, 0 .. 2^63 - 1.
+        size: side in pixels, a multiple of 16 from 32 on.
+        processes: worker processes; 1 draws in this process, None uses every core.
 
     Returns:
-      The folder that `tfds.builder_from_directory` opens.
+        The folder that `tfds.builder_from_directory` opens.
 
     Raises:
-      InputError: if a number is out of range, or the folder holds the data set made
-        with other numbers.
+        InputError: if a number is out of range, or the folder holds the data set made
+            with other numbers.
     """
     asked = made_with(images_per_cell, seed, size)
     folder = Path(data_dir).expanduser() / Builder.name / str(Builder.VERSION)

@@ -115,11 +115,11 @@ def convolve(x: Array, kernels: Array) -> Array:
     """Correlate planes with small kernels, edges repeated.
 
     Args:
-      x: `[in, batch, height, width]`.
-      kernels: `[out, in, k, k]`, k odd. Taps of weight zero cost nothing.
+        x: `[in, batch, height, width]`.
+        kernels: `[out, in, k, k]`, k odd. Taps of weight zero cost nothing.
 
     Returns:
-      `[out, batch, height, width]`.
+        `[out, batch, height, width]`.
     """
     outputs, inputs, size, _ = kernels.shape
     height, width = x.shape[-2:]
@@ -156,7 +156,7 @@ def texture(
     finer, more is coarser).
 
     Returns:
-      `[planes, batch, size, size]`, mean 0, deviation near 1.
+        `[planes, batch, size, size]`, mean 0, deviation near 1.
     """
     field = draws.noise((planes, draws.batch, size, size))
     out = np.zeros_like(field)

@@ -1,8 +1,10 @@
 """Measure what tells the sources of attribution_mini apart, and what must not.
 
     python -m rmjax.datasets.attribution_mini.hardness --data-dir D [--sheet sheet.png]
+    python -m rmjax.datasets.attribution_mini.hardness --data-dir D --run WORKDIR
 
-prints the table of the data set's README (a few minutes on 2 cores).
+print the two tables of the data set's README (a few minutes on 2 cores each): what
+simple classifiers find, and what a network trained by `rmjax train` does.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from rmjax.datasets.attribution_mini.attribution_mini_dataset_builder import Builder
 from rmjax.errors import InputError
+from rmjax.inference import load as load_run
 
 SEEN = 6  # semantics that the spectral classifier is trained on
 
@@ -63,14 +66,15 @@ def log_spectra(images: np.ndarray) -> np.ndarray:
 
     Rows are vertical frequencies -1/2..1/2 in FFT order, columns 0..1/2 cycles a pixel.
     """
-    size = images.shape[1]
+    pool = images.shape[1] // 32
+    size = 32 * pool  # what is left over at the right and the bottom is cut off
+    images = images[:, :size, :size]
     window = np.hanning(size)[:, None] * np.hanning(size)
     spectra = []
     for start in range(0, len(images), 512):
         rest = residuals(images[start : start + 512]) * window[None, :, :, None]
         power = np.abs(np.fft.rfft2(rest, axes=(1, 2))) ** 2
         spectra.append(np.log(power.mean(-1) + 1e-6)[:, :, : size // 2])
-    pool = size // 32
     logs = np.concatenate(spectra).reshape(len(images), 32, pool, 16, pool)
     return logs.mean((2, 4))
 
@@ -168,6 +172,20 @@ def fingerprints(train, test) -> dict[str, float]:
     return rows
 
 
+def network(workdir: str, test) -> dict[str, float]:
+    """Test a trained run on clean and on corrupted images, seen and unseen semantics."""
+    images, sources, semantics = test
+    run, rows = load_run(workdir), {}
+    for name, corrupt in {"clean": lambda x: x, **CORRUPTIONS}.items():
+        guess = run.predict(list(corrupt(images)))["attribution"].argmax(-1)
+        for group, chosen in {
+            "seen": semantics < SEEN,
+            "unseen": semantics >= SEEN,
+        }.items():
+            rows[f"{name}, {group} semantics"] = np.mean((guess == sources)[chosen])
+    return rows
+
+
 def contact_sheet(folder: Path, out: Path) -> None:
     """Save one test image of each cell: semantics down, sources across."""
     images, sources, semantics = load(folder, "test")
@@ -187,9 +205,8 @@ def contact_sheet(folder: Path, out: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the table of hardness figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data-dir", "--data_dir", required=True, help="root of TFDS data sets"
-    )
+    parser.add_argument("--data-dir", required=True, help="root of TFDS data sets")
+    parser.add_argument("--run", help="test this run instead of simple classifiers")
     parser.add_argument("--sheet", help="also save a contact sheet (PNG) here")
     args = parser.parse_args(argv)
     folder = Path(args.data_dir).expanduser() / Builder.name / str(Builder.VERSION)
@@ -200,10 +217,14 @@ def main(argv: list[str] | None = None) -> None:
         )
     if args.sheet:
         contact_sheet(folder, Path(args.sheet))
-    train, test = load(folder, "train"), load(folder, "test")
-    shared = mutual_info_score(test[1], test[2])
-    rows = {"mutual information of source and semantic (nats)": shared}
-    rows |= trivial_cues(train, test) | fingerprints(train, test)
+    test = load(folder, "test")
+    if args.run:
+        rows = network(args.run, test)
+    else:
+        train = load(folder, "train")
+        shared = mutual_info_score(test[1], test[2])
+        rows = {"mutual information of source and semantic (nats)": shared}
+        rows |= trivial_cues(train, test) | fingerprints(train, test)
     print("| cue | test accuracy |\n| --- | --: |")
     for name, value in rows.items():
         print(f"| {name} | {value:.3f} |")

@@ -27,14 +27,14 @@ def draw_block(
     no two sources share a scene.
 
     Args:
-      source: one of `SOURCES`.
-      semantic: one of `SEMANTICS`.
-      block: number of the block, from 0.
-      seed: non-negative integer below 2^63.
-      size: side in pixels, a multiple of 16.
+        source: one of `SOURCES`.
+        semantic: one of `SEMANTICS`.
+        block: number of the block, from 0.
+        seed: non-negative integer below 2^63.
+        size: side in pixels, a multiple of 16.
 
     Returns:
-      uint8 `[BLOCK, size, size, 3]`.
+        uint8 `[BLOCK, size, size, 3]`.
     """
     cell = SOURCES.index(source) * len(SEMANTICS) + SEMANTICS.index(semantic)
     draws = Draws((seed, (cell << 32) + block), BLOCK)
@@ -82,9 +82,9 @@ def draw_many(
     """Yield `encode_range` of each task in order, at most `ahead` of them in flight.
 
     Args:
-      tasks: what to draw.
-      pool: where to draw; None draws in this process.
-      ahead: bounds the memory that finished images wait in.
+        tasks: what to draw.
+        pool: where to draw; None draws in this process.
+        ahead: bounds the memory that finished images wait in.
     """
     if pool is None:
         yield from map(encode_range, tasks)

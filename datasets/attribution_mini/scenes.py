@@ -27,12 +27,12 @@ def draw_scenes(semantic: str, draws: Draws, size: int) -> Array:
     """Draw a batch of scenes of one kind.
 
     Args:
-      semantic: a key of `SCENES`.
-      draws: random numbers; `draws.batch` images are drawn.
-      size: side in pixels.
+        semantic: a key of `SCENES`.
+        draws: random numbers; `draws.batch` images are drawn.
+        size: side in pixels.
 
     Returns:
-      Display-referred RGB, `[3, batch, size, size]` float32 in [0, 1].
+        Display-referred RGB, `[3, batch, size, size]` float32 in [0, 1].
     """
     axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     coarse = exact.texture(draws, 1, size, draws.uniform(1.3, 1.7))[0] * np.float32(0.2)

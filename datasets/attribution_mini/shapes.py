@@ -17,11 +17,11 @@ class Frame:
     """What a scene is drawn with.
 
     Attributes:
-      x, y: coordinates, `[1, 1, size]` and `[1, size, 1]`.
-      size: side in pixels.
-      draws: random numbers, one stream a batch.
-      cloud: coarse noise in about [-2, 2], `[batch, size, size]`, for clouds, fur, patches.
-      canvas: `[4, batch, size, size]`, painted in place.
+        x, y: coordinates, `[1, 1, size]` and `[1, size, 1]`.
+        size: side in pixels.
+        draws: random numbers, one stream a batch.
+        cloud: coarse noise in about [-2, 2], `[batch, size, size]`, for clouds, fur, patches.
+        canvas: `[4, batch, size, size]`, painted in place.
     """
 
     x: Array

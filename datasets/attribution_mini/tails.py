@@ -41,13 +41,13 @@ class Weights:
     """Fixed weights of one stage of one source; every 3x3 kernel sums to zero.
 
     Attributes:
-      hidden: `[HIDDEN, 1, 3, 3]`, from luminance to hidden features.
-      back: `[3, HIDDEN + NOISES, 3, 3]`, from hidden features and noise to colour.
-      phase: `[4, 3, HIDDEN + NOISES, 3, 3]`, the same for each of the four pixels that
-        a coarse pixel becomes.
-      flicker: `[4, 3]`, relative brightness of the four pixels, mean 0.
-      waves: `[WAVES, 3]`, frequencies in cycles a pixel (x, y) and phase in turns.
-      tint: `[3, WAVES]`, colours of the waves.
+        hidden: `[HIDDEN, 1, 3, 3]`, from luminance to hidden features.
+        back: `[3, HIDDEN + NOISES, 3, 3]`, from hidden features and noise to colour.
+        phase: `[4, 3, HIDDEN + NOISES, 3, 3]`, the same for each of the four pixels that
+            a coarse pixel becomes.
+        flicker: `[4, 3]`, relative brightness of the four pixels, mean 0.
+        waves: `[WAVES, 3]`, frequencies in cycles a pixel (x, y) and phase in turns.
+        tint: `[3, WAVES]`, colours of the waves.
     """
 
     hidden: Array
@@ -275,12 +275,12 @@ def apply_tail(source: str, scene: Array, draws: Draws) -> Array:
     """Turn scenes into images of one source.
 
     Args:
-      source: one of `SOURCES`.
-      scene: `[3, batch, size, size]` in [0, 1]; size a multiple of 4.
-      draws: random numbers of the same batch.
+        source: one of `SOURCES`.
+        scene: `[3, batch, size, size]` in [0, 1]; size a multiple of 4.
+        draws: random numbers of the same batch.
 
     Returns:
-      Images `[3, batch, size, size]`, not yet clipped.
+        Images `[3, batch, size, size]`, not yet clipped.
     """
     if source == "real":
         image = _camera(scene, draws)

@@ -35,11 +35,11 @@ class Config(tfds.core.BuilderConfig):
     """What to build a data set from: a tree, or one or more manifests.
 
     Attributes:
-      tree: folder `<source>/<semantic>/<image>`.
-      manifest: CSV files (see `rmjax.data.manifest.read_manifest`).
-      root: folder that the manifest's paths are relative to.
-      seed: of the splits, where no manifest gives them.
-      fractions: shares of train, val and test, likewise.
+        tree: folder `<source>/<semantic>/<image>`.
+        manifest: CSV files (see `rmjax.data.manifest.read_manifest`).
+        root: folder that the manifest's paths are relative to.
+        seed: of the splits, where no manifest gives them.
+        fractions: shares of train, val and test, likewise.
     """
 
     tree: str | Path | None = None
@@ -143,23 +143,23 @@ def prepare(
     Called again for the same images it returns the finished data set.
 
     Args:
-      name: letters, digits, `_`, `-` and `.`; what the data set is called.
-      data_dir: the folder that holds all prepared data sets.
-      tree: folder `<source>/<semantic>/<image>`; or
-      manifest: one CSV file or several.
-      root: folder that the manifest's paths are relative to; None means the
-        manifest's own.
-      seed: of the splits, where no manifest gives them.
-      fractions: shares of train, val and test, likewise.
+        name: letters, digits, `_`, `-` and `.`; what the data set is called.
+        data_dir: the folder that holds all prepared data sets.
+        tree: folder `<source>/<semantic>/<image>`; or
+        manifest: one CSV file or several.
+        root: folder that the manifest's paths are relative to; None means the
+            manifest's own.
+        seed: of the splits, where no manifest gives them.
+        fractions: shares of train, val and test, likewise.
 
     Returns:
-      The folder of the data set, for `rmjax.data.dataset.open_dataset`. Images
-      that could not be read are listed there in left_out.txt.
+        The folder of the data set, for `rmjax.data.dataset.open_dataset`. Images
+        that could not be read are listed there in left_out.txt.
 
     Raises:
-      InputError: bad input (see `rmjax.data.manifest`), more than 1 % unreadable
-        images, a source without training images, or a data set of that name made
-        from other images. Nothing is written then.
+        InputError: bad input (see `rmjax.data.manifest`), more than 1 % unreadable
+            images, a source without training images, or a data set of that name made
+            from other images. Nothing is written then.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
         raise InputError(

@@ -29,10 +29,10 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-      directory: the folder of its newest version.
-      source_names: names by source index; the first is `real`.
-      semantic_names: names by semantic index.
-      split_sizes: images in each split.
+        directory: the folder of its newest version.
+        source_names: names by source index; the first is `real`.
+        semantic_names: names by semantic index.
+        split_sizes: images in each split.
     """
 
     directory: Path
@@ -49,7 +49,7 @@ class Dataset:
         """Return the records of a split for random access, images still encoded.
 
         Raises:
-          InputError: the data set has no such split.
+            InputError: the data set has no such split.
         """
         self._check_split(split)
         skip = {"image": tfds.decode.SkipDecoding()}
@@ -62,10 +62,10 @@ class Dataset:
         beside it, if the folder can be written to.
 
         Returns:
-          `source` and `semantic`, int32 `[split_sizes[split]]` each.
+            `source` and `semantic`, int32 `[split_sizes[split]]` each.
 
         Raises:
-          InputError: the data set has no such split.
+            InputError: the data set has no such split.
         """
         self._check_split(split)
         if split not in self._labels:
@@ -95,13 +95,13 @@ class Selection:
     """Some sources and semantics of a data set, in all its splits.
 
     Attributes:
-      dataset: the data set selected from.
-      source_names: the selected sources, in the order of their new indices.
-      semantic_names: the selected semantics.
-      records: for each split the selected record numbers, ascending.
-      labels: for each split `source` (the new index) and `semantic` (the data
-        set's own index, so that selections can be compared) of these records,
-        int32 `[len(records[split])]`.
+        dataset: the data set selected from.
+        source_names: the selected sources, in the order of their new indices.
+        semantic_names: the selected semantics.
+        records: for each split the selected record numbers, ascending.
+        labels: for each split `source` (the new index) and `semantic` (the data
+            set's own index, so that selections can be compared) of these records,
+            int32 `[len(records[split])]`.
     """
 
     dataset: Dataset
@@ -119,14 +119,14 @@ def find_dataset(data_dir: str | Path, name: str) -> Path:
     """Find the newest version of a prepared data set.
 
     Args:
-      data_dir: the folder that holds all prepared data sets.
-      name: `attribution_mini`, or `image_folder/` and the name it was given.
+        data_dir: the folder that holds all prepared data sets.
+        name: `attribution_mini`, or `image_folder/` and the name it was given.
 
     Returns:
-      Its folder, for `open_dataset`.
+        Its folder, for `open_dataset`.
 
     Raises:
-      InputError: nothing is prepared there under that name.
+        InputError: nothing is prepared there under that name.
     """
     folder = Path(data_dir) / name
     versions = [
@@ -146,10 +146,10 @@ def open_dataset(directory: str | Path) -> Dataset:
     """Open a prepared data set.
 
     Args:
-      directory: the folder of one version, as `find_dataset` returns it.
+        directory: the folder of one version, as `find_dataset` returns it.
 
     Raises:
-      InputError: the folder is missing, empty, or holds something else.
+        InputError: the folder is missing, empty, or holds something else.
     """
     directory = Path(directory)
     if not (directory / "dataset_info.json").is_file():
@@ -183,13 +183,13 @@ def select(
     """Restrict a data set to some sources and semantics, in every split.
 
     Args:
-      dataset: an open data set.
-      sources: names of the sources to keep; their order gives the new indices,
-        `real` first if it is among them. None keeps all.
-      semantics: names of the semantics to keep. None keeps all.
+        dataset: an open data set.
+        sources: names of the sources to keep; their order gives the new indices,
+            `real` first if it is among them. None keeps all.
+        semantics: names of the semantics to keep. None keeps all.
 
     Raises:
-      InputError: an unknown or repeated name, an empty list, or `real` not first.
+        InputError: an unknown or repeated name, an empty list, or `real` not first.
     """
     sources = _check_names("source", sources, dataset.source_names)
     semantics = _check_names("semantic", semantics, dataset.semantic_names)
@@ -219,7 +219,7 @@ def check_every_source(selection: Selection, split: str) -> None:
     """Check that every selected source has images in a split, as training needs.
 
     Raises:
-      InputError: names the sources without any.
+        InputError: names the sources without any.
     """
     present = np.unique(selection.labels.get(split, {}).get("source", ()))
     absent = [n for i, n in enumerate(selection.source_names) if i not in present]

@@ -35,15 +35,15 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
     to 8. Colour profiles are not applied, as in the published pipeline.
 
     Args:
-      data: the encoded file.
-      name: what error messages call it, such as its path.
+        data: the encoded file.
+        name: what error messages call it, such as its path.
 
     Returns:
-      uint8 array `[height, width, 3]`.
+        uint8 array `[height, width, 3]`.
 
     Raises:
-      InputError: the data are no readable image of `FORMATS`, are truncated, or
-        declare more than `MAX_PIXELS` pixels.
+        InputError: the data are no readable image of `FORMATS`, are truncated, or
+            declare more than `MAX_PIXELS` pixels.
     """
     name = name or "image"
     try:
@@ -77,11 +77,11 @@ def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
     returned as it is, because any resampling rewrites the fingerprint.
 
     Args:
-      image: uint8 `[height, width, 3]`.
-      size: pixels of the shorter side.
+        image: uint8 `[height, width, 3]`.
+        size: pixels of the shorter side.
 
     Returns:
-      uint8 `[new_height, new_width, 3]`.
+        uint8 `[new_height, new_width, 3]`.
     """
     height, width = image.shape[:2]
     if min(height, width) == size:
@@ -97,13 +97,13 @@ def window(image: np.ndarray, size: int, place: tuple[float, float]) -> np.ndarr
     """Cut a square of `size` pixels out of an image.
 
     Args:
-      image: `[height, width, ...]`, no side shorter than `size`.
-      size: side of the square in pixels.
-      place: where vertically and horizontally, each in [0, 1): all windows are
-        equally likely for uniform numbers.
+        image: `[height, width, ...]`, no side shorter than `size`.
+        size: side of the square in pixels.
+        place: where vertically and horizontally, each in [0, 1): all windows are
+            equally likely for uniform numbers.
 
     Returns:
-      `[size, size, ...]`, a view.
+        `[size, size, ...]`, a view.
     """
     top = int(place[0] * (image.shape[0] - size + 1))
     left = int(place[1] * (image.shape[1] - size + 1))
@@ -153,13 +153,13 @@ def _deep_grey(pixels: np.ndarray) -> np.ndarray:
     up to 255 they are grey levels.
 
     Args:
-      pixels: `[height, width]`, integers 0..65535, or floats 0..1 or 0..255.
+        pixels: `[height, width]`, integers 0..65535, or floats 0..1 or 0..255.
 
     Returns:
-      uint8 `[height, width]`, rounded.
+        uint8 `[height, width]`, rounded.
 
     Raises:
-      ValueError: a value lies outside those ranges.
+        ValueError: a value lies outside those ranges.
     """
     low, high = pixels.min(), pixels.max()
     if np.issubdtype(pixels.dtype, np.integer):

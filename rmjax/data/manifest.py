@@ -25,12 +25,12 @@ class Row:
     """One image.
 
     Attributes:
-      path: relative to the root, with forward slashes.
-      source: name of what made it.
-      semantic: name of what it shows.
-      group: images with equal groups stay in one split.
-      split: one of `SPLITS`, or empty where it is still to be assigned.
-      where: file and line that named the image, for error messages.
+        path: relative to the root, with forward slashes.
+        source: name of what made it.
+        semantic: name of what it shows.
+        group: images with equal groups stay in one split.
+        split: one of `SPLITS`, or empty where it is still to be assigned.
+        where: file and line that named the image, for error messages.
     """
 
     path: str
@@ -46,10 +46,10 @@ class Manifest:
     """Images and the names of their classes.
 
     Attributes:
-      root: the folder that paths are relative to.
-      rows: the images, each path once.
-      source_names: names by index, `real` first.
-      semantic_names: names by index.
+        root: the folder that paths are relative to.
+        rows: the images, each path once.
+        source_names: names by index, `real` first.
+        semantic_names: names by index.
     """
 
     root: Path
@@ -67,8 +67,8 @@ def read_tree(root: str | Path) -> Manifest:
     photographs these are pairs, and for mere serial numbers it does no harm.
 
     Raises:
-      InputError: no such folder, no images, an image at another depth, a link
-        that leaves the folder, or no source called `real`.
+        InputError: no such folder, no images, an image at another depth, a link
+            that leaves the folder, or no source called `real`.
     """
     root = Path(root)
     if not root.is_dir():
@@ -106,15 +106,15 @@ def read_manifest(
     column give the split by their name.
 
     Args:
-      files: one manifest or several, such as the three of Attribution88.
-      root: the folder that paths are relative to; None means each manifest's
-        own folder, which must then be the same for all.
+        files: one manifest or several, such as the three of Attribution88.
+        root: the folder that paths are relative to; None means each manifest's
+            own folder, which must then be the same for all.
 
     Raises:
-      InputError: a missing file or column; naming file and line: an empty or
-        wrong value, a path outside the root or given twice, a link that leaves
-        it, a label with two names or a name with two labels, a group in two
-        splits; no source called `real`.
+        InputError: a missing file or column; naming file and line: an empty or
+            wrong value, a path outside the root or given twice, a link that leaves
+            it, a label with two names or a name with two labels, a group in two
+            splits; no source called `real`.
     """
     files = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
     if root is None and len({file.parent for file in files}) > 1:

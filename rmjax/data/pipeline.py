@@ -70,34 +70,34 @@ def train_batches(
     members are drawn at random from the whole selection.
 
     Args:
-      selection: what to train on.
-      split: the split to read.
-      batch_size: images of one step over all processes.
-      members: images of a group, which stand next to each other.
-      size: side of the square images that come out, a random window where the
-        image is larger.
-      resize: pixels that the shorter side is resampled to before that; None
-        leaves images at their native resolution.
-      seed: any integer from 0; another seed is another stream.
-      start_step: the step of the first batch.
-      process_index: which part of each batch is wanted, from 0.
-      process_count: how many processes share a batch.
-      num_workers: processes that decode; 0 decodes in threads of this one.
-      prefetch: batches to prepare ahead, in each worker if there are any.
-      cache: keeps decoded images for the next epoch.
+        selection: what to train on.
+        split: the split to read.
+        batch_size: images of one step over all processes.
+        members: images of a group, which stand next to each other.
+        size: side of the square images that come out, a random window where the
+            image is larger.
+        resize: pixels that the shorter side is resampled to before that; None
+            leaves images at their native resolution.
+        seed: any integer from 0; another seed is another stream.
+        start_step: the step of the first batch.
+        process_index: which part of each batch is wanted, from 0.
+        process_count: how many processes share a batch.
+        num_workers: processes that decode; 0 decodes in threads of this one.
+        prefetch: batches to prepare ahead, in each worker if there are any.
+        cache: keeps decoded images for the next epoch.
 
     Returns:
-      An iterator over dicts of arrays, `items = batch_size / process_count`:
-      `image` uint8 `[items, size, size, 3]`; `source` and `semantic` int32
-      `[items]`, indices of the selection and of the data set; `index` int32
-      `[items]`, the record number in the split; `position` int32 `[items]`, the
-      image's place in the whole stream, `step * batch_size` and on. The
-      processes' parts of a step, one after the other, are the batch of a single
-      process.
+        An iterator over dicts of arrays, `items = batch_size / process_count`:
+        `image` uint8 `[items, size, size, 3]`; `source` and `semantic` int32
+        `[items]`, indices of the selection and of the data set; `index` int32
+        `[items]`, the record number in the split; `position` int32 `[items]`, the
+        image's place in the whole stream, `step * batch_size` and on. The
+        processes' parts of a step, one after the other, are the batch of a single
+        process.
 
     Raises:
-      InputError: a batch that does not divide, a source without images, or,
-        while iterating, an image smaller than `size`.
+        InputError: a batch that does not divide, a source without images, or,
+            while iterating, an image smaller than `size`.
     """
     items = _items(batch_size, process_index, process_count, members)
     check_every_source(selection, split)
@@ -135,23 +135,23 @@ def eval_batches(
     """Yield every selected image of the given splits once, in a fixed order.
 
     Args:
-      selection: what to evaluate on.
-      splits: the splits to read, one after the other.
-      batch_size: images of one batch over all processes.
-      size: side of the square images that come out, the middle of larger ones.
-      resize: as in `train_batches`, and so are the others.
+        selection: what to evaluate on.
+        splits: the splits to read, one after the other.
+        batch_size: images of one batch over all processes.
+        size: side of the square images that come out, the middle of larger ones.
+        resize: as in `train_batches`, and so are the others.
 
     Returns:
-      An iterator over `num_eval_batches` dicts of arrays, the same number in
-      every process, `items = batch_size / process_count`: `image` uint8
-      `[items, size, size, 3]`; `source`, `semantic`, `index` int32 `[items]` as
-      in `train_batches`; `split` int32 `[items]`, the place in `splits`; `mask`
-      float32 `[items]`, 1, or 0 for the padding of the last batch, whose other
-      entries are 0.
+        An iterator over `num_eval_batches` dicts of arrays, the same number in
+        every process, `items = batch_size / process_count`: `image` uint8
+        `[items, size, size, 3]`; `source`, `semantic`, `index` int32 `[items]` as
+        in `train_batches`; `split` int32 `[items]`, the place in `splits`; `mask`
+        float32 `[items]`, 1, or 0 for the padding of the last batch, whose other
+        entries are 0.
 
     Raises:
-      InputError: a batch that does not divide, an unknown split, nothing
-        selected, or, while iterating, an image smaller than `size`.
+        InputError: a batch that does not divide, an unknown split, nothing
+            selected, or, while iterating, an image smaller than `size`.
     """
     items = _items(batch_size, process_index, process_count, 1)
     splits = (splits,) if isinstance(splits, str) else tuple(splits)

@@ -20,12 +20,12 @@ def assign_splits(
     group, are alike in content, and are the same on every machine.
 
     Args:
-      rows: images, either all with a split or all without.
-      seed: another seed gives other splits.
-      fractions: shares of train, val and test; their sum is 1.
+        rows: images, either all with a split or all without.
+        seed: another seed gives other splits.
+        fractions: shares of train, val and test; their sum is 1.
 
     Raises:
-      InputError: some rows have a split and others have none, or wrong fractions.
+        InputError: some rows have a split and others have none, or wrong fractions.
     """
     unassigned = [row for row in rows if not row.split]
     if not unassigned:

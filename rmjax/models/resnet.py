@@ -195,9 +195,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     # frequencies, which a strided stem and its max-pool mix up first.
     "tiny": dict(
         depths=(1, 1, 1, 1),
-        widths=(32, 64, 96, 128),
+        widths=(24, 48, 96, 160),
         strides=(2, 2, 2, 2),
-        stem_width=32,
+        stem_width=16,
         stem_size=3,
         stem_stride=1,
         stem_pool=False,
