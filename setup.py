@@ -38,6 +38,6 @@ setup(
         "tqdm>=4.66",
         "tensorboardX>=2.6.2",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.8"]},
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8"]},
     entry_points={"console_scripts": ["rmjax = rmjax.cli:main"]},
 )

@@ -9,4 +9,4 @@ echo "== style"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 echo "== tests"
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
