@@ -16,6 +16,6 @@ def get_config() -> ConfigDict:
     config.data.sources = ("real", "stargan")
     config.data.seen_semantics = ("face",)
     config.data.size = 128
-    config.data.crop = 112
+    config.data.crop = 64
     config.data.eval_size = 128
     return config

@@ -10,17 +10,20 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import metrics, parallel
 from rmjax.checkpoints import Checkpoints
+from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError, TrainingError
 from rmjax.evaluate import make_predictor
 from rmjax.experiment import ExperimentData, build_model, open_data
 from rmjax.logs import RunLog
 from rmjax.mixing import get_mixing
+from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
 from rmjax.run import CHECKPOINTS, start_workdir
@@ -69,58 +72,30 @@ def train(
     """
     workdir = Path(workdir)
     devices = parallel.choose_devices(config.num_devices or None)
-    mixing = get_mixing(config.mix.name)
-    members = mixing.members or config.mix.members
+    members = get_mixing(config.mix.name).members or config.mix.members
     parallel.check_batch(config.batch_size, members, devices)
     _check_ranges(config)
-    transform = get_input(config.model.input)
     data = open_data(config)
-    train_size = data.seen.size("train")
-    steps_per_epoch = config.steps_per_epoch or max(
-        train_size * members // config.batch_size, 1
-    )
+    check_every_source(data.seen, "train")
+    one_pass = data.seen.size("train") * members // config.batch_size
+    steps_per_epoch = config.steps_per_epoch or max(one_pass, 1)
     axis_name = parallel.AXIS if config.model.sync_batch_norm else None
     model = build_model(config, len(data.sources), axis_name)
-    optimizer = make_optimizer(
-        make_schedule(config.optim.lr, config.optim.lr_decay, steps_per_epoch),
-        b1=config.optim.b1,
-        b2=config.optim.b2,
-        eps=config.optim.eps,
-        weight_decay=config.optim.weight_decay,
-    )
-    step = partial(
-        train_step,
-        model=model,
-        optimizer=optimizer,
-        mixing=mixing,
-        levels=mixing.levels or (config.mix.level,),
-        members=members,
-        beta=config.mix.beta,
-        crop=config.data.crop,
-        flip=config.data.flip,
-        transform=transform,
-        seed=config.seed,
-    )
+    optimizer = _make_optimizer(config, steps_per_epoch)
+    step = _make_step(config, model, optimizer, members)
     input_shape = (config.data.crop, config.data.crop, 3)
     state = create_state(model, optimizer, config.seed, input_shape)
+
     start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
     state, progress = _restore(checkpoints, parallel.place(state, devices))
-    logger.info(
-        "%s: %d parameters; %d training images of %d sources; batch %d on %d device(s)",
-        config.model.arch,
-        sum(x.size for x in jax.tree.leaves(state.params)),
-        train_size,
-        len(data.sources),
-        config.batch_size,
-        len(devices),
-    )
-    total = config.num_epochs * steps_per_epoch
-    log = RunLog(workdir, int(state.step))
+    start = int(state.step)
+    _log_sizes(config, data, state, devices)
+    log = RunLog(workdir, start)
     bar = tqdm(
         desc="compiling",
-        total=total * config.batch_size,
-        initial=int(state.step) * config.batch_size,
+        total=config.num_epochs * steps_per_epoch * config.batch_size,
+        initial=start * config.batch_size,
         unit="img",
         unit_scale=True,
         disable=not show_progress,
@@ -130,7 +105,7 @@ def train(
             state,
             progress,
             step=parallel.map_step(step, devices),
-            batches=_stream(config, data, members, int(state.step), devices),
+            batches=_stream(config, data, members, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
             log=log,
@@ -142,6 +117,58 @@ def train(
         bar.close()
         checkpoints.close()
         log.close()
+
+
+def _make_optimizer(
+    config: ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    return make_optimizer(
+        make_schedule(config.optim.lr, config.optim.lr_decay, steps_per_epoch),
+        b1=config.optim.b1,
+        b2=config.optim.b2,
+        eps=config.optim.eps,
+        weight_decay=config.optim.weight_decay,
+    )
+
+
+def _make_step(
+    config: ConfigDict,
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    members: int,
+) -> Callable:
+    """Return `step(state, batch)` of one replica, the config filled in."""
+    mixing = get_mixing(config.mix.name)
+    return partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        mixing=mixing,
+        levels=mixing.levels or (config.mix.level,),
+        members=members,
+        beta=config.mix.beta,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        transform=get_input(config.model.input),
+        seed=config.seed,
+    )
+
+
+def _log_sizes(
+    config: ConfigDict,
+    data: ExperimentData,
+    state: TrainState,
+    devices: parallel.Devices,
+) -> None:
+    logger.info(
+        "%s: %d parameters; %d training images of %d sources; batch %d on %d device(s)",
+        config.model.arch,
+        sum(x.size for x in jax.tree.leaves(state.params)),
+        data.seen.size("train"),
+        len(data.sources),
+        config.batch_size,
+        len(devices),
+    )
 
 
 def _check_ranges(config: ConfigDict) -> None:
