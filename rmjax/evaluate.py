@@ -13,7 +13,7 @@ from rmjax.data.dataset import Selection, select
 from rmjax.data.pipeline import eval_batches, num_eval_batches
 from rmjax.errors import InputError
 from rmjax.experiment import ExperimentData, make_eval_step, open_data
-from rmjax.inference import load
+from rmjax.inference import Attributor, load
 from rmjax.logs import read_log, write_json
 from rmjax.metrics import Predictions, summarize
 from rmjax.train_step import PyTree
@@ -102,23 +102,18 @@ def evaluate(
     """
     workdir = Path(workdir)
     run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
-    names = list(run.source_names)
     if data_dir:
         run.config.data.dir = data_dir
     data = open_data(run.config)
-    if list(data.sources) != names:
-        raise InputError(
-            f"{workdir} knows the sources {', '.join(names)}; the data set in "
-            f"{run.config.data.dir} has {', '.join(data.sources)}"
-        )
+    _check_sources(workdir, run, data)
     parts = _choose_parts(data, split, semantics)
-    predict = make_predictor(run.config, len(names), run.devices)
+    predict = make_predictor(run.config, len(data.sources), run.devices)
     predictions = {
         group: predict(run.variables, selection, splits, show_progress)
         for group, (selection, splits) in parts.items()
     }
     groups = {
-        group: _figures(p, names, data.dataset.semantic_names)
+        group: _figures(p, data.sources, data.dataset.semantic_names)
         for group, p in _with_combined(predictions).items()
     }
     tag = (
@@ -134,16 +129,24 @@ def evaluate(
         "run": str(workdir),
         "checkpoint": run.checkpoint,
         "split": split,
-        "sources": names,
+        "sources": list(data.sources),
         "groups": groups,
         "files": {kind: str(path) for kind, path in files.items()},
     }
     shown = {group: (predictions[group], *parts[group]) for group in parts}
-    report.draw_confusion(groups, names, files["confusion"])
-    report.draw_mistakes(shown, names, files["mistakes"])
+    report.draw_confusion(groups, data.sources, files["confusion"])
+    report.draw_mistakes(shown, data.sources, files["mistakes"])
     report.draw_curves(read_log(workdir), files["curves"])
     write_json(files["results"], results)
     return results
+
+
+def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None:
+    if data.sources != run.source_names:
+        raise InputError(
+            f"{workdir} knows the sources {', '.join(run.source_names)}; the data set "
+            f"in {run.config.data.dir} has {', '.join(data.sources)}"
+        )
 
 
 def _choose_parts(

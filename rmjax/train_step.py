@@ -112,45 +112,37 @@ def train_step(
     keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
     images = random_flip_crop(_fold(keys, KEY_AUGMENT), batch["image"], crop, flip=flip)
     inputs = transform(to_unit(images))
-    sources = batch["source"].reshape(-1, members)
-    group_keys = _fold(keys[::members], KEY_MIX)
-
-    def forward(level: int, params: PyTree) -> tuple:
-        """Network output, mixing weights and new statistics, mixed at `level`."""
-        weights = None
-
-        def mix(h: jax.Array) -> jax.Array:
-            nonlocal weights
-            mixed, weights = mixing.mix_fn(group_keys, h, members, beta)
-            return mixed
-
-        outputs, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            inputs,
-            train=True,
-            mix_fn=mix,
+    branches = [
+        partial(
+            _forward,
             level=level,
-            mutable=["batch_stats"],
+            model=model,
+            mix_fn=partial(
+                mixing.mix_fn,
+                _fold(keys[::members], KEY_MIX),
+                members=members,
+                beta=beta,
+            ),
         )
-        heads = (outputs["attribution"], outputs["detection"])
-        return heads, weights, updated["batch_stats"]
+        for level in levels
+    ]
+    level_key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
+    drawn = jax.random.randint(level_key, (), 0, len(levels))
 
     def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
-        branches = [partial(forward, level) for level in levels]
-        key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
-        drawn = jax.random.randint(key, (), 0, len(levels))
-        # With one level this is a plain call.
-        (attribution, detection), weights, stats = jax.lax.switch(
-            drawn, branches, params
+        # With a single level this is a plain call.
+        outputs, weights, stats = jax.lax.switch(
+            drawn, branches, params, state.batch_stats, inputs
         )
-        labels = sources.reshape(weights.shape)
-        loss, parts = losses.compound_loss(attribution, detection, labels, weights)
+        attribution, detection = outputs
+        sources = batch["source"].reshape(weights.shape)
+        loss, parts = losses.compound_loss(attribution, detection, sources, weights)
         metrics = {
             "loss": loss,
             "attribution_loss": parts["attribution"],
             "detection_loss": parts["detection"],
-            "soft_accuracy": losses.soft_accuracy(attribution, labels, weights),
-            "accuracy": losses.hard_accuracy(attribution, labels, weights),
+            "soft_accuracy": losses.soft_accuracy(attribution, sources, weights),
+            "accuracy": losses.hard_accuracy(attribution, sources, weights),
         }
         return loss, (stats, metrics)
 
@@ -165,6 +157,39 @@ def train_step(
         opt_state=opt_state,
     )
     return new_state, metrics
+
+
+def _forward(
+    params: PyTree,
+    batch_stats: PyTree,
+    inputs: jax.Array,
+    *,
+    level: int,
+    model: RepMix,
+    mix_fn: Callable,
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array, PyTree]:
+    """Run the network in training mode, mixed at `level`.
+
+    Returns:
+        Attribution and detection logits, the mixing weights, the new statistics.
+    """
+    weights = None
+
+    def mix(h: jax.Array) -> jax.Array:
+        nonlocal weights  # the mix decides on them, the loss needs them
+        mixed, weights = mix_fn(h)
+        return mixed
+
+    outputs, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        inputs,
+        train=True,
+        mix_fn=mix,
+        level=level,
+        mutable=["batch_stats"],
+    )
+    heads = (outputs["attribution"], outputs["detection"])
+    return heads, weights, updated["batch_stats"]
 
 
 def eval_step(
