@@ -1,5 +1,8 @@
 """Saving and restoring training states: the one file that says orbax."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +36,21 @@ class Checkpoints:
         )
         keep = policies.AnyPreservationPolicy([policies.LatestN(1), best])
         self.folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=lambda metrics: metrics[VALIDATION_LOSS],
-                best_mode="min",
-                create=not read_only,
-                read_only=read_only,
-            ),
-        )
+        with _without_warnings():  # that a folder opened to be read is read-only
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(),
+                item_handlers={
+                    "state": ocp.PyTreeCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=keep,
+                    best_fn=lambda metrics: metrics[VALIDATION_LOSS],
+                    best_mode="min",
+                    create=not read_only,
+                    read_only=read_only,
+                ),
+            )
 
     def save(
         self,
@@ -132,6 +136,18 @@ class Checkpoints:
             partial_restore=partial,
         )
         return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence Orbax's log below errors."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def load_variables(
