@@ -18,4 +18,5 @@ def get_config() -> ConfigDict:
     config.data.size = 128
     config.data.crop = 64
     config.data.eval_size = 128
+    config.model.input = "rgb"  # JPEG has quantised the highest frequencies away
     return config
