@@ -1,5 +1,6 @@
 """Opening, selecting and batching a small data set whose pixels say which image it is."""
 
+import csv
 import shutil
 import tempfile
 from collections import Counter
@@ -368,3 +369,20 @@ def test_labels_without_write_access(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
     assert select(open_dataset(copy)).size("train", "val", "test") == 103
     assert not list(copy.glob("labels-*"))
+
+
+def test_real_images_come_back_as_their_manifest_lists_them(real_images, tmp_path):
+    """2,080 files of many sizes and formats: bytes, names and splits."""
+    manifest = real_images / "manifest.csv"
+    dataset = open_dataset(prepare("real", tmp_path, manifest=manifest))
+    with manifest.open(encoding="utf-8") as stream:
+        rows = {row["path"]: row for row in csv.DictReader(stream)}
+    assert sum(dataset.split_sizes.values()) == len(rows) == 2080
+    for split in dataset.split_sizes:
+        for record in dataset.records(split):
+            row = rows.pop(record["path"].decode())
+            assert row["split"] == split
+            assert dataset.source_names[record["source"]] == row["source"]
+            assert dataset.semantic_names[record["semantic"]] == row["semantic"]
+            assert record["image"] == (real_images / row["path"]).read_bytes()
+    assert not rows
