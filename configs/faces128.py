@@ -11,12 +11,12 @@ from rmjax.configs.scenes256 import get_config as scenes256
 
 
 def get_config() -> ConfigDict:
-    """Return the recipe of `scenes256` for two sources of 128-px images."""
+    """Return a recipe for two sources, 437 training images and little left of detail."""
     config = scenes256()
     config.data.sources = ("real", "stargan")
     config.data.seen_semantics = ("face",)
     config.data.size = 128
-    config.data.crop = 64
+    config.data.crop = 128
     config.data.eval_size = 128
-    config.model.input = "rgb"  # JPEG has quantised the highest frequencies away
+    config.optim.lr_decay = 0.6  # validation loss jumps up and down until it is small
     return config

@@ -37,8 +37,8 @@ def get_config() -> ConfigDict:
 
     # Model.
     config.model = ConfigDict()
-    config.model.arch = "resnet50"
-    config.model.input = "rgb"  # rgb, highpass, residual, logdct
+    config.model.arch = "resnet50"  # resnet50, resnet18, tiny, shallow
+    config.model.input = "rgb"  # rgb, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
     config.model.sync_batch_norm = False  # published: each replica by itself
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from rmjax import parallel
@@ -75,6 +76,12 @@ def build_model(
         embedding_dim=config.model.embedding_dim,
         axis_name=axis_name,
     )
+
+
+def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
+    """Return shape `[1, H, W, channels]` and type of what the network is trained on."""
+    images = jax.ShapeDtypeStruct((1, config.data.crop, config.data.crop, 3), "float32")
+    return jax.eval_shape(get_input(config.model.input), images)
 
 
 def make_eval_step(

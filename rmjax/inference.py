@@ -14,7 +14,7 @@ from rmjax import parallel
 from rmjax.checkpoints import load_variables
 from rmjax.data.images import decode_rgb, resize_shorter
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, make_eval_step
+from rmjax.experiment import build_model, make_eval_step, network_input
 from rmjax.run import CHECKPOINTS, load_config, load_source_names
 
 ImageLike = str | Path | bytes | np.ndarray
@@ -114,7 +114,7 @@ def load(
     names = tuple(load_source_names(workdir))
     devices = parallel.choose_devices(num_devices)
     model = build_model(config, len(names))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
     like = parallel.place_shapes(shapes, devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
     return Attributor(config, names, variables, devices, step)

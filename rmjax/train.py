@@ -20,7 +20,7 @@ from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError, TrainingError
 from rmjax.evaluate import make_predictor
-from rmjax.experiment import ExperimentData, build_model, open_data
+from rmjax.experiment import ExperimentData, build_model, network_input, open_data
 from rmjax.logs import RunLog
 from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
@@ -83,8 +83,7 @@ def train(
     model = build_model(config, len(data.sources), axis_name)
     optimizer = _make_optimizer(config, steps_per_epoch)
     step = _make_step(config, model, optimizer, members)
-    input_shape = (config.data.crop, config.data.crop, 3)
-    state = create_state(model, optimizer, config.seed, input_shape)
+    state = create_state(model, optimizer, config.seed, network_input(config).shape[1:])
 
     start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)

@@ -112,19 +112,10 @@ def train_step(
     keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
     images = random_flip_crop(_fold(keys, KEY_AUGMENT), batch["image"], crop, flip=flip)
     inputs = transform(to_unit(images))
+    group_keys = _fold(keys[::members], KEY_MIX)
+    mix_fn = partial(mixing.mix_fn, group_keys, members=members, beta=beta)
     branches = [
-        partial(
-            _forward,
-            level=level,
-            model=model,
-            mix_fn=partial(
-                mixing.mix_fn,
-                _fold(keys[::members], KEY_MIX),
-                members=members,
-                beta=beta,
-            ),
-        )
-        for level in levels
+        partial(_forward, level=level, model=model, mix_fn=mix_fn) for level in levels
     ]
     level_key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
     drawn = jax.random.randint(level_key, (), 0, len(levels))

@@ -92,6 +92,37 @@ def test_logdct_matches_scipy():
     assert np.median(difference) < 0.5 and difference.max() < 2.5
 
 
+def test_dcthist_matches_scipy(images):
+    """The first window's histograms, from its 16 transforms; all its bins; its size."""
+    ours = preprocess.dcthist(preprocess.to_unit(jnp.asarray(images)))
+    assert ours.shape == (len(images), 5, 7, 6 * 63)
+    luma = images @ np.array([0.299, 0.587, 0.114])
+    for row, column in ((0, 0), (4, 6)):
+        expected = np.zeros((len(images), 6, 64))
+        for top, left in np.ndindex(4, 4):
+            top, left = 8 * row + 2 * top, 8 * column + 2 * left
+            block = luma[:, top : top + 8, left : left + 8]
+            magnitude = np.abs(fft.dctn(block, axes=(1, 2), norm="ortho"))
+            octave = np.log2(magnitude.reshape(-1, 64) + 1).clip(max=5)
+            for bin_ in range(6):
+                expected[:, bin_] += np.maximum(1 - np.abs(octave - bin_), 0) / 16
+        window = ours[:, row, column].reshape(-1, 6, 63)
+        np.testing.assert_allclose(window, expected[..., 1:], atol=1e-3)
+
+
+def test_dcthist_ignores_brightness_and_place():
+    tile = np.random.default_rng(2).integers(50, 150, (1, 8, 8, 3), np.uint8)
+    image = np.tile(tile, (1, 4, 4, 1))
+    a, b = (
+        preprocess.dcthist(preprocess.to_unit(jnp.asarray(x)))
+        for x in (image, image + 40)
+    )
+    np.testing.assert_allclose(a, b, atol=1e-3)
+    np.testing.assert_allclose(a[:, :1, :1] + 0 * a, a, atol=1e-5)
+    with pytest.raises(InputError, match="14 x 14 px, not 13 x 32"):
+        preprocess.dcthist(jnp.zeros((1, 13, 32, 3)))
+
+
 def test_unknown_input_lists_the_choices():
     with pytest.raises(InputError, match="unknown input 'xyz'.*rgb, highpass"):
         preprocess.get_input("xyz")

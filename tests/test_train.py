@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+import rmjax
 from rmjax.checkpoints import Checkpoints
 from rmjax.errors import InputError, TrainingError
 from rmjax.logs import read_log
@@ -70,6 +71,15 @@ def test_every_mixing_trains(small_config, tmp_path, mixing):
     config = small_config(**{"mix.name": mixing, "num_epochs": 1})
     assert int(run(config, tmp_path).step) == 4
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
+
+
+def test_an_input_of_many_channels_trains_and_loads(small_config, tmp_path):
+    changes = {"model.input": "dcthist", "model.arch": "shallow", "num_epochs": 1}
+    run(small_config(**changes), tmp_path)
+    assert all(math.isfinite(loss) for loss in losses(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
+    embedding = rmjax.load(tmp_path).embed(list(images))
+    assert embedding.shape == (2, 256) and np.ptp(embedding, axis=0).max() > 0
 
 
 def test_losses_do_not_depend_on_the_number_of_devices(small_config, tmp_path):

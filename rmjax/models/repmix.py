@@ -54,7 +54,7 @@ class RepMix(nn.Module):
         """Embed and classify images, mixed on the way where `mix_fn` says so.
 
         Args:
-            x: images `[batch, H, W, 3]` in [-1, 1].
+            x: images `[batch, H, W, channels]`, from one of `rmjax.preprocess.INPUTS`.
             train: normalise with, and record, the batch's statistics.
             mix_fn: `[batch, ...] -> [groups, ...]`, applied at `level`; None mixes nothing.
             level: 0..6, see `ResNet`.

@@ -202,6 +202,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         stem_stride=1,
         stem_pool=False,
     ),
+    # For `dcthist`, whose channels hold the detail already: every place by itself,
+    # one hidden layer, then the average. Few images can't teach it their content.
+    "shallow": dict(
+        depths=(0, 0, 0, 0),
+        widths=(64, 64, 64, 64),
+        stem_width=64,
+        stem_size=1,
+        stem_stride=1,
+        stem_pool=False,
+    ),
 }
 
 
