@@ -1,0 +1,17 @@
+"""The 19 ImageNet-C corruptions as pure JAX functions.
+
+References:
+    Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common
+    Corruptions and Perturbations, ICLR 2019, https://arxiv.org/abs/1903.12261
+"""
+
+from rmjax.corruptions.registry import (
+    CORRUPTIONS,
+    NAMES,
+    SEEN,
+    UNSEEN,
+    corrupt,
+    random_corrupt,
+)
+
+__all__ = ["CORRUPTIONS", "NAMES", "SEEN", "UNSEEN", "corrupt", "random_corrupt"]

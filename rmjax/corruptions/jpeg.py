@@ -1,0 +1,103 @@
+"""JPEG as a function of pixels: what a baseline encoder and its decoder leave.
+
+References:
+    ITU-T T.81 (quantisation tables of annex K); the scaling of the tables by quality,
+    the alternating rounding of the chroma averages and the smooth chroma upsampling
+    are those of the Independent JPEG Group's library, which Pillow uses.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax.preprocess import dct_matrix
+
+LUMINANCE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+CHROMINANCE = np.full((8, 8), 99)
+CHROMINANCE[:4, :4] = [
+    [17, 18, 24, 47],
+    [18, 21, 26, 66],
+    [24, 26, 56, 99],
+    [47, 66, 99, 99],
+]
+
+# ITU-R BT.601, full range: rows give Y, Cb and Cr.
+TO_YCBCR = np.array(
+    [
+        [0.299, 0.587, 0.114],
+        [-0.168735892, -0.331264108, 0.5],
+        [0.5, -0.418687589, -0.081312411],
+    ]
+)
+
+
+def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
+    """Compress and decompress with chroma halved both ways (4:2:0).
+
+    Its gradient is zero almost everywhere, as rounding's is.
+
+    Args:
+        image: `[H, W, 3]` in [0, 1], any size; rounded to 8 bits first.
+        quality: 1..100, may be traced.
+
+    Returns:
+        `[H, W, 3]` in [0, 1], multiples of 1/255.
+    """
+    height, width = image.shape[:2]
+    pixels = jnp.round(image * 255)
+    edge = ((0, -height % 16), (0, -width % 16), (0, 0))
+    pixels = jnp.pad(pixels, edge, mode="edge")
+    planes = jnp.einsum("kc,hwc->khw", TO_YCBCR, pixels, precision="highest")
+    planes = jnp.round(planes)  # luma in 0..255, chroma around 0
+    luma = _code(planes[:1] - 128, LUMINANCE, quality)[0] + 128
+    chroma = _code(_halve(planes[1:]), CHROMINANCE, quality)
+    # The decoder knows the image's size and repeats its last chroma row and column.
+    chroma = chroma[:, : -(-height // 2), : -(-width // 2)]
+    blue, red = _double(_double(chroma, 1), 2)[:, :height, :width]
+    luma = luma[:height, :width]
+    green = luma - 0.344136286 * blue - 0.714136286 * red
+    pixels = jnp.stack([luma + 1.402 * red, green, luma + 1.772 * blue], axis=-1)
+    return jnp.clip(jnp.round(pixels), 0, 255) / 255
+
+
+def _code(planes: jax.Array, table: np.ndarray, quality: jax.Array) -> jax.Array:
+    """Quantise the DCT of the 8x8 blocks of `[planes, 8 a, 8 b]` in -128..127."""
+    scale = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
+    steps = jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255)[:, None, :]
+    dct = jnp.asarray(dct_matrix(8))
+    count, height, width = planes.shape
+    blocks = planes.reshape(count, height // 8, 8, width // 8, 8)
+    blocks = jnp.einsum("ui,paibj,vj->paubv", dct, blocks, dct, precision="highest")
+    blocks = jnp.round(blocks / steps) * steps
+    blocks = jnp.einsum("ui,paubv,vj->paibj", dct, blocks, dct, precision="highest")
+    return jnp.clip(jnp.round(blocks), -128, 127).reshape(planes.shape)
+
+
+def _halve(chroma: jax.Array) -> jax.Array:
+    """Average 2x2 pixels; halves go down and up in alternate columns."""
+    count, height, width = chroma.shape
+    total = chroma.reshape(count, height // 2, 2, width // 2, 2).sum((2, 4))
+    return jnp.floor((total + 1 + jnp.arange(width // 2) % 2) / 4)
+
+
+def _double(planes: jax.Array, axis: int) -> jax.Array:
+    """Double an axis: every sample three quarters of the nearer, one of the other."""
+    size = planes.shape[axis]
+    before = jnp.take(planes, jnp.maximum(jnp.arange(size) - 1, 0), axis)
+    after = jnp.take(planes, jnp.minimum(jnp.arange(size) + 1, size - 1), axis)
+    pair = jnp.stack([before, after], axis + 1) / 4 + 0.75 * jnp.expand_dims(
+        planes, axis + 1
+    )
+    shape = planes.shape[:axis] + (2 * size,) + planes.shape[axis + 1 :]
+    return pair.reshape(shape)

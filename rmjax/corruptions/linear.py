@@ -1,0 +1,101 @@
+"""Linear operators along one axis, as matrices: blur and resampling.
+
+As products with small matrices they are fast on processors and accelerators alike,
+exact at the edges, and differentiable. Matrices are made once a size, in NumPy.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def apply(rows: jax.Array, columns: jax.Array, image: jax.Array) -> jax.Array:
+    """Apply `[h, H]` along the rows and `[w, W]` along the columns of `[H, W, C]`."""
+    image = jnp.einsum("hH,HWc->hWc", rows, image, precision="highest")
+    return jnp.einsum("wW,hWc->hwc", columns, image, precision="highest")
+
+
+def apply_chosen(
+    make: Callable[[int, float], np.ndarray],
+    values: Sequence[float],
+    severity: jax.Array,
+    image: jax.Array,
+) -> jax.Array:
+    """Apply the operator of one severity, `make(size, values[severity - 1])`, both ways.
+
+    Args:
+        make: gives a square matrix for a size and a value.
+        values: one for each severity.
+        severity: 1..5, may be traced.
+        image: `[H, W, C]`.
+    """
+    rows, columns = (
+        jnp.asarray(np.stack([make(size, value) for value in values]))[severity - 1]
+        for size in image.shape[:2]
+    )
+    return apply(rows, columns, image)
+
+
+def gaussian_weights(sigma: float, truncate: float) -> np.ndarray:
+    """Return weights that sum to one, out to `truncate` deviations, rounded."""
+    radius = int(truncate * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return weights / weights.sum()
+
+
+@cache
+def gaussian(size: int, sigma: float) -> np.ndarray:
+    """Return the blur `[size, size]` that repeats the edges, cut off at 4 deviations."""
+    weights = gaussian_weights(sigma, truncate=4)
+    radius = len(weights) // 2
+    at = np.arange(size)[:, None] + np.arange(-radius, radius + 1)
+    return _gather(np.clip(at, 0, size - 1), weights, size)
+
+
+@cache
+def gaussian_reflected(size: int, sigma: float) -> np.ndarray:
+    """Return the blur `[size, size]` that mirrors at the edges, cut off at 3 deviations."""
+    weights = gaussian_weights(sigma, truncate=3)
+    radius = len(weights) // 2
+    at = (np.arange(size)[:, None] + np.arange(-radius, radius + 1)) % (2 * size)
+    return _gather(np.where(at < size, at, 2 * size - 1 - at), weights, size)
+
+
+@cache
+def box(inputs: int, outputs: int) -> np.ndarray:
+    """Return Pillow's box resampling `[outputs, inputs]`, down or up."""
+    scale = inputs / outputs
+    stretch = max(scale, 1)
+    centre = (np.arange(outputs)[:, None] + 0.5) * scale
+    at = (np.arange(inputs) + 0.5 - centre) / stretch
+    matrix = ((at > -0.5) & (at <= 0.5)).astype(float)
+    return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
+
+
+@cache
+def centre_zoom(size: int, factor: float) -> np.ndarray:
+    """Return the bilinear enlargement `[size, size]` of the middle of an axis.
+
+    The middle ceil(size / factor) samples are stretched, ends on ends, to
+    round(that * factor), of which the middle `size` stay.
+    """
+    inner = int(np.ceil(size / factor))
+    outer = int(round(inner * factor))
+    start, trim = (size - inner) // 2, (outer - size) // 2
+    at = (np.arange(size) + trim) * (inner - 1) / (outer - 1)
+    left = np.clip(np.floor(at).astype(int), 0, inner - 2)
+    matrix = np.zeros((size, size), np.float32)
+    matrix[np.arange(size), start + left] = 1 - (at - left)
+    matrix[np.arange(size), start + left + 1] = at - left
+    return matrix
+
+
+def _gather(at: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """Return the matrix whose row i puts `weights` at the columns `at[i]`."""
+    matrix = np.zeros((size, size))
+    rows = np.arange(size)[:, None]
+    np.add.at(matrix, (rows, at), np.broadcast_to(weights, at.shape))
+    return matrix.astype(np.float32)

@@ -1,0 +1,167 @@
+"""All corruptions by name, applied to one image, to a batch, or at random."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax.corruptions import blur, digital, noise, spatter, weather
+
+# (key, image [H, W, 3] in [0, 1], severity 1..5) -> image, to be clipped.
+Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": noise.gaussian_noise,
+    "shot_noise": noise.shot_noise,
+    "impulse_noise": noise.impulse_noise,
+    "defocus_blur": blur.defocus_blur,
+    "glass_blur": blur.glass_blur,
+    "motion_blur": blur.motion_blur,
+    "zoom_blur": blur.zoom_blur,
+    "snow": weather.snow,
+    "frost": weather.frost,
+    "fog": weather.fog,
+    "brightness": digital.brightness,
+    "contrast": digital.contrast,
+    "elastic_transform": digital.elastic_transform,
+    "pixelate": digital.pixelate,
+    "jpeg_compression": digital.jpeg_compression,
+    "speckle_noise": noise.speckle_noise,
+    "gaussian_blur": blur.gaussian_blur,
+    "spatter": spatter.spatter,
+    "saturate": digital.saturate,
+}
+NAMES = tuple(CORRUPTIONS)
+UNSEEN = ("glass_blur", "motion_blur", "zoom_blur", "snow")
+SEEN = tuple(name for name in NAMES if name not in UNSEEN)
+
+MIN_SIZE = 32  # px
+
+
+def corrupt(
+    key: jax.Array,
+    images: jax.Array,
+    name: str,
+    severity: int | jax.Array,
+    *,
+    rounding: bool = False,
+) -> jax.Array:
+    """Corrupt one image, or each of a batch by its own draw.
+
+    Lengths in pixels are the reference's at any size, but for `pixelate`, `fog` and
+    `elastic_transform`, where they are in proportion to it.
+
+    Args:
+        key: of all draws; image i of a batch gets `fold_in(key, i)`.
+        images: float `[H, W, 3]` or `[batch, H, W, 3]` in [0, 1], 32 px at least.
+        name: one of `NAMES`.
+        severity: 1..5, may be traced.
+        rounding: truncate to multiples of 1/255, as the published code does; that has
+            no gradient.
+
+    Returns:
+        An array like `images`, in [0, 1].
+
+    Raises:
+        ValueError: an unknown name, a severity out of range, not RGB, too small, or
+            (where it is not traced) not in [0, 1].
+    """
+    _check_images(images)
+    _check_names((name,))
+    if not isinstance(severity, jax.core.Tracer):
+        _check_severities((severity,))
+    one = partial(_corrupt_one, CORRUPTIONS[name], rounding)
+    if images.ndim == 3:
+        return one(key, images, severity)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
+    return jax.lax.map(lambda pair: one(*pair, severity), (keys, images))
+
+
+def random_corrupt(
+    keys: jax.Array,
+    images: jax.Array,
+    names: Sequence[str] = SEEN,
+    severities: Sequence[int] = (1, 2, 3, 4, 5),
+    rate: float = 0.95,
+    *,
+    rounding: bool = False,
+) -> jax.Array:
+    """Corrupt each image by a kind and a severity of its own draw.
+
+    Images go one after another, so that each costs its own kind and not all of them,
+    and none depends on the rest of the batch.
+
+    Args:
+        keys: `[batch]`, one an image.
+        images: float `[batch, H, W, 3]` in [0, 1], 32 px at least.
+        names: kinds to draw from, equally likely.
+        severities: severities to draw from, equally likely.
+        rate: probability that an image is corrupted at all.
+        rounding: as in `corrupt`.
+
+    Raises:
+        ValueError: as `corrupt`, or `rate` is not in [0, 1].
+    """
+    _check_images(images)
+    _check_names(names)
+    _check_severities(severities)
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate = {rate} is not a probability")
+    kinds = [partial(_corrupt_one, CORRUPTIONS[name], rounding) for name in names]
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        key, image = pair
+        key_rate, key_kind, key_severity, key = jax.random.split(key, 4)
+        kind = jax.random.randint(key_kind, (), 0, len(kinds))
+        severity = jax.random.choice(key_severity, jnp.asarray(severities))
+        spared = jax.random.uniform(key_rate) >= rate
+        branch = jnp.where(spared, len(kinds), kind)
+        spare = lambda key, image, severity: image  # noqa: E731
+        return jax.lax.switch(branch, [*kinds, spare], key, image, severity)
+
+    return jax.lax.map(one, (keys, images))
+
+
+def _corrupt_one(
+    corruption: Corruption,
+    rounding: bool,
+    key: jax.Array,
+    image: jax.Array,
+    severity: jax.Array,
+) -> jax.Array:
+    corrupted = jnp.clip(corruption(key, image, severity), 0, 1).astype(image.dtype)
+    if not rounding:
+        return corrupted
+    # A thousandth of a level, lest float error turn an exact level into the one below.
+    return jnp.floor(corrupted * 255 + 1e-3) / 255
+
+
+def _check_images(images: jax.Array) -> None:
+    shape = jnp.shape(images)
+    if len(shape) not in (3, 4) or shape[-1] != 3:
+        raise ValueError(f"images must be [H, W, 3] or [batch, H, W, 3], not {shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images must be float in [0, 1], not {images.dtype}")
+    if min(shape[-3:-1]) < MIN_SIZE:
+        raise ValueError(f"images must be {MIN_SIZE} px at least, not {shape[-3:-1]}")
+    if isinstance(images, jax.core.Tracer) or not images.size:
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images must be in [0, 1], not in [{low:g}, {high:g}]")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in CORRUPTIONS]
+    if unknown or not names:
+        raise ValueError(
+            f"name: unknown {', '.join(unknown) or '(none)'}; choose from {', '.join(NAMES)}"
+        )
+
+
+def _check_severities(severities: Sequence[int]) -> None:
+    wrong = [severity for severity in severities if severity not in range(1, 6)]
+    if wrong or not len(severities):
+        raise ValueError(f"severity = {wrong} is not in 1..5")

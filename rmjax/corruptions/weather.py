@@ -1,0 +1,111 @@
+"""Corruptions by weather. Images are `[H, W, 3]` in [0, 1], severities 1..5."""
+
+import jax
+import jax.numpy as jnp
+
+from rmjax.corruptions.blur import blur_along
+from rmjax.corruptions.linear import apply_chosen, centre_zoom
+from rmjax.corruptions.severity import pick
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+SNOW_ZOOMS = (3.0, 2.0, 4.0, 4.5, 2.5)
+SNOW_RADII = (10, 12, 12, 12, 12)
+# Frost: mean of red, green and blue over many places of the reference's photographs.
+FROST_COLOUR = (0.545, 0.635, 0.685)
+
+
+def fog(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
+    """Add a plasma fractal, scaled so that the brightest value stays what it was."""
+    height, width = image.shape[:2]
+    strength = pick((1.5, 2, 2.5, 2.5, 3), severity)
+    decay = pick((2, 2, 1.7, 1.5, 1.4), severity)
+    size = 1 << (max(height, width) - 1).bit_length()
+    layer = plasma(key, size, decay)[:height, :width, None]
+    brightest = jnp.max(image)
+    return (image + strength * layer) * brightest / (brightest + strength)
+
+
+def frost(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
+    """Lay a pane with frost over the image.
+
+    The reference takes a random part of one of five photographs; this texture is drawn:
+    ridges of a fractal under a haze, slightly brighter or bluer from pane to pane. Mean
+    brightness and contrast are the reference's, the crystals are not.
+    """
+    pane = _frost_pane(key, *image.shape[:2])
+    keep = pick((1, 0.8, 0.7, 0.65, 0.6), severity)
+    return keep * image + pick((0.4, 0.6, 0.7, 0.7, 0.75), severity) * pane
+
+
+def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
+    """Whiten the image and let it snow: streaks of thresholded noise, and their turn."""
+    key_flakes, key_angle = jax.random.split(key)
+    flakes = 0.3 * jax.random.normal(key_flakes, (*image.shape[:2], 1))
+    flakes += pick((0.1, 0.2, 0.55, 0.55, 0.55), severity)
+    flakes = apply_chosen(centre_zoom, SNOW_ZOOMS, severity, flakes)
+    threshold = pick((0.5, 0.5, 0.9, 0.85, 0.85), severity)
+    flakes = jnp.where(flakes < threshold, 0, jnp.minimum(flakes, 1))
+    angle = jax.random.uniform(
+        key_angle, (), minval=-0.75 * jnp.pi, maxval=-0.25 * jnp.pi
+    )
+    radius, sigma = pick(SNOW_RADII, severity), pick((4, 4, 8, 8, 12), severity)
+    flakes = blur_along(flakes, angle, radius, sigma, max(SNOW_RADII))
+    keep = pick((0.8, 0.7, 0.7, 0.65, 0.55), severity)
+    grey = (image @ jnp.array(GREY))[..., None]
+    white = jnp.maximum(image, 1.5 * grey + 0.5)
+    return keep * image + (1 - keep) * white + flakes + flakes[::-1, ::-1]
+
+
+def plasma(key: jax.Array, size: int, decay: jax.Array) -> jax.Array:
+    """Draw a periodic plasma fractal `[size, size]` in [0, 1] by diamonds and squares.
+
+    Args:
+        key: of all its draws.
+        size: a power of two.
+        decay: the displacements are within 100**2 at first, and within this squared
+            times less at every halving of the step.
+    """
+    noise = jax.random.uniform(key, (size * size,), minval=-1, maxval=1)
+    grid = jnp.zeros((1, 1))
+    bound, used = 100.0**2, 0
+    while len(grid) < size:
+        places = 3 * len(grid) ** 2
+        displacements = bound * noise[used : used + places]
+        grid = _refine(grid, displacements.reshape(3, *grid.shape))
+        bound, used = bound / decay**2, used + places
+    grid -= jnp.min(grid)
+    return grid / jnp.max(grid)
+
+
+def _refine(grid: jax.Array, displacements: jax.Array) -> jax.Array:
+    """Halve the step of a periodic grid `[n, n]`: the mean of four neighbours, displaced.
+
+    First the centres of the squares, then the middles of their sides, `[3, n, n]`.
+    """
+    size = len(grid)
+    below, beside = jnp.roll(grid, -1, 0), jnp.roll(grid, -1, 1)
+    centre = (grid + below + beside + jnp.roll(below, -1, 1)) / 4 + displacements[0]
+    above, left = jnp.roll(centre, 1, 0), jnp.roll(centre, 1, 1)
+    across = (centre + above + grid + beside) / 4 + displacements[1]
+    down = (centre + left + grid + below) / 4 + displacements[2]
+    even = jnp.stack([grid, across], -1).reshape(size, 2 * size)
+    odd = jnp.stack([down, centre], -1).reshape(size, 2 * size)
+    return jnp.stack([even, odd], 1).reshape(2 * size, 2 * size)
+
+
+def _frost_pane(key: jax.Array, height: int, width: int) -> jax.Array:
+    """Draw frost, `[H, W, 3]` in [0, 1]."""
+    key_haze, key_crystals, key_light, key_tint = jax.random.split(key, 4)
+    size = 1 << (max(height, width) - 1).bit_length()
+    haze = plasma(key_haze, size, 1.9)[:height, :width]
+    crystals = plasma(key_crystals, size, 1.25)[:height, :width]
+    ridges = (1 - jnp.abs(2 * crystals - 1)) ** 3
+    texture = 0.06 * _standardize(haze) + 0.08 * _standardize(ridges)
+    light = 0.02 * jax.random.normal(key_light)
+    tint = 0.02 * jax.random.normal(key_tint) * jnp.array([1.0, -0.1, -0.1])
+    pane = jnp.array(FROST_COLOUR) + light + tint + texture[..., None]
+    return jnp.clip(pane, 0, 1)
+
+
+def _standardize(layer: jax.Array) -> jax.Array:
+    return (layer - jnp.mean(layer)) / jnp.std(layer)

@@ -1,0 +1,235 @@
+"""Corruptions: the published outputs, independent libraries, draws, bad input."""
+
+from functools import cache, partial
+from io import BytesIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from rmjax import corruptions
+from rmjax.corruptions.jpeg import jpeg
+from rmjax.corruptions.weather import plasma
+
+# Mean absolute error against the published code, in 8-bit levels.
+BOUNDS = {
+    "contrast": 0.6,
+    "brightness": 0.6,
+    "saturate": 0.6,
+    "defocus_blur": 0.6,
+    "gaussian_blur": 0.6,
+    "pixelate": 0.6,
+    "zoom_blur": 1.0,
+    "jpeg_compression": 1.5,
+}
+RANDOM = [name for name in corruptions.NAMES if name not in BOUNDS]
+
+
+@cache
+def corrupt_8bit(name):
+    """Function `(key, uint8 image, severity)` to what the published code would store."""
+    corrupt = partial(corruptions.corrupt, name=name, rounding=True)
+    jitted = jax.jit(
+        lambda key, image, severity: corrupt(key, image, severity=severity)
+    )
+
+    def run(key, image, severity):
+        out = jitted(key, image.astype(np.float32) / 255, severity)
+        return np.round(np.asarray(out) * 255).astype(np.uint8)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A smooth random picture with fine noise, `[48, 64, 3]` float32 in [0, 1]."""
+    noise = np.random.default_rng(0).random((2, 48, 64, 3))
+    smooth = ndimage.gaussian_filter(noise[0], (4, 4, 0))
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    image = np.round(255 * (0.9 * smooth + 0.1 * noise[1])) / 255
+    return image.astype(np.float32)
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
+
+
+def describe(image, original):
+    """The reference's 24 statistics of a corrupted uint8 image."""
+    image = image.astype(float)
+    change = image - original
+    size = len(image)
+    window = np.outer(np.hanning(size), np.hanning(size))
+    grey = image.mean(-1)
+    power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+    frequency = np.fft.fftfreq(size) * size
+    radius = np.hypot(frequency[:, None], frequency)
+    bins = np.minimum((radius / (size / 2) * 16).astype(int), 15)
+    spectrum = np.bincount(bins.ravel(), power.ravel()) / np.bincount(bins.ravel())
+    moments = [*image.mean((0, 1)), *image.std((0, 1))]
+    changes = [np.abs(change).mean(), change.std()]
+    return np.array([*moments, *changes, *np.log10(spectrum + 1e-9)])
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_fixed_kinds_equal_the_published(golden, name):
+    reference = np.load(golden / "corruptions" / "deterministic.npz")
+    for image, outputs in zip(reference["images"], reference[name], strict=True):
+        for severity, expected in enumerate(outputs, start=1):
+            ours = corrupt_8bit(name)(jax.random.key(0), image, severity)
+            error = np.abs(ours.astype(float) - expected).mean()
+            assert error <= BOUNDS[name], f"severity {severity}: {error:.2f} levels"
+            if name == "jpeg_compression":
+                assert psnr(ours, expected) >= 36
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_kinds_have_the_published_statistics(golden, name):
+    """16 draws each, within three of the reference's deviations plus two levels."""
+    reference = np.load(golden / "corruptions" / "stochastic.npz")
+    means, deviations = reference[f"{name}_mean"], reference[f"{name}_std"]
+    keys = jax.random.split(jax.random.key(0), 16)
+    for i, image in enumerate(reference["images"]):
+        for severity in range(1, 6):
+            draws = [corrupt_8bit(name)(key, image, severity) for key in keys]
+            ours = np.mean([describe(draw, image) for draw in draws], axis=0)
+            expected = means[i, severity - 1]
+            error = np.abs(ours - expected)
+            where = f"image {i}, severity {severity}: {np.round(error, 2)}"
+            if name == "frost":  # another texture: brightness and contrast alone
+                assert np.all(error[:6] <= 15), where
+                assert error[6] <= 0.2 * expected[6], where
+                continue
+            slack = np.array([2.0] * 8 + [0.15] * 16)
+            assert np.all(error <= 3 * deviations[i, severity - 1] + slack), where
+
+
+def test_gaussian_blur_equals_scipys(photo):
+    ours = corruptions.corrupt(jax.random.key(0), photo, "gaussian_blur", 3)
+    expected = ndimage.gaussian_filter(photo, (3, 3, 0), mode="nearest", truncate=4)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale, severity", [(0.6, 1), (0.25, 5)])
+def test_pixelate_equals_pillows(photo, scale, severity):
+    image = Image.fromarray(np.uint8(np.round(photo * 255)))
+    small = image.resize((int(64 * scale), int(48 * scale)), Image.Resampling.BOX)
+    expected = np.asarray(small.resize((64, 48), Image.Resampling.BOX))
+    ours = corruptions.corrupt(jax.random.key(0), photo, "pixelate", severity)
+    assert np.abs(np.asarray(ours) * 255 - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("quality", [10, 75, 95])
+@pytest.mark.parametrize("size", [(48, 64), (37, 51)])
+def test_jpeg_equals_pillows(photo, quality, size):
+    photo = photo[: size[0], : size[1]]
+    file = BytesIO()
+    Image.fromarray(np.uint8(np.round(photo * 255))).save(
+        file, "JPEG", quality=quality, subsampling="4:2:0"
+    )
+    expected = np.asarray(Image.open(file))
+    assert psnr(np.asarray(jpeg(photo, quality)) * 255, expected) >= 40
+
+
+def test_plasma_is_rougher_with_less_decay():
+    smooth, rough = (plasma(jax.random.key(1), 64, decay) for decay in (2.0, 1.2))
+    for layer in (smooth, rough):
+        assert layer.shape == (64, 64)
+        assert float(layer.min()) == 0 and float(layer.max()) == pytest.approx(1)
+    step = [float(jnp.abs(jnp.diff(layer, axis=0)).mean()) for layer in (smooth, rough)]
+    assert step[1] > 2 * step[0]
+
+
+@pytest.mark.parametrize("name", corruptions.NAMES)
+def test_a_batch_is_its_images_one_by_one(photo, name):
+    """In range, by each image's own key, at any size, under jit with any severity."""
+    corrupt = jax.jit(partial(corruptions.corrupt, name=name))
+    key, severity = jax.random.key(3), jnp.int32(4)
+    images = jnp.stack([photo, photo[::-1]])
+    batch = corrupt(key, images, severity=severity)
+    assert batch.shape == images.shape and batch.dtype == images.dtype
+    assert 0 <= float(batch.min()) and float(batch.max()) <= 1
+    keys = [jax.random.fold_in(key, i) for i in range(2)]
+    alone = [
+        corrupt(k, x, severity=severity) for k, x in zip(keys, images, strict=True)
+    ]
+    np.testing.assert_allclose(batch, alone, atol=1 / 255)
+    other = corrupt(keys[1], images[0], severity=severity)
+    assert np.array_equal(other, alone[0]) == (name not in RANDOM)
+
+
+def test_random_corrupt_depends_on_an_images_own_key_alone(photo):
+    names = ("gaussian_noise", "contrast", "fog")
+    corrupt = jax.jit(partial(corruptions.random_corrupt, names=names, rate=0.7))
+    keys = jax.random.split(jax.random.key(0), 40)
+    images = jnp.broadcast_to(photo, (40, *photo.shape))
+    batch = corrupt(keys, images)
+    np.testing.assert_array_equal(corrupt(keys[::-1], images)[::-1], batch)
+    np.testing.assert_array_equal(corrupt(keys[7:8], images[:1])[0], batch[7])
+    spared = np.all(np.asarray(batch) == photo, axis=(1, 2, 3))
+    assert 4 <= spared.sum() <= 20
+    assert len(np.unique(np.asarray(batch).mean((1, 2, 3)))) > 15
+
+
+def test_random_corrupt_takes_every_kind(photo):
+    keys = jax.random.split(jax.random.key(5), 12)
+    images = jnp.broadcast_to(photo[:32, :32], (12, 32, 32, 3))
+    out = jax.jit(partial(corruptions.random_corrupt, names=corruptions.NAMES))(
+        keys, images
+    )
+    assert out.shape == images.shape and np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("name", ["brightness", "gaussian_noise", "zoom_blur", "fog"])
+def test_gradients_are_finite(photo, name):
+    def loss(image):
+        return jnp.sum(corruptions.corrupt(jax.random.key(0), image, name, 2) ** 2)
+
+    gradient = jax.jit(jax.grad(loss))(photo)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_rounding_truncates_to_8_bits(photo):
+    args = (jax.random.key(0), photo, "contrast", 1)
+    exact = np.asarray(corruptions.corrupt(*args)) * 255
+    rounded = np.asarray(corruptions.corrupt(*args, rounding=True)) * 255
+    np.testing.assert_allclose(rounded, np.round(rounded), atol=1e-4)
+    assert -0.01 < (exact - rounded).min() and (exact - rounded).max() < 1.01
+
+
+def test_names():
+    assert len(corruptions.NAMES) == 19 and len(corruptions.SEEN) == 15
+    assert set(corruptions.SEEN + corruptions.UNSEEN) == set(corruptions.NAMES)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"name": "rain"}, "name: unknown rain; choose from gaussian_noise, "),
+        ({"severity": 6}, r"severity = \[6\] is not in 1..5"),
+        ({"images": np.zeros((8, 48, 64), np.float32)}, "must be .H, W, 3. or"),
+        ({"images": np.zeros((48, 31, 3), np.float32)}, "32 px at least"),
+        ({"images": np.zeros((48, 64, 3), np.uint8)}, "float in .0, 1., not uint8"),
+        ({"images": np.full((48, 64, 3), 2, np.float32)}, "not in .2, 2."),
+        ({"images": np.full((48, 64, 3), np.nan, np.float32)}, "not in .nan, nan."),
+    ],
+)
+def test_bad_input_is_named(photo, changes, message):
+    arguments = {"images": photo, "name": "fog", "severity": 1} | changes
+    with pytest.raises(ValueError, match=message):
+        corruptions.corrupt(jax.random.key(0), **arguments)
+
+
+def test_random_corrupt_checks_its_arguments(photo):
+    keys = jax.random.split(jax.random.key(0), 1)
+    for changes, message in (
+        ({"names": ("rain",)}, "unknown rain"),
+        ({"names": ()}, "choose from"),
+        ({"severities": (0, 1)}, "severity"),
+        ({"rate": 95}, "rate = 95 is not a probability"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            corruptions.random_corrupt(keys, photo[None], **changes)
