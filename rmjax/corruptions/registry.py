@@ -118,8 +118,7 @@ def random_corrupt(
         severity = jax.random.choice(key_severity, jnp.asarray(severities))
         spared = jax.random.uniform(key_rate) >= rate
         branch = jnp.where(spared, len(kinds), kind)
-        spare = lambda key, image, severity: image  # noqa: E731
-        return jax.lax.switch(branch, [*kinds, spare], key, image, severity)
+        return jax.lax.switch(branch, [*kinds, _spare], key, image, severity)
 
     return jax.lax.map(one, (keys, images))
 
@@ -136,6 +135,10 @@ def _corrupt_one(
         return corrupted
     # A thousandth of a level, lest float error turn an exact level into the one below.
     return jnp.floor(corrupted * 255 + 1e-3) / 255
+
+
+def _spare(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
+    return image
 
 
 def _check_images(images: jax.Array) -> None:
