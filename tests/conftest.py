@@ -24,6 +24,14 @@ from rmjax.train import train  # noqa: E402
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items):
+    """Skip the tests marked `slow` unless the environment asks for them."""
+    if os.environ.get("RMJAX_SLOW") != "1":
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: set RMJAX_SLOW=1"))
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of what the published code computes; skips where it is not at hand."""

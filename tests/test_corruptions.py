@@ -86,14 +86,18 @@ def test_fixed_kinds_equal_the_published(golden, name):
                 assert psnr(ours, expected) >= 36
 
 
+@pytest.mark.parametrize(
+    "severities",
+    [(1, 3, 5), pytest.param((2, 4), marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", RANDOM)
-def test_random_kinds_have_the_published_statistics(golden, name):
+def test_random_kinds_have_the_published_statistics(golden, name, severities):
     """16 draws each, within three of the reference's deviations plus two levels."""
     reference = np.load(golden / "corruptions" / "stochastic.npz")
     means, deviations = reference[f"{name}_mean"], reference[f"{name}_std"]
     keys = jax.random.split(jax.random.key(0), 16)
     for i, image in enumerate(reference["images"]):
-        for severity in range(1, 6):
+        for severity in severities:
             draws = [corrupt_8bit(name)(key, image, severity) for key in keys]
             ours = np.mean([describe(draw, image) for draw in draws], axis=0)
             expected = means[i, severity - 1]
@@ -131,34 +135,43 @@ def test_jpeg_equals_pillows(photo, quality, size):
         file, "JPEG", quality=quality, subsampling="4:2:0"
     )
     expected = np.asarray(Image.open(file))
-    assert psnr(np.asarray(jpeg(photo, quality)) * 255, expected) >= 40
+    ours = np.asarray(jax.jit(jpeg)(photo, jnp.float32(quality)))
+    assert psnr(ours * 255, expected) >= 40
 
 
 def test_plasma_is_rougher_with_less_decay():
-    smooth, rough = (plasma(jax.random.key(1), 64, decay) for decay in (2.0, 1.2))
+    draw = jax.jit(partial(plasma, jax.random.key(1), 64))
+    smooth, rough = draw(2.0), draw(1.2)
     for layer in (smooth, rough):
         assert layer.shape == (64, 64)
-        assert float(layer.min()) == 0 and float(layer.max()) == pytest.approx(1)
+        assert float(layer.min()) == pytest.approx(0, abs=1e-6)
+        assert float(layer.max()) == pytest.approx(1)
     step = [float(jnp.abs(jnp.diff(layer, axis=0)).mean()) for layer in (smooth, rough)]
     assert step[1] > 2 * step[0]
 
 
 @pytest.mark.parametrize("name", corruptions.NAMES)
-def test_a_batch_is_its_images_one_by_one(photo, name):
-    """In range, by each image's own key, at any size, under jit with any severity."""
-    corrupt = jax.jit(partial(corruptions.corrupt, name=name))
-    key, severity = jax.random.key(3), jnp.int32(4)
-    images = jnp.stack([photo, photo[::-1]])
-    batch = corrupt(key, images, severity=severity)
+def test_every_kind_takes_any_size_and_traced_severity(photo, name):
+    """Within [0, 1], and each image of a batch by its own draw."""
+    images = jnp.stack([photo, photo])
+    batch = jax.jit(partial(corruptions.corrupt, name=name))(
+        jax.random.key(3), images, severity=jnp.int32(4)
+    )
     assert batch.shape == images.shape and batch.dtype == images.dtype
     assert 0 <= float(batch.min()) and float(batch.max()) <= 1
+    assert np.abs(batch[0] - photo).max() > 0.01
+    assert np.array_equal(batch[0], batch[1]) == (name not in RANDOM)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "motion_blur", "contrast"])
+def test_a_batch_is_its_images_one_by_one(photo, name):
+    corrupt = jax.jit(partial(corruptions.corrupt, name=name))
+    key = jax.random.key(3)
+    images = jnp.stack([photo, photo[::-1]])
     keys = [jax.random.fold_in(key, i) for i in range(2)]
-    alone = [
-        corrupt(k, x, severity=severity) for k, x in zip(keys, images, strict=True)
-    ]
-    np.testing.assert_allclose(batch, alone, atol=1 / 255)
-    other = corrupt(keys[1], images[0], severity=severity)
-    assert np.array_equal(other, alone[0]) == (name not in RANDOM)
+    alone = [corrupt(k, x, severity=4) for k, x in zip(keys, images, strict=True)]
+    batch = corrupt(key, images, severity=4)
+    np.testing.assert_allclose(batch, alone, atol=1e-5)
 
 
 def test_random_corrupt_depends_on_an_images_own_key_alone(photo):
@@ -172,15 +185,6 @@ def test_random_corrupt_depends_on_an_images_own_key_alone(photo):
     spared = np.all(np.asarray(batch) == photo, axis=(1, 2, 3))
     assert 4 <= spared.sum() <= 20
     assert len(np.unique(np.asarray(batch).mean((1, 2, 3)))) > 15
-
-
-def test_random_corrupt_takes_every_kind(photo):
-    keys = jax.random.split(jax.random.key(5), 12)
-    images = jnp.broadcast_to(photo[:32, :32], (12, 32, 32, 3))
-    out = jax.jit(partial(corruptions.random_corrupt, names=corruptions.NAMES))(
-        keys, images
-    )
-    assert out.shape == images.shape and np.isfinite(out).all()
 
 
 @pytest.mark.parametrize("name", ["brightness", "gaussian_noise", "zoom_blur", "fog"])
