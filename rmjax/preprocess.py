@@ -13,6 +13,8 @@ import numpy as np
 
 from rmjax.errors import InputError
 
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+
 
 def random_flip_crop(
     keys: jax.Array, images: jax.Array, crop: int, *, flip: bool = True
@@ -118,7 +120,7 @@ def dcthist(images: jax.Array) -> jax.Array:
     height, width = images.shape[1:3]
     if min(height, width) < 14:
         raise InputError(f"input 'dcthist' needs 14 x 14 px, not {height} x {width}")
-    luma = images @ jnp.array([0.299, 0.587, 0.114]) * 255
+    luma = images @ jnp.array(LUMA) * 255
     basis = dct_matrix(8)
     kernels = np.einsum("ki,lj->ijkl", basis, basis).reshape(8, 8, 1, 64)[..., 1:]
     coefficients = jax.lax.conv_general_dilated(

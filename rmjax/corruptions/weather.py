@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from rmjax.corruptions.blur import blur_along
 from rmjax.corruptions.linear import apply_chosen, centre_zoom
 from rmjax.corruptions.severity import pick
+from rmjax.preprocess import LUMA
 
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SNOW_ZOOMS = (3.0, 2.0, 4.0, 4.5, 2.5)
 SNOW_RADII = (10, 12, 12, 12, 12)
 # Frost: mean of red, green and blue over many places of the reference's photographs.
@@ -19,8 +19,7 @@ def fog(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     height, width = image.shape[:2]
     strength = pick((1.5, 2, 2.5, 2.5, 3), severity)
     decay = pick((2, 2, 1.7, 1.5, 1.4), severity)
-    size = 1 << (max(height, width) - 1).bit_length()
-    layer = plasma(key, size, decay)[:height, :width, None]
+    layer = _plasma_over(key, height, width, decay)[..., None]
     brightest = jnp.max(image)
     return (image + strength * layer) * brightest / (brightest + strength)
 
@@ -51,7 +50,7 @@ def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     radius, sigma = pick(SNOW_RADII, severity), pick((4, 4, 8, 8, 12), severity)
     flakes = blur_along(flakes, angle, radius, sigma, max(SNOW_RADII))
     keep = pick((0.8, 0.7, 0.7, 0.65, 0.55), severity)
-    grey = (image @ jnp.array(GREY))[..., None]
+    grey = (image @ jnp.array(LUMA))[..., None]
     white = jnp.maximum(image, 1.5 * grey + 0.5)
     return keep * image + (1 - keep) * white + flakes + flakes[::-1, ::-1]
 
@@ -77,6 +76,14 @@ def plasma(key: jax.Array, size: int, decay: jax.Array) -> jax.Array:
     return grid / jnp.max(grid)
 
 
+def _plasma_over(
+    key: jax.Array, height: int, width: int, decay: jax.Array | float
+) -> jax.Array:
+    """Cut `[height, width]` from the corner of the next larger plasma fractal."""
+    size = 1 << (max(height, width) - 1).bit_length()
+    return plasma(key, size, decay)[:height, :width]
+
+
 def _refine(grid: jax.Array, displacements: jax.Array) -> jax.Array:
     """Halve the step of a periodic grid `[n, n]`: the mean of four neighbours, displaced.
 
@@ -96,9 +103,8 @@ def _refine(grid: jax.Array, displacements: jax.Array) -> jax.Array:
 def _frost_pane(key: jax.Array, height: int, width: int) -> jax.Array:
     """Draw frost, `[H, W, 3]` in [0, 1]."""
     key_haze, key_crystals, key_light, key_tint = jax.random.split(key, 4)
-    size = 1 << (max(height, width) - 1).bit_length()
-    haze = plasma(key_haze, size, 1.9)[:height, :width]
-    crystals = plasma(key_crystals, size, 1.25)[:height, :width]
+    haze = _plasma_over(key_haze, height, width, 1.9)
+    crystals = _plasma_over(key_crystals, height, width, 1.25)
     ridges = (1 - jnp.abs(2 * crystals - 1)) ** 3
     texture = 0.06 * _standardize(haze) + 0.08 * _standardize(ridges)
     light = 0.02 * jax.random.normal(key_light)
