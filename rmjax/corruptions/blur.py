@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions.linear import apply_chosen, centre_zoom, gaussian
+from rmjax.corruptions import draws
+from rmjax.corruptions.linear import (
+    apply_chosen,
+    apply_sparse,
+    centre_zoom,
+    gaussian,
+    sparse,
+)
 from rmjax.corruptions.severity import pick
 
 GAUSSIAN_SIGMAS = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -38,32 +45,37 @@ def glass_blur(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Arr
     blurred = apply_chosen(gaussian, sigmas, severity, image)
     blurred = jnp.floor(blurred * 255) / 255
 
-    def displace(index: jax.Array, pixels: jax.Array) -> jax.Array:
-        sources = _glass_sources(jax.random.fold_in(key, index), image.shape, reach)
-        return pixels[sources]
+    def displace(index: jax.Array, sources: jax.Array) -> jax.Array:
+        return sources[_glass_sources(jax.random.fold_in(key, index), *size, reach)]
 
-    pixels = blurred.reshape(-1, image.shape[-1])
-    pixels = jax.lax.fori_loop(0, passes, displace, pixels)
-    return apply_chosen(gaussian, sigmas, severity, pixels.reshape(image.shape))
+    size = image.shape[:2]
+    sources = jax.lax.fori_loop(0, passes, displace, jnp.arange(size[0] * size[1]))
+    blurred = blurred.reshape(-1, 3)[sources].reshape(image.shape)
+    return apply_chosen(gaussian, sigmas, severity, blurred)
 
 
 def _glass_sources(
-    key: jax.Array, shape: tuple[int, ...], reach: jax.Array
+    key: jax.Array, height: int, width: int, reach: jax.Array
 ) -> jax.Array:
     """Return for every pixel, in reading order, the one whose value it ends up with."""
-    height, width = shape[:2]
     row, column = jnp.mgrid[:height, :width]
-    shift = jax.random.randint(key, (2, height, width), -reach, reach)
+    draw, span = draws.bits(key, (height, width)), (2 * reach).astype(jnp.uint32)
+    down, right = (
+        (half * span >> 16).astype(jnp.int32) - reach
+        for half in (draw >> 16, draw & 0xFFFF)
+    )
     moves = (row > reach) & (row <= height - reach)
     moves &= (column > reach) & (column <= width - reach)
     here = row * width + column
-    there = here + jnp.where(moves, shift[0] * width + shift[1], 0)
+    there = here + jnp.where(moves, down * width + right, 0)
     here, there, moves = here.reshape(-1), there.reshape(-1), moves.reshape(-1)
     # A neighbour later in reading order has been scanned: go on to its source.
     link = jnp.where(moves[there] & (there > here), there, here)
-    # Half of the links end a chain: of 2**5 steps none is left.
-    for _ in range(5):
-        link = link[link]
+    # Half of the links end a chain: of 2**5 steps none is left. A loop, not because
+    # of its length, but lest the compiler compute the draws anew for each gather.
+    link, there = jax.lax.fori_loop(
+        0, 5, lambda _, pair: (pair[0][pair[0]], pair[1]), (link, there)
+    )
     return there[link]
 
 
@@ -92,16 +104,19 @@ def zoom_blur(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Arra
 
 
 def _mean_zoom(image: jax.Array, *, count: int, step: float) -> jax.Array:
-    height, width, channels = image.shape
     # Rounded as in NumPy's arange(1, ..., step): where a cut-out's size is at stake
     # (224 / 1.12 = 200), the last bit of a factor decides it.
     factors = [1 + i * ((1 + step) - 1) for i in range(count)]
-    rows = np.concatenate([centre_zoom(height, factor) for factor in factors])
-    columns = np.stack([centre_zoom(width, factor) for factor in factors])
-    tall = jnp.asarray(rows) @ image.reshape(height, -1)
-    tall = tall.reshape(count, height, width, channels)
-    total = jnp.einsum("nwW,nhWc->hwc", columns, tall, precision="highest")
-    return (image + total) / (count + 1)
+    rows, columns = (
+        tuple(map(np.stack, zip(*(sparse(centre_zoom(n, f), 2) for f in factors))))
+        for n in image.shape[:2]
+    )
+
+    def add(total: jax.Array, zoom: tuple) -> tuple[jax.Array, None]:
+        return total + apply_sparse(*zoom, image), None
+
+    total, _ = jax.lax.scan(add, image, (rows, columns))
+    return total / (count + 1)
 
 
 def blur_along(
@@ -120,16 +135,24 @@ def blur_along(
         sigma: of the Gaussian whose one half weights them.
         max_radius: the largest `radius`.
     """
-    height, width = image.shape[:2]
+    height, width, channels = image.shape
     taps = 2 * max_radius + 1
-    shape = _fast(height + 2 * taps), _fast(width + 2 * taps)
     at = jnp.arange(taps)
     weights = jnp.where(at <= 2 * radius, jnp.exp(-0.5 * (at / sigma) ** 2), 0)
+    weights /= jnp.sum(weights)
     down = jnp.ceil(at * jnp.sin(angle) - 0.5).astype(jnp.int32)
     right = jnp.ceil(at * jnp.cos(angle) - 0.5).astype(jnp.int32)
-    kernel = jnp.zeros(shape).at[-down % shape[0], -right % shape[1]].add(weights)
-    spectrum = jnp.fft.rfft2(kernel / jnp.sum(weights))
-    return _convolve(image, spectrum, shape, taps, mode="edge")
+    padded = jnp.pad(image, ((taps, taps), (taps, taps), (0, 0)), mode="edge")
+    padded = padded.reshape(height + 2 * taps, -1)  # whole rows add up fastest
+
+    def add(total: jax.Array, tap: tuple) -> tuple[jax.Array, None]:
+        weight, down, right = tap
+        start = taps + down, (taps + right) * channels
+        return total + weight * jax.lax.dynamic_slice(padded, start, total.shape), None
+
+    none = jnp.zeros((height, width * channels), image.dtype)
+    total, _ = jax.lax.scan(add, none, (weights, down, right), unroll=2)
+    return total.reshape(image.shape)
 
 
 @cache

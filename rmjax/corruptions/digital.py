@@ -6,8 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.corruptions import draws
 from rmjax.corruptions.jpeg import jpeg
-from rmjax.corruptions.linear import apply, apply_chosen, box, gaussian_reflected
+from rmjax.corruptions.linear import (
+    apply_chosen,
+    apply_sparse,
+    box,
+    gaussian_reflected,
+    sparse,
+)
 from rmjax.corruptions.severity import pick
 
 PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
@@ -24,10 +31,11 @@ ELASTIC = (
 
 
 def brightness(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
-    """Raise the HSV value; `key` is not used."""
-    hue, saturation, value = _rgb_to_hsv(image)
-    value = jnp.clip(value + pick((0.1, 0.2, 0.3, 0.4, 0.5), severity), 0, 1)
-    return _hsv_to_rgb(hue, saturation, value)
+    """Raise the HSV value, hue and saturation kept; `key` is not used."""
+    value = jnp.max(image, axis=-1, keepdims=True)
+    raised = jnp.minimum(value + pick((0.1, 0.2, 0.3, 0.4, 0.5), severity), 1)
+    # Black has no hue: it becomes grey.
+    return jnp.where(value > 0, image / jnp.where(value > 0, value, 1), 1) * raised
 
 
 def contrast(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
@@ -37,13 +45,20 @@ def contrast(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array
 
 
 def saturate(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
-    """Scale and shift the HSV saturation; `key` is not used."""
-    hue, saturation, value = _rgb_to_hsv(image)
-    scale, shift = (
-        pick((0.3, 0.1, 2, 5, 20), severity),
-        pick((0, 0, 0, 0.1, 0.2), severity),
-    )
-    return _hsv_to_rgb(hue, jnp.clip(saturation * scale + shift, 0, 1), value)
+    """Scale and shift the HSV saturation; `key` is not used.
+
+    What a channel lacks of the value goes with the saturation. Grey counts as a red
+    of no saturation, as HSV conversions have it.
+    """
+    scale = pick((0.3, 0.1, 2, 5, 20), severity)
+    shift = pick((0, 0, 0, 0.1, 0.2), severity)
+    value = jnp.max(image, axis=-1, keepdims=True)
+    spread = value - jnp.min(image, axis=-1, keepdims=True)
+    saturation = spread / jnp.where(value > 0, value, 1)
+    changed = jnp.clip(saturation * scale + shift, 0, 1)
+    lack = (value - image) / jnp.where(spread > 0, spread, 1)
+    lack = jnp.where(spread > 0, lack, jnp.array([0.0, 1.0, 1.0]))
+    return value * (1 - changed * lack)
 
 
 def pixelate(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
@@ -73,12 +88,11 @@ def elastic_transform(
     key_affine, key_field = jax.random.split(key)
     row, column = jnp.mgrid[:height, :width].astype(jnp.float32)
 
-    here = jnp.stack([row, column, jnp.ones_like(row)], axis=-1)
     affine = _random_affine(key_affine, height, width, pick(shifts, severity))
-    source = jnp.einsum("hwi,ij->hwj", here, affine, precision="highest")
-    image = _sample(image, source[..., 0], source[..., 1], repeat_edge=False)
+    source = (row * down + column * right + shift for down, right, shift in affine.T)
+    image = _sample(image, *source, repeat_edge=False)
 
-    field = jax.random.uniform(key_field, (height, width, 2), minval=-1, maxval=1)
+    field = draws.uniform(key_field, (height, width, 2), -1.0, 1.0)
     field = apply_chosen(gaussian_reflected, sigmas, severity, field)
     field *= pick(alphas, severity)
     return _sample(image, row + field[..., 0], column + field[..., 1], repeat_edge=True)
@@ -100,52 +114,36 @@ def _sample(
 ) -> jax.Array:
     """Read `[H, W, C]` at fractional places `[H, W]`, bilinear, mirrored outside."""
     height, width, channels = image.shape
-    pixels = image.reshape(-1, channels)
+    row, column = _fold(row, height, repeat_edge), _fold(column, width, repeat_edge)
     top, left = jnp.floor(row), jnp.floor(column)
-    down, right = (row - top)[..., None], (column - left)[..., None]
-    rows = [_mirror(top.astype(jnp.int32) + i, height, repeat_edge) for i in (0, 1)]
-    columns = [_mirror(left.astype(jnp.int32) + i, width, repeat_edge) for i in (0, 1)]
-    upper, lower = (
-        (1 - right) * pixels[r * width + columns[0]]
-        + right * pixels[r * width + columns[1]]
-        for r in rows
-    )
-    return (1 - down) * upper + down * lower
+    down, right = row - top, column - left
+    upper, left = top.astype(jnp.int32) * width, left.astype(jnp.int32)
+    lower = jnp.where(down > 0, upper + width, upper)
+    beside = jnp.where(right > 0, left + 1, left)
+
+    # A loop, so that the places are computed once and not for every channel.
+    def read(plane: jax.Array) -> jax.Array:
+        above = (1 - right) * plane[upper + left] + right * plane[upper + beside]
+        below = (1 - right) * plane[lower + left] + right * plane[lower + beside]
+        return (1 - down) * above + down * below
+
+    planes = image.reshape(-1, channels).T
+    return jnp.moveaxis(jax.lax.map(read, planes), 0, -1)
 
 
-def _mirror(at: jax.Array, size: int, repeat_edge: bool) -> jax.Array:
-    """Fold any integer places into `0..size - 1`; an edge counts once or twice."""
-    period = 2 * size if repeat_edge else 2 * size - 2
-    at %= period
-    return jnp.where(at < size, at, period - (1 if repeat_edge else 0) - at)
+def _fold(at: jax.Array, size: int, repeat_edge: bool) -> jax.Array:
+    """Mirror any places into [0, size - 1]; an edge counts once or twice."""
+    first, period = (-0.5, 2 * size) if repeat_edge else (0, 2 * size - 2)
+    phase = (at - first) / period
+    phase -= jnp.floor(phase)
+    folded = first + period * jnp.minimum(phase, 1 - phase)
+    return jnp.clip(folded, 0, size - 1)
 
 
 def _down_up(image: jax.Array, *, scale: float) -> jax.Array:
     height, width = image.shape[:2]
     low = int(height * scale), int(width * scale)
-    small = apply(box(height, low[0]), box(width, low[1]), image)
-    small = jnp.round(small * 255) / 255
-    return apply(box(low[0], height), box(low[1], width), small)
-
-
-def _rgb_to_hsv(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return hue in [0, 1), saturation and value in [0, 1], `[H, W]` each."""
-    red, green, blue = (image[..., i] for i in range(3))
-    value = jnp.max(image, axis=-1)
-    spread = value - jnp.min(image, axis=-1)
-    divisor = jnp.where(spread > 0, spread, 1)
-    hue = jnp.where(
-        value == red,
-        (green - blue) / divisor,
-        jnp.where(
-            value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor
-        ),
-    )
-    saturation = spread / jnp.where(value > 0, value, 1)
-    return (hue / 6) % 1, saturation, value
-
-
-def _hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
-    sector = (jnp.array([5.0, 3.0, 1.0]) + 6 * hue[..., None]) % 6
-    ramp = jnp.clip(jnp.minimum(sector, 4 - sector), 0, 1)
-    return value[..., None] * (1 - saturation[..., None] * ramp)
+    down = sparse(box(height, low[0])), sparse(box(width, low[1]))
+    up = sparse(box(low[0], height)), sparse(box(low[1], width))
+    small = jnp.round(apply_sparse(*down, image) * 255) / 255
+    return apply_sparse(*up, small)

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
+Sparse = tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]
+
+
 def apply(rows: jax.Array, columns: jax.Array, image: jax.Array) -> jax.Array:
     """Apply `[h, H]` along the rows and `[w, W]` along the columns of `[H, W, C]`."""
     image = jnp.einsum("hH,HWc->hWc", rows, image, precision="highest")
@@ -91,6 +94,34 @@ def centre_zoom(size: int, factor: float) -> np.ndarray:
     matrix[np.arange(size), start + left] = 1 - (at - left)
     matrix[np.arange(size), start + left + 1] = at - left
     return matrix
+
+
+def sparse(matrix: np.ndarray, taps: int | None = None) -> Sparse:
+    """Turn a matrix `[outputs, inputs]` of few entries a row into sums of samples.
+
+    Args:
+        matrix: of no more than `taps` entries in a row.
+        taps: how many samples an output is summed from; None for as many as needed.
+
+    Returns:
+        Places and weights of the samples, `[outputs, taps]` each.
+    """
+    taps = taps or int(np.count_nonzero(matrix, axis=1).max())
+    places = np.argsort(matrix == 0, axis=1, kind="stable")[:, :taps]
+    weights = np.take_along_axis(matrix, places, axis=1)
+    return places.astype(np.int32), weights.astype(np.float32)
+
+
+def apply_sparse(rows: Sparse, columns: Sparse, image: jax.Array) -> jax.Array:
+    """Apply sparse operators along the rows and the columns of `[H, W, C]`."""
+    places, weights = rows
+    image = sum(
+        weights[:, i, None, None] * image[places[:, i]] for i in range(places.shape[1])
+    )
+    places, weights = columns
+    return sum(
+        weights[:, i, None] * image[:, places[:, i]] for i in range(places.shape[1])
+    )
 
 
 def _gather(at: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def corrupt(
     if images.ndim == 3:
         return one(key, images, severity)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
-    return jax.lax.map(lambda pair: one(*pair, severity), (keys, images))
+    return _one_by_one(lambda key, image: one(key, image, severity), keys, images)
 
 
 def random_corrupt(
@@ -111,8 +111,7 @@ def random_corrupt(
         raise ValueError(f"rate = {rate} is not a probability")
     kinds = [partial(_corrupt_one, CORRUPTIONS[name], rounding) for name in names]
 
-    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        key, image = pair
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
         key_rate, key_kind, key_severity, key = jax.random.split(key, 4)
         kind = jax.random.randint(key_kind, (), 0, len(kinds))
         severity = jax.random.choice(key_severity, jnp.asarray(severities))
@@ -120,7 +119,18 @@ def random_corrupt(
         branch = jnp.where(spared, len(kinds), kind)
         return jax.lax.switch(branch, [*kinds, _spare], key, image, severity)
 
-    return jax.lax.map(one, (keys, images))
+    return _one_by_one(one, keys, images)
+
+
+def _one_by_one(
+    one: Callable[[jax.Array, jax.Array], jax.Array], keys: jax.Array, images: jax.Array
+) -> jax.Array:
+    """Replace each image by `one(key, image)`, in place: fresh memory costs time."""
+
+    def replace(i: jax.Array, images: jax.Array) -> jax.Array:
+        return images.at[i].set(one(keys[i], images[i]))
+
+    return jax.lax.fori_loop(0, len(images), replace, jnp.asarray(images))
 
 
 def _corrupt_one(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.corruptions import draws
 from rmjax.corruptions.linear import apply, apply_chosen, gaussian
 from rmjax.corruptions.severity import pick
 
@@ -20,7 +21,7 @@ def spatter(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Splash water (severities 1 to 3) or mud (4 and 5) on `[H, W, 3]` in [0, 1]."""
     mean = pick((0.65, 0.65, 0.65, 0.65, 0.67), severity)
     deviation = pick((0.3, 0.3, 0.3, 0.3, 0.4), severity)
-    liquid = mean + deviation * jax.random.normal(key, (*image.shape[:2], 1))
+    liquid = mean + deviation * draws.normal(key, (*image.shape[:2], 1))
     liquid = apply_chosen(gaussian, SIGMAS, severity, liquid)[..., 0]
     threshold = pick((0.69, 0.68, 0.68, 0.65, 0.65), severity)
     liquid = jnp.where(liquid < threshold, 0, liquid)
@@ -73,11 +74,15 @@ def _contours(level: jax.Array, low: float = 50, high: float = 150) -> jax.Array
     crest = jnp.where(along > steep * across, thin(1, 0), diagonal)
     crest = jnp.where(along < flat * across, thin(0, 1), crest)
     weak, edges = crest & (size > low), crest & (size > high)
-    for _ in range(3):
-        edges = weak & (
-            _filter3(edges.astype(level.dtype), np.ones((3, 3)), "constant") > 0
-        )
-    return edges
+    # Loops here and below keep the compiler from computing inner steps many times.
+    return jax.lax.fori_loop(0, 3, lambda _, edges: weak & _grow(edges), edges)
+
+
+def _grow(mask: jax.Array) -> jax.Array:
+    """Extend a mask `[H, W]` by one pixel in all eight directions."""
+    padded = jnp.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
 
 
 def _distance(edges: jax.Array, limit: int) -> jax.Array:
@@ -87,20 +92,23 @@ def _distance(edges: jax.Array, limit: int) -> jax.Array:
     """
     squared = jnp.where(edges, 0.0, 2.0 * limit**2)
     for axis in (0, 1):
-        size = squared.shape[axis]
         margin = [(limit, limit) if axis == a else (0, 0) for a in (0, 1)]
         padded = jnp.pad(squared, margin, constant_values=2.0 * limit**2)
-        for offset in range(-limit, limit + 1):
-            shifted = jax.lax.slice_in_dim(
-                padded, limit + offset, limit + offset + size, axis=axis
+
+        def nearer(least: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
+            shifted = jax.lax.dynamic_slice_in_dim(
+                padded, limit + offset, least.shape[axis], axis
             )
-            squared = jnp.minimum(squared, shifted + offset**2)
+            return jnp.minimum(least, shifted + 1.0 * offset**2), None
+
+        offsets = jnp.arange(-limit, limit + 1)
+        squared, _ = jax.lax.scan(nearer, squared, offsets, unroll=4)
     return jnp.minimum(jnp.sqrt(squared), limit)
 
 
 def _equalize(levels: jax.Array, count: int) -> jax.Array:
     """Spread levels 0..count - 1 over 0..255 so that all are about equally frequent."""
-    frequency = jnp.sum(levels[..., None] == jnp.arange(count), axis=(0, 1))
+    frequency = jnp.sum(levels.reshape(-1) == jnp.arange(count)[:, None], axis=1)
     lowest = frequency[jnp.argmax(frequency > 0)]
     rank = jnp.cumsum(frequency) - lowest
     table = jnp.round(255 * rank / jnp.maximum(levels.size - lowest, 1))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from rmjax.corruptions import draws
 from rmjax.corruptions.blur import blur_along
 from rmjax.corruptions.linear import apply_chosen, centre_zoom
 from rmjax.corruptions.severity import pick
@@ -39,7 +40,7 @@ def frost(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
 def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Whiten the image and let it snow: streaks of thresholded noise, and their turn."""
     key_flakes, key_angle = jax.random.split(key)
-    flakes = 0.3 * jax.random.normal(key_flakes, (*image.shape[:2], 1))
+    flakes = 0.3 * draws.normal(key_flakes, (*image.shape[:2], 1))
     flakes += pick((0.1, 0.2, 0.55, 0.55, 0.55), severity)
     flakes = apply_chosen(centre_zoom, SNOW_ZOOMS, severity, flakes)
     threshold = pick((0.5, 0.5, 0.9, 0.85, 0.85), severity)
@@ -64,7 +65,7 @@ def plasma(key: jax.Array, size: int, decay: jax.Array) -> jax.Array:
         decay: the displacements are within 100**2 at first, and within this squared
             times less at every halving of the step.
     """
-    noise = jax.random.uniform(key, (size * size,), minval=-1, maxval=1)
+    noise = draws.uniform(key, (size * size,), -1.0, 1.0)
     grid = jnp.zeros((1, 1))
     bound, used = 100.0**2, 0
     while len(grid) < size:
