@@ -5,6 +5,7 @@ References:
     Corruptions and Perturbations, ICLR 2019, https://arxiv.org/abs/1903.12261
 """
 
+from rmjax.corruptions.frost import load_panes
 from rmjax.corruptions.registry import (
     CORRUPTIONS,
     NAMES,
@@ -14,4 +15,12 @@ from rmjax.corruptions.registry import (
     random_corrupt,
 )
 
-__all__ = ["CORRUPTIONS", "NAMES", "SEEN", "UNSEEN", "corrupt", "random_corrupt"]
+__all__ = [
+    "CORRUPTIONS",
+    "NAMES",
+    "SEEN",
+    "UNSEEN",
+    "corrupt",
+    "load_panes",
+    "random_corrupt",
+]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
+# Places and weights of the samples that make up each output.
 Sparse = tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]
 
 
@@ -110,6 +110,13 @@ def sparse(matrix: np.ndarray, taps: int | None = None) -> Sparse:
     places = np.argsort(matrix == 0, axis=1, kind="stable")[:, :taps]
     weights = np.take_along_axis(matrix, places, axis=1)
     return places.astype(np.int32), weights.astype(np.float32)
+
+
+def centre_zooms(size: int, factors: Sequence[float]) -> Sparse:
+    """Return `centre_zoom` of all factors, `[factors, size, 2]` each."""
+    zooms = [sparse(centre_zoom(size, factor), taps=2) for factor in factors]
+    places, weights = zip(*zooms, strict=True)
+    return np.stack(places), np.stack(weights)
 
 
 def apply_sparse(rows: Sparse, columns: Sparse, image: jax.Array) -> jax.Array:

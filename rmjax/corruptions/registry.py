@@ -6,8 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from rmjax.corruptions import blur, digital, noise, spatter, weather
+from rmjax.corruptions.frost import frost
 
 # (key, image [H, W, 3] in [0, 1], severity 1..5) -> image, to be clipped.
 Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -21,7 +23,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "motion_blur": blur.motion_blur,
     "zoom_blur": blur.zoom_blur,
     "snow": weather.snow,
-    "frost": weather.frost,
+    "frost": frost,
     "fog": weather.fog,
     "brightness": digital.brightness,
     "contrast": digital.contrast,
@@ -47,6 +49,8 @@ def corrupt(
     severity: int | jax.Array,
     *,
     rounding: bool = False,
+    glass_swap: bool = False,
+    frost_panes: np.ndarray | None = None,
 ) -> jax.Array:
     """Corrupt one image, or each of a batch by its own draw.
 
@@ -60,9 +64,13 @@ def corrupt(
         severity: 1..5, may be traced.
         rounding: truncate to multiples of 1/255, as the published code does; that has
             no gradient.
+        glass_swap: let `glass_blur` swap pixels, as was meant, instead of copying, as
+            published; slow.
+        frost_panes: photographs of frost, see `load_panes`; None draws the texture.
 
     Returns:
-        An array like `images`, in [0, 1].
+        An array like `images`, in [0, 1]. An image with a NaN comes out as NaN, and is
+        an error under `jax.experimental.checkify`.
 
     Raises:
         ValueError: an unknown name, a severity out of range, not RGB, too small, or
@@ -72,7 +80,7 @@ def corrupt(
     _check_names((name,))
     if not isinstance(severity, jax.core.Tracer):
         _check_severities((severity,))
-    one = partial(_corrupt_one, CORRUPTIONS[name], rounding)
+    one = partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
     if images.ndim == 3:
         return one(key, images, severity)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
@@ -87,6 +95,8 @@ def random_corrupt(
     rate: float = 0.95,
     *,
     rounding: bool = False,
+    glass_swap: bool = False,
+    frost_panes: np.ndarray | None = None,
 ) -> jax.Array:
     """Corrupt each image by a kind and a severity of its own draw.
 
@@ -99,7 +109,7 @@ def random_corrupt(
         names: kinds to draw from, equally likely.
         severities: severities to draw from, equally likely.
         rate: probability that an image is corrupted at all.
-        rounding: as in `corrupt`.
+        rounding: as in `corrupt`, and so are the others.
 
     Raises:
         ValueError: as `corrupt`, or `rate` is not in [0, 1].
@@ -109,7 +119,10 @@ def random_corrupt(
     _check_severities(severities)
     if not 0 <= rate <= 1:
         raise ValueError(f"rate = {rate} is not a probability")
-    kinds = [partial(_corrupt_one, CORRUPTIONS[name], rounding) for name in names]
+    kinds = [
+        partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
+        for name in names
+    ]
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         key_rate, key_kind, key_severity, key = jax.random.split(key, 4)
@@ -133,6 +146,14 @@ def _one_by_one(
     return jax.lax.fori_loop(0, len(images), replace, jnp.asarray(images))
 
 
+def _choose(name: str, glass_swap: bool, frost_panes: np.ndarray | None) -> Corruption:
+    if name == "glass_blur" and glass_swap:
+        return partial(blur.glass_blur, swap=True)
+    if name == "frost" and frost_panes is not None:
+        return partial(frost, panes=frost_panes)
+    return CORRUPTIONS[name]
+
+
 def _corrupt_one(
     corruption: Corruption,
     rounding: bool,
@@ -141,10 +162,11 @@ def _corrupt_one(
     severity: jax.Array,
 ) -> jax.Array:
     corrupted = jnp.clip(corruption(key, image, severity), 0, 1).astype(image.dtype)
-    if not rounding:
-        return corrupted
-    # A thousandth of a level, lest float error turn an exact level into the one below.
-    return jnp.floor(corrupted * 255 + 1e-3) / 255
+    if rounding:
+        # A thousandth of a level, lest float error turn a level into the one below.
+        corrupted = jnp.floor(corrupted * 255 + 1e-3) / 255
+    # Counts, comparisons and integers would make something of a NaN: it stays one.
+    return jnp.where(jnp.isnan(jnp.sum(image)), jnp.nan, corrupted)
 
 
 def _spare(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
@@ -159,10 +181,11 @@ def _check_images(images: jax.Array) -> None:
         raise ValueError(f"images must be float in [0, 1], not {images.dtype}")
     if min(shape[-3:-1]) < MIN_SIZE:
         raise ValueError(f"images must be {MIN_SIZE} px at least, not {shape[-3:-1]}")
-    if isinstance(images, jax.core.Tracer) or not images.size:
-        return
-    low, high = float(np.min(images)), float(np.max(images))
-    if not (low >= 0 and high <= 1):
+    inside = jnp.all((images >= 0) & (images <= 1))  # false for NaN, unlike min, max
+    if isinstance(images, jax.core.Tracer):
+        checkify.debug_check(inside, "images must be in [0, 1], not NaN")
+    elif not inside:
+        low, high = np.min(images), np.max(images)
         raise ValueError(f"images must be in [0, 1], not in [{low:g}, {high:g}]")
 
 

@@ -92,18 +92,22 @@ def _distance(edges: jax.Array, limit: int) -> jax.Array:
     """
     squared = jnp.where(edges, 0.0, 2.0 * limit**2)
     for axis in (0, 1):
-        margin = [(limit, limit) if axis == a else (0, 0) for a in (0, 1)]
-        padded = jnp.pad(squared, margin, constant_values=2.0 * limit**2)
-
-        def nearer(least: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
-            shifted = jax.lax.dynamic_slice_in_dim(
-                padded, limit + offset, least.shape[axis], axis
-            )
-            return jnp.minimum(least, shifted + 1.0 * offset**2), None
-
-        offsets = jnp.arange(-limit, limit + 1)
-        squared, _ = jax.lax.scan(nearer, squared, offsets, unroll=4)
+        squared = _nearer(squared, limit, axis)
     return jnp.minimum(jnp.sqrt(squared), limit)
+
+
+def _nearer(squared: jax.Array, limit: int, axis: int) -> jax.Array:
+    """Return the least of squared distance + offset**2 along an axis of `[H, W]`."""
+    margin = [(limit, limit) if axis == a else (0, 0) for a in (0, 1)]
+    padded = jnp.pad(squared, margin, constant_values=2.0 * limit**2)
+
+    def compare(least: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
+        start = limit + offset
+        shifted = jax.lax.dynamic_slice_in_dim(padded, start, least.shape[axis], axis)
+        return jnp.minimum(least, shifted + 1.0 * offset**2), None
+
+    offsets = jnp.arange(-limit, limit + 1)
+    return jax.lax.scan(compare, squared, offsets, unroll=4)[0]
 
 
 def _equalize(levels: jax.Array, count: int) -> jax.Array:

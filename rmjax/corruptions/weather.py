@@ -5,14 +5,12 @@ import jax.numpy as jnp
 
 from rmjax.corruptions import draws
 from rmjax.corruptions.blur import blur_along
-from rmjax.corruptions.linear import apply_chosen, centre_zoom
+from rmjax.corruptions.linear import apply_sparse, centre_zooms
 from rmjax.corruptions.severity import pick
 from rmjax.preprocess import LUMA
 
 SNOW_ZOOMS = (3.0, 2.0, 4.0, 4.5, 2.5)
 SNOW_RADII = (10, 12, 12, 12, 12)
-# Frost: mean of red, green and blue over many places of the reference's photographs.
-FROST_COLOUR = (0.545, 0.635, 0.685)
 
 
 def fog(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
@@ -20,21 +18,9 @@ def fog(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     height, width = image.shape[:2]
     strength = pick((1.5, 2, 2.5, 2.5, 3), severity)
     decay = pick((2, 2, 1.7, 1.5, 1.4), severity)
-    layer = _plasma_over(key, height, width, decay)[..., None]
+    layer = plasma_over(key, height, width, decay)[..., None]
     brightest = jnp.max(image)
     return (image + strength * layer) * brightest / (brightest + strength)
-
-
-def frost(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
-    """Lay a pane with frost over the image.
-
-    The reference takes a random part of one of five photographs; this texture is drawn:
-    ridges of a fractal under a haze, slightly brighter or bluer from pane to pane. Mean
-    brightness and contrast are the reference's, the crystals are not.
-    """
-    pane = _frost_pane(key, *image.shape[:2])
-    keep = pick((1, 0.8, 0.7, 0.65, 0.6), severity)
-    return keep * image + pick((0.4, 0.6, 0.7, 0.7, 0.75), severity) * pane
 
 
 def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
@@ -42,7 +28,11 @@ def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     key_flakes, key_angle = jax.random.split(key)
     flakes = 0.3 * draws.normal(key_flakes, (*image.shape[:2], 1))
     flakes += pick((0.1, 0.2, 0.55, 0.55, 0.55), severity)
-    flakes = apply_chosen(centre_zoom, SNOW_ZOOMS, severity, flakes)
+    rows, columns = (
+        tuple(part[severity - 1] for part in map(jnp.asarray, zooms))
+        for zooms in (centre_zooms(size, SNOW_ZOOMS) for size in image.shape[:2])
+    )
+    flakes = apply_sparse(rows, columns, flakes)
     threshold = pick((0.5, 0.5, 0.9, 0.85, 0.85), severity)
     flakes = jnp.where(flakes < threshold, 0, jnp.minimum(flakes, 1))
     angle = jax.random.uniform(
@@ -77,7 +67,7 @@ def plasma(key: jax.Array, size: int, decay: jax.Array) -> jax.Array:
     return grid / jnp.max(grid)
 
 
-def _plasma_over(
+def plasma_over(
     key: jax.Array, height: int, width: int, decay: jax.Array | float
 ) -> jax.Array:
     """Cut `[height, width]` from the corner of the next larger plasma fractal."""
@@ -99,20 +89,3 @@ def _refine(grid: jax.Array, displacements: jax.Array) -> jax.Array:
     even = jnp.stack([grid, across], -1).reshape(size, 2 * size)
     odd = jnp.stack([down, centre], -1).reshape(size, 2 * size)
     return jnp.stack([even, odd], 1).reshape(2 * size, 2 * size)
-
-
-def _frost_pane(key: jax.Array, height: int, width: int) -> jax.Array:
-    """Draw frost, `[H, W, 3]` in [0, 1]."""
-    key_haze, key_crystals, key_light, key_tint = jax.random.split(key, 4)
-    haze = _plasma_over(key_haze, height, width, 1.9)
-    crystals = _plasma_over(key_crystals, height, width, 1.25)
-    ridges = (1 - jnp.abs(2 * crystals - 1)) ** 3
-    texture = 0.06 * _standardize(haze) + 0.08 * _standardize(ridges)
-    light = 0.02 * jax.random.normal(key_light)
-    tint = 0.02 * jax.random.normal(key_tint) * jnp.array([1.0, -0.1, -0.1])
-    pane = jnp.array(FROST_COLOUR) + light + tint + texture[..., None]
-    return jnp.clip(pane, 0, 1)
-
-
-def _standardize(layer: jax.Array) -> jax.Array:
-    return (layer - jnp.mean(layer)) / jnp.std(layer)

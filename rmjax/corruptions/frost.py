@@ -1,0 +1,101 @@
+"""Frost on a pane in front of the camera: drawn, or from photographs of your own."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax.corruptions.severity import pick
+from rmjax.corruptions.weather import plasma_over
+from rmjax.data.images import centre, decode_rgb, resize_shorter
+from rmjax.errors import InputError
+
+# Mean of red, green and blue over many places of the reference's photographs.
+COLOUR = (0.545, 0.635, 0.685)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def frost(
+    key: jax.Array,
+    image: jax.Array,
+    severity: jax.Array,
+    *,
+    panes: jax.Array | None = None,
+) -> jax.Array:
+    """Lay a pane with frost over the image.
+
+    The reference takes a random part of one of five photographs. By default the
+    texture is drawn: ridges of a fractal under a haze, slightly brighter or bluer from
+    pane to pane. Mean brightness and contrast are the reference's, the crystals are
+    not.
+
+    Args:
+        key: of all draws.
+        image: `[H, W, 3]` in [0, 1].
+        severity: 1..5.
+        panes: photographs to cut from instead, see `load_panes`.
+    """
+    if panes is None:
+        pane = _draw(key, *image.shape[:2])
+    else:
+        pane = _cut(key, jnp.asarray(panes), image.shape)
+    keep = pick((1, 0.8, 0.7, 0.65, 0.6), severity)
+    return keep * image + pick((0.4, 0.6, 0.7, 0.7, 0.75), severity) * pane
+
+
+def load_panes(folder: str | Path, size: int) -> np.ndarray:
+    """Load photographs of frost for images of `size` px.
+
+    Smaller ones are enlarged to 1.1 times that, as the reference does; of larger ones
+    the middle stays that all have in common.
+
+    Returns:
+        float32 `[photographs, side, side, 3]` in [0, 1].
+
+    Raises:
+        InputError: no images there, or one that can't be read.
+    """
+    folder = Path(folder)
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(
+            f"no photographs of frost in {folder}: give a folder with images "
+            f"({', '.join(SUFFIXES)})"
+        )
+    least = int(np.ceil(1.1 * size))
+    panes = [decode_rgb(file.read_bytes(), str(file)) for file in files]
+    panes = [
+        p if min(p.shape[:2]) >= least else resize_shorter(p, least) for p in panes
+    ]
+    side = min(min(pane.shape[:2]) for pane in panes)
+    return np.stack([centre(pane, side) for pane in panes]).astype(np.float32) / 255
+
+
+def _cut(key: jax.Array, panes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Cut a random part of one of `[panes, h, w, 3]`."""
+    room = panes.shape[1] - shape[0], panes.shape[2] - shape[1]
+    if min(room) < 0:
+        raise ValueError(
+            f"frost_panes are {panes.shape[1:3]} px, smaller than the images, {shape[:2]}"
+        )
+    limits = jnp.array([len(panes), room[0] + 1, room[1] + 1])
+    which, top, left = jax.random.randint(key, (3,), 0, limits)
+    return jax.lax.dynamic_slice(panes, (which, top, left, 0), (1, *shape))[0]
+
+
+def _draw(key: jax.Array, height: int, width: int) -> jax.Array:
+    """Draw frost, `[H, W, 3]` in [0, 1]."""
+    key_haze, key_crystals, key_light, key_tint = jax.random.split(key, 4)
+    haze = plasma_over(key_haze, height, width, 1.9)
+    crystals = plasma_over(key_crystals, height, width, 1.25)
+    ridges = (1 - jnp.abs(2 * crystals - 1)) ** 3
+    texture = 0.06 * _standardize(haze) + 0.08 * _standardize(ridges)
+    light = 0.02 * jax.random.normal(key_light)
+    tint = 0.02 * jax.random.normal(key_tint) * jnp.array([1.0, -0.1, -0.1])
+    pane = jnp.array(COLOUR) + light + tint + texture[..., None]
+    return jnp.clip(pane, 0, 1)
+
+
+def _standardize(layer: jax.Array) -> jax.Array:
+    return (layer - jnp.mean(layer)) / jnp.std(layer)
