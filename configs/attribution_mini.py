@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.data.crop = 64
     config.data.eval_resize = 0
     config.data.eval_size = 64
+    config.corrupt.rate = 0.0
     config.model.arch = "tiny"
     config.optim.lr = 1e-3
     config.num_epochs = 5

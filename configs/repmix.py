@@ -7,10 +7,12 @@ config changes this one. It trains on any prepared data set:
     rmjax train --config repmix --workdir runs/mine \
         --config.data.name=image_folder/mine
 
-Not in it yet: the ImageNet-pretrained start and the ImageNet-C corruptions.
+Not in it yet: the ImageNet-pretrained start.
 """
 
 from ml_collections import ConfigDict
+
+from rmjax.corruptions import SEEN
 
 
 def get_config() -> ConfigDict:
@@ -41,6 +43,15 @@ def get_config() -> ConfigDict:
     config.model.input = "rgb"  # rgb, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
     config.model.sync_batch_norm = False  # published: each replica by itself
+
+    # Corruption of training images, by ImageNet-C.
+    config.corrupt = ConfigDict()
+    config.corrupt.rate = 0.95  # share of the images; 0: none
+    config.corrupt.names = SEEN  # each equally likely
+    config.corrupt.severities = (1, 2, 3, 4, 5)  # each equally likely
+    config.corrupt.rounding = True  # truncate to 8 bits
+    config.corrupt.glass_swap = False  # glass_blur: swap pixels as meant; slow
+    config.corrupt.frost_dir = ""  # photographs of frost; empty: drawn
 
     # Mixing.
     config.mix = ConfigDict()

@@ -9,11 +9,12 @@ import jax
 from ml_collections import ConfigDict
 
 from rmjax import parallel
+from rmjax.corruptions import check_settings, load_panes, random_corrupt
 from rmjax.data.dataset import Dataset, Selection, find_dataset, open_dataset, select
 from rmjax.errors import InputError
 from rmjax.models.repmix import RepMix, make_model
 from rmjax.preprocess import get_input
-from rmjax.train_step import eval_step
+from rmjax.train_step import Corrupter, eval_step
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,40 @@ def build_model(
         embedding_dim=config.model.embedding_dim,
         axis_name=axis_name,
     )
+
+
+def build_corrupter(config: ConfigDict) -> Corrupter | None:
+    """Return what corrupts the config's training images; None when nothing does.
+
+    Raises:
+        InputError: an unknown name, or a number out of range.
+    """
+    settings = config.corrupt
+    if not settings.rate:
+        return None
+    names, severities = tuple(settings.names), tuple(settings.severities)
+    try:
+        check_settings(names, severities, settings.rate, config.data.crop)
+    except ValueError as error:
+        raise InputError(f"corrupt: {error}") from error
+    return partial(
+        random_corrupt,
+        names=names,
+        severities=severities,
+        rate=settings.rate,
+        **corruption_options(config, config.data.crop),
+    )
+
+
+def corruption_options(config: ConfigDict, size: int) -> dict:
+    """Return the config's options of `corrupt`, for images of `size` px."""
+    settings = config.corrupt
+    panes = load_panes(settings.frost_dir, size) if settings.frost_dir else None
+    return {
+        "rounding": settings.rounding,
+        "glass_swap": settings.glass_swap,
+        "frost_panes": panes,
+    }
 
 
 def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:

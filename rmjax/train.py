@@ -20,7 +20,13 @@ from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError, TrainingError
 from rmjax.evaluate import make_predictor
-from rmjax.experiment import ExperimentData, build_model, network_input, open_data
+from rmjax.experiment import (
+    ExperimentData,
+    build_corrupter,
+    build_model,
+    network_input,
+    open_data,
+)
 from rmjax.logs import RunLog
 from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
@@ -148,6 +154,7 @@ def _make_step(
         beta=config.mix.beta,
         crop=config.data.crop,
         flip=config.data.flip,
+        corrupt=build_corrupter(config),
         transform=get_input(config.model.input),
         seed=config.seed,
     )

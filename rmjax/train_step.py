@@ -16,11 +16,13 @@ from rmjax.parallel import AXIS
 from rmjax.preprocess import random_flip_crop, to_unit
 
 # What a random key is folded with, for each consumer of randomness.
-KEY_AUGMENT, KEY_MIX, KEY_LEVEL = range(3)
+KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
 
 PyTree = Any
 Batch = dict[str, jax.Array]
 InputTransform = Callable[[jax.Array], jax.Array]
+# (keys `[batch]`, images `[batch, H, W, 3]` in [0, 1]) -> such images.
+Corrupter = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @flax.struct.dataclass
@@ -80,6 +82,7 @@ def train_step(
     beta: float,
     crop: int,
     flip: bool,
+    corrupt: Corrupter | None,
     transform: InputTransform,
     seed: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -100,6 +103,7 @@ def train_step(
         beta: concentration of the mixing weights.
         crop: side of the random window in pixels.
         flip: whether to mirror at random.
+        corrupt: what images suffer after that, each by its own key; None: nothing.
         transform: from images in [0, 1] to the network's input.
         seed: of all random draws.
 
@@ -111,7 +115,10 @@ def train_step(
     root = jax.random.key(seed)
     keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
     images = random_flip_crop(_fold(keys, KEY_AUGMENT), batch["image"], crop, flip=flip)
-    inputs = transform(to_unit(images))
+    images = to_unit(images)
+    if corrupt is not None:
+        images = corrupt(_fold(keys, KEY_CORRUPT), images)
+    inputs = transform(images)
     group_keys = _fold(keys[::members], KEY_MIX)
     mix_fn = partial(mixing.mix_fn, group_keys, members=members, beta=beta)
     branches = [

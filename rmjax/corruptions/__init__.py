@@ -11,6 +11,7 @@ from rmjax.corruptions.registry import (
     NAMES,
     SEEN,
     UNSEEN,
+    check_settings,
     corrupt,
     random_corrupt,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "NAMES",
     "SEEN",
     "UNSEEN",
+    "check_settings",
     "corrupt",
     "load_panes",
     "random_corrupt",

@@ -115,10 +115,7 @@ def random_corrupt(
         ValueError: as `corrupt`, or `rate` is not in [0, 1].
     """
     _check_images(images)
-    _check_names(names)
-    _check_severities(severities)
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate = {rate} is not a probability")
+    check_settings(names, severities, rate)
     kinds = [
         partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
         for name in names
@@ -133,6 +130,21 @@ def random_corrupt(
         return jax.lax.switch(branch, [*kinds, _spare], key, image, severity)
 
     return _one_by_one(one, keys, images)
+
+
+def check_settings(
+    names: Sequence[str],
+    severities: Sequence[int],
+    rate: float,
+    size: int = MIN_SIZE,
+) -> None:
+    """Raise a ValueError for what `random_corrupt` would refuse; `size` in pixels."""
+    _check_names(names)
+    _check_severities(severities)
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate = {rate} is not a probability")
+    if size < MIN_SIZE:
+        raise ValueError(f"images must be {MIN_SIZE} px at least, not {size}")
 
 
 def _one_by_one(
