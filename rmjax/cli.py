@@ -89,16 +89,20 @@ def _train(args: argparse.Namespace, changes: list[str]) -> None:
 
 def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
     from rmjax.evaluate import evaluate
-    from rmjax.report import format_table
+    from rmjax.report import format_summary, format_table
 
     results = evaluate(
         args.workdir,
         split=args.split,
         semantics=args.semantics,
+        suite=args.suite,
         checkpoint=args.checkpoint,
         data_dir=args.data_dir,
+        cache_dir=args.cache_dir,
     )
     print(format_table(results["groups"]))
+    if len(results["conditions"]) > 1:
+        print(format_summary(results["summary"]))
     for kind, path in results["files"].items():
         print(f"{kind + ':':<11} {path}")
 
@@ -199,6 +203,16 @@ def _add_evaluate(add: Add) -> None:
         type=_names,
         default=(),
         help="on these semantics alone, A,B (default: the config's seen and unseen)",
+    )
+    parser.add_argument(
+        "--suite",
+        default="clean",
+        help="what the images suffer first: clean, seen or unseen (the ImageNet-C kinds "
+        "trained with or kept), full (all 19), resharing, or a list such as "
+        "fog:3,jpeg:75,flip (default: clean)",
+    )
+    parser.add_argument(
+        "--cache-dir", help="keep corrupted images there, for the next evaluation"
     )
     parser.add_argument(
         "--checkpoint", default="best", help="best, last or a step (default: best)"

@@ -1,6 +1,7 @@
 """Evaluation: exact figures of a run on images of seen and unseen semantics."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,12 +11,19 @@ from tqdm import tqdm
 
 from rmjax import parallel, report
 from rmjax.data.dataset import Selection, select
-from rmjax.data.pipeline import eval_batches, num_eval_batches
+from rmjax.data.pipeline import ImageCache, eval_batches, num_eval_batches
 from rmjax.errors import InputError
 from rmjax.experiment import ExperimentData, make_eval_step, open_data
 from rmjax.inference import Attributor, load
 from rmjax.logs import read_log, write_json
 from rmjax.metrics import Predictions, summarize
+from rmjax.robustness import (
+    CLEAN,
+    Condition,
+    Corrupter,
+    parse_suite,
+    summarize_conditions,
+)
 from rmjax.train_step import PyTree
 
 logger = logging.getLogger(__name__)
@@ -24,22 +32,28 @@ Predictor = Callable[..., Predictions]
 
 
 def make_predictor(
-    config: ConfigDict, num_sources: int, devices: parallel.Devices
+    config: ConfigDict,
+    num_sources: int,
+    devices: parallel.Devices,
+    cache_dir: str | Path | None = None,
 ) -> Predictor:
-    """Return `predict(variables, selection, splits, show_progress=False)`.
+    """Return `predict(variables, selection, splits, condition=CLEAN, bar=None)`.
 
-    It runs the network once over every selected image of the splits, without
-    mixing, and gives their `Predictions` in the data set's order.
+    It runs the network once over every selected image of the splits, corrupted as the
+    condition says, without mixing, and gives their `Predictions` in the data set's
+    order. `bar` counts batches. Corrupted images are kept in `cache_dir` if given.
     """
     step = make_eval_step(config, num_sources, devices)
-    unit = len(devices)
-    batch_size = -(-config.eval_batch_size // unit) * unit
+    corrupter = Corrupter(config, devices, cache_dir)
+    cache = ImageCache(config.data.cache_mib * 2**20)
+    batch_size = _batch_size(config, devices)
 
     def predict(
         variables: PyTree,
         selection: Selection,
         splits: tuple[str, ...],
-        show_progress: bool = False,
+        condition: Condition = CLEAN,
+        bar: tqdm | None = None,
     ) -> Predictions:
         batches = eval_batches(
             selection,
@@ -47,11 +61,10 @@ def make_predictor(
             batch_size=batch_size,
             size=config.data.eval_size,
             resize=config.data.eval_resize or None,
+            cache=cache,
         )
-        total = num_eval_batches(selection, splits, batch_size)
-        bar = tqdm(batches, "evaluate", total, disable=not show_progress, unit="batch")
         parts = []
-        for batch in bar:
+        for batch in corrupter(batches, condition, selection, splits):
             outputs = step(
                 variables, parallel.shard({"image": batch["image"]}, devices)
             )
@@ -60,6 +73,8 @@ def make_predictor(
             }
             real = batch["mask"] > 0
             parts.append({k: v[real] for k, v in (truth | outputs).items()})
+            if bar is not None:
+                bar.update()
         return Predictions(
             **{key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
         )
@@ -67,78 +82,116 @@ def make_predictor(
     return predict
 
 
+def _batch_size(config: ConfigDict, devices: parallel.Devices) -> int:
+    """Return the config's evaluation batch, filled up to whole devices."""
+    return -(-config.eval_batch_size // len(devices)) * len(devices)
+
+
 def evaluate(
     workdir: str | Path,
     *,
     split: str = "test",
     semantics: tuple[str, ...] = (),
+    suite: str = "clean",
     checkpoint: str | int = "best",
     data_dir: str | None = None,
+    cache_dir: str | None = None,
     num_devices: int | None = None,
     show_progress: bool = True,
 ) -> dict:
     """Evaluate the run in `workdir` and write its results there.
 
-    Writes `results.json`, `confusion.png`, `mistakes.png` and `curves.png`; when
-    not of the test split and the config's own semantics, named after what they
-    are of.
+    Writes `results.json`, `confusion.png`, `mistakes.png` and `curves.png`, and with
+    corruptions `robustness.png`; when not of the test split, the config's own
+    semantics and clean images, named after what they are of.
 
     Args:
         workdir: folder of a training run.
         split: which split, or "all" of them.
         semantics: evaluate on these alone instead of the config's seen and unseen.
+        suite: what happens to the images, see `robustness.parse_suite`.
         checkpoint: "best" by validation loss, "last", or a step.
         data_dir: where the data lies now, if not where the run found it.
+        cache_dir: folder to keep corrupted images in, for other runs.
         num_devices: devices to use, all for None.
         show_progress: whether to draw a bar.
 
     Returns:
-        What `results.json` holds: `run`, `checkpoint`, `split`, `sources`,
-        `files`, and in `groups` the figures (see `metrics.summarize`) of `seen`,
-        `unseen` and `combined` semantics, each with `by_semantic`.
+        What `results.json` holds: `run`, `checkpoint`, `split`, `suite`, `sources`,
+        `files`; in `groups` the figures (see `metrics.summarize`) of `seen`,
+        `unseen` and `combined` semantics on clean images, each with `by_semantic`;
+        in `conditions` the main ones by condition and group; in `summary` means of
+        the accuracies over kinds of corruption (see `summarize_conditions`).
 
     Raises:
-        InputError: there is no such run, checkpoint, split or semantic.
+        InputError: there is no such run, checkpoint, split, semantic or suite.
     """
     workdir = Path(workdir)
+    conditions = parse_suite(suite)
     run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
     if data_dir:
         run.config.data.dir = data_dir
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     parts = _choose_parts(data, split, semantics)
-    predict = make_predictor(run.config, len(data.sources), run.devices)
-    predictions = {
-        group: predict(run.variables, selection, splits, show_progress)
-        for group, (selection, splits) in parts.items()
+    predict = make_predictor(run.config, len(data.sources), run.devices, cache_dir)
+    batches = _count_batches(run, parts) * len(conditions)
+    clean, figures = None, {}
+    with tqdm(total=batches, disable=not show_progress, unit="batch") as bar:
+        for condition in conditions:  # clean images first
+            bar.set_description(str(condition))
+            found = {
+                group: predict(run.variables, *part, condition, bar)
+                for group, part in parts.items()
+            }
+            clean = clean or found
+            figures[str(condition)] = {
+                group: _figures(p, data.sources, data.dataset.semantic_names)
+                for group, p in _with_combined(found).items()
+            }
+    files = _result_files(workdir, suite, split, semantics)
+    groups = figures[str(CLEAN)]
+    shown = {group: (clean[group], *parts[group]) for group in parts}
+    report.draw_confusion(groups, data.sources, files["confusion"])
+    report.draw_mistakes(shown, data.sources, files["mistakes"])
+    report.draw_curves(read_log(workdir), files["curves"])
+    if "robustness" in files:
+        report.draw_robustness(figures, files["robustness"])
+    results = {
+        "run": str(workdir),
+        "checkpoint": run.checkpoint,
+        "split": split,
+        "suite": suite,
+        "sources": list(data.sources),
+        "groups": groups,
+        "conditions": {name: _brief(values) for name, values in figures.items()},
+        "summary": summarize_conditions(figures),
+        "files": {kind: str(path) for kind, path in files.items()},
     }
-    groups = {
-        group: _figures(p, data.sources, data.dataset.semantic_names)
-        for group, p in _with_combined(predictions).items()
-    }
-    tag = (
-        "" if (split, semantics) == ("test", ()) else "_".join(("", split, *semantics))
-    )
+    write_json(files["results"], results)
+    return results
+
+
+def _count_batches(run: Attributor, parts: dict) -> int:
+    batch_size = _batch_size(run.config, run.devices)
+    return sum(num_eval_batches(*part, batch_size) for part in parts.values())
+
+
+def _result_files(
+    workdir: Path, suite: str, split: str, semantics: tuple[str, ...]
+) -> dict[str, Path]:
+    """Name what is written after what is not the default."""
+    chosen = [suite] * (suite != "clean") + [split] * (split != "test") + [*semantics]
+    tag = "".join("_" + re.sub(r"[^\w.]+", "-", part) for part in chosen)
     files = {
         "results": workdir / f"results{tag}.json",
         "confusion": workdir / f"confusion{tag}.png",
         "mistakes": workdir / f"mistakes{tag}.png",
         "curves": workdir / "curves.png",
     }
-    results = {
-        "run": str(workdir),
-        "checkpoint": run.checkpoint,
-        "split": split,
-        "sources": list(data.sources),
-        "groups": groups,
-        "files": {kind: str(path) for kind, path in files.items()},
-    }
-    shown = {group: (predictions[group], *parts[group]) for group in parts}
-    report.draw_confusion(groups, data.sources, files["confusion"])
-    report.draw_mistakes(shown, data.sources, files["mistakes"])
-    report.draw_curves(read_log(workdir), files["curves"])
-    write_json(files["results"], results)
-    return results
+    return files | (
+        {} if suite == "clean" else {"robustness": workdir / f"robustness{tag}.png"}
+    )
 
 
 def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None:
@@ -180,6 +233,15 @@ def _with_combined(predictions: dict[str, Predictions]) -> dict[str, Predictions
     if len(predictions) < 2:
         return predictions
     return predictions | {"combined": Predictions.concatenate(predictions.values())}
+
+
+def _brief(groups: dict[str, dict]) -> dict[str, dict]:
+    """Leave the figures of each group that are worth keeping for every condition."""
+    left_out = ("confusion", "by_semantic")
+    return {
+        group: {k: v for k, v in values.items() if k not in left_out}
+        for group, values in groups.items()
+    }
 
 
 def _figures(

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from rmjax.corruptions import RESHARING
 from rmjax.data.dataset import Selection
 from rmjax.data.images import decode_rgb
 from rmjax.metrics import Predictions
@@ -30,6 +31,68 @@ def format_table(groups: dict[str, dict]) -> str:
         cells = (f"{v:>13d}" if isinstance(v, int) else f"{v:>13.4f}" for v in values)
         lines.append(f"{group:<10}" + "".join(cells))
     return "\n".join(lines)
+
+
+def format_summary(summary: dict[str, dict]) -> str:
+    """Return accuracies by kind of corruption as lines of text, groups as columns."""
+    groups = list(summary)
+    columns = [
+        (group, name) for group in groups for name in ("attribution", "detection")
+    ]
+    lines = [
+        f"{'mean over severities':<22}"
+        + "".join(f"{group + ' ' + name[:6] + '.':>18}" for group, name in columns)
+    ]
+
+    def row(label: str, values: dict[str, dict]) -> str:
+        cells = (values[group][f"{name}_accuracy"] for group, name in columns)
+        return f"{label:<22}" + "".join(f"{cell:>18.4f}" for cell in cells)
+
+    for kind in summary[groups[0]]["kinds"]:
+        if kind != "clean":
+            lines.append(row(kind, {g: summary[g]["kinds"][kind] for g in groups}))
+    for name in summary[groups[0]]:
+        if name != "kinds":
+            label = name.replace("_", " ")
+            lines.append(row(label, {g: summary[g][name] for g in groups}))
+    return "\n".join(lines)
+
+
+def draw_robustness(figures: dict[str, dict], path: Path) -> None:
+    """Draw attribution accuracy by kind of corruption and severity, group by group.
+
+    Args:
+        figures: by condition ("clean", "fog:3") and group, with
+            `attribution_accuracy`.
+        path: the PNG to write.
+    """
+    kinds: dict[str, list[str]] = {}
+    for condition in figures:
+        kinds.setdefault(condition.partition(":")[0], []).append(condition)
+    groups = list(figures["clean"])
+    width = max(len(conditions) for conditions in kinds.values())
+    size = (2 + 0.6 * width * len(groups), 1.2 + 0.27 * len(kinds))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    for axis, group in zip(axes, groups, strict=True):
+        shares = np.full((len(kinds), width), np.nan)
+        for i, (name, conditions) in enumerate(kinds.items()):
+            for j, condition in enumerate(conditions):
+                share = figures[condition][group]["attribution_accuracy"]
+                shares[i, j] = share
+                value = condition.partition(":")[2]
+                # Severities are told by the column, other values in the cell.
+                note = f"{value}: " if name in RESHARING else ""
+                colour = "white" if share < 0.5 else "black"
+                text = f"{note}{share:.2f}"
+                axis.text(j, i, text, ha="center", va="center", color=colour, size=7)
+        axis.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        axis.set_xticks(range(width), range(1, width + 1))
+        axis.set_xlabel("severity")
+        axis.set_title(f"{group} semantics", size=10)
+    axes[0].set_yticks(range(len(kinds)), list(kinds))
+    figure.suptitle("attribution accuracy", size=10)
+    _save(figure, path)
 
 
 def draw_confusion(groups: dict[str, dict], sources: Sequence[str], path: Path) -> None:

@@ -15,14 +15,18 @@ from rmjax.corruptions.registry import (
     corrupt,
     random_corrupt,
 )
+from rmjax.corruptions.resharing import RESHARING, check_resharing, reshare
 
 __all__ = [
     "CORRUPTIONS",
     "NAMES",
+    "RESHARING",
     "SEEN",
     "UNSEEN",
+    "check_resharing",
     "check_settings",
     "corrupt",
     "load_panes",
     "random_corrupt",
+    "reshare",
 ]

@@ -79,6 +79,25 @@ def box(inputs: int, outputs: int) -> np.ndarray:
 
 
 @cache
+def triangle(inputs: int, outputs: int) -> np.ndarray:
+    """Return Pillow's bilinear resampling `[outputs, inputs]`, smoothing where smaller."""
+    scale = inputs / outputs
+    stretch = max(scale, 1)
+    centre = (np.arange(outputs)[:, None] + 0.5) * scale
+    matrix = np.maximum(1 - np.abs((np.arange(inputs) + 0.5 - centre) / stretch), 0)
+    return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
+
+
+@cache
+def nearest(inputs: int, outputs: int) -> np.ndarray:
+    """Return Pillow's nearest-neighbour resampling `[outputs, inputs]`."""
+    matrix = np.zeros((outputs, inputs), np.float32)
+    places = ((np.arange(outputs) + 0.5) * inputs / outputs).astype(int)
+    matrix[np.arange(outputs), places] = 1
+    return matrix
+
+
+@cache
 def centre_zoom(size: int, factor: float) -> np.ndarray:
     """Return the bilinear enlargement `[size, size]` of the middle of an axis.
 

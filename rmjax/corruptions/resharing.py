@@ -1,0 +1,114 @@
+"""What images go through when they are shared again, for evaluation.
+
+Not part of ImageNet-C: compression, scaling, blur, cropping and mirroring with values
+of the user's choice, as the field's robustness tests apply them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from rmjax.corruptions.jpeg import jpeg
+from rmjax.corruptions.linear import (
+    apply,
+    apply_sparse,
+    gaussian,
+    nearest,
+    sparse,
+    triangle,
+)
+
+
+@dataclass(frozen=True)
+class Resharing:
+    """One kind of resharing.
+
+    Attributes:
+        function: `(image [H, W, 3] in [0, 1], value) -> image`; the value is static.
+        values: what an evaluation goes through by default.
+        lowest: least allowed value.
+        highest: greatest allowed value.
+        meaning: what the value is.
+    """
+
+    function: Callable[[jax.Array, float], jax.Array]
+    values: tuple[float, ...]
+    lowest: float
+    highest: float
+    meaning: str
+
+
+def _scale(image: jax.Array, scale: float, resampling: Callable) -> jax.Array:
+    """Scale down and up again, as Pillow does, 8 bits between."""
+    size = image.shape[:2]
+    low = [max(int(n * scale), 1) for n in size]
+    pairs = list(zip(size, low, strict=True))
+    small = apply_sparse(*(sparse(resampling(n, m)) for n, m in pairs), image)
+    small = jnp.round(small * 255) / 255
+    return apply_sparse(*(sparse(resampling(m, n)) for n, m in pairs), small)
+
+
+def _blur(image: jax.Array, sigma: float) -> jax.Array:
+    return apply(*(gaussian(n, sigma) for n in image.shape[:2]), image)
+
+
+def _crop(image: jax.Array, share: float) -> jax.Array:
+    """Keep the middle of both axes, enlarged to the old size (bilinear)."""
+    inner = [max(int(n * share), 1) for n in image.shape[:2]]
+    edges = [(n - m) // 2 for n, m in zip(image.shape[:2], inner, strict=True)]
+    middle = image[edges[0] :, edges[1] :][: inner[0], : inner[1]]
+    pairs = zip(inner, image.shape[:2], strict=True)
+    return apply_sparse(*(sparse(triangle(n, m)) for n, m in pairs), middle)
+
+
+RESHARING: dict[str, Resharing] = {
+    "jpeg": Resharing(jpeg, (90, 75, 50, 30), 1, 100, "quality"),
+    "nearest": Resharing(
+        partial(_scale, resampling=nearest), (0.5, 0.25), 0.01, 1, "scale"
+    ),
+    "bilinear": Resharing(
+        partial(_scale, resampling=triangle), (0.5, 0.25), 0.01, 1, "scale"
+    ),
+    "blur": Resharing(_blur, (0.5, 1, 2, 3), 0.1, 100, "sigma in pixels"),
+    "crop": Resharing(_crop, (0.9, 0.7, 0.5), 0.1, 1, "share of each side"),
+    "flip": Resharing(lambda image, value: image[:, ::-1], (1,), 1, 1, "always 1"),
+}
+
+
+def reshare(images: jax.Array, name: str, value: float) -> jax.Array:
+    """Reshare images of a batch, or one.
+
+    Args:
+        images: float `[H, W, 3]` or `[batch, H, W, 3]` in [0, 1].
+        name: one of `RESHARING`.
+        value: quality, scale, sigma or share: see there.
+
+    Returns:
+        An array like `images`, rounded to multiples of 1/255, as a file would be.
+
+    Raises:
+        ValueError: an unknown name, or a value out of its range.
+    """
+    check_resharing(name, value)
+    images = jnp.asarray(images)
+    function = RESHARING[name].function
+    if images.ndim == 3:
+        shared = function(images, value)
+    else:
+        shared = jax.lax.map(lambda image: function(image, value), images)
+    return (jnp.round(jnp.clip(shared, 0, 1) * 255) / 255).astype(images.dtype)
+
+
+def check_resharing(name: str, value: float) -> None:
+    """Raise a ValueError for what `reshare` would refuse."""
+    if name not in RESHARING:
+        raise ValueError(f"name: unknown {name}; choose from {', '.join(RESHARING)}")
+    kind = RESHARING[name]
+    if not kind.lowest <= value <= kind.highest:
+        raise ValueError(
+            f"value = {value:g} of {name} ({kind.meaning}) is not in "
+            f"{kind.lowest:g}..{kind.highest:g}"
+        )

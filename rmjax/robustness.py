@@ -1,0 +1,297 @@
+"""Suites of corruptions that a run is evaluated under, and the corrupted images.
+
+A corrupted image depends on the image, the corruption and the image's number in its
+split alone: not on the batch, the devices, or the run that is evaluated.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rmjax import parallel
+from rmjax.corruptions import (
+    NAMES,
+    RESHARING,
+    SEEN,
+    UNSEEN,
+    check_resharing,
+    corrupt,
+    reshare,
+)
+from rmjax.data.dataset import Selection
+from rmjax.data.pipeline import Batch
+from rmjax.errors import InputError
+from rmjax.experiment import corruption_options
+from rmjax.preprocess import to_unit
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What happens to images before the network sees them.
+
+    Attributes:
+        name: one of the 19 corruptions, a kind of resharing, or "clean".
+        value: severity, or the resharing's value; 0 for "clean".
+    """
+
+    name: str
+    value: float
+
+    def __str__(self) -> str:
+        return self.name if self == CLEAN else f"{self.name}:{self.value:g}"
+
+
+CLEAN = Condition("clean", 0)
+
+
+def _grid(names: tuple[str, ...]) -> tuple[Condition, ...]:
+    return tuple(Condition(name, value) for name in names for value in SEVERITIES)
+
+
+SUITES = {
+    "clean": (CLEAN,),
+    "seen": (CLEAN, *_grid(SEEN)),
+    "unseen": (CLEAN, *_grid(UNSEEN)),
+    "full": (CLEAN, *_grid(NAMES)),
+    "resharing": (
+        CLEAN,
+        *(Condition(name, v) for name, kind in RESHARING.items() for v in kind.values),
+    ),
+}
+
+
+def parse_suite(text: str) -> tuple[Condition, ...]:
+    """Return the conditions of a suite's name, or of a list such as `fog:3,jpeg:75`.
+
+    Clean images always come first. A name without a value stands for all its usual
+    ones.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
+    """
+    if text in SUITES:
+        return SUITES[text]
+    conditions = [CLEAN]
+    for part in text.split(","):
+        name, _, value = part.partition(":")
+        if name not in NAMES and name not in RESHARING:
+            raise InputError(
+                f"suite: unknown '{name}': choose {', '.join(SUITES)}, or list kinds as "
+                f"NAME:VALUE,... of {', '.join((*NAMES, *RESHARING))}"
+            )
+        usual = SEVERITIES if name in NAMES else RESHARING[name].values
+        conditions += [_check(Condition(name, v)) for v in _values(part, value, usual)]
+    return tuple(dict.fromkeys(conditions))
+
+
+def _values(part: str, text: str, usual: tuple[float, ...]) -> tuple[float, ...]:
+    if not text:
+        return usual
+    try:
+        return (float(text),)
+    except ValueError as error:
+        raise InputError(f"suite: '{part}' is not NAME:VALUE") from error
+
+
+def _check(condition: Condition) -> Condition:
+    if condition.name in RESHARING:
+        try:
+            check_resharing(condition.name, condition.value)
+        except ValueError as error:
+            raise InputError(f"suite: {error}") from error
+    elif condition.value not in SEVERITIES:
+        raise InputError(f"suite: severity of {condition} is not in 1..5")
+    return condition
+
+
+def summarize_conditions(figures: dict[str, dict]) -> dict[str, dict]:
+    """Average accuracies over the values of each kind, then over kinds.
+
+    Args:
+        figures: by condition (as text) and group of semantics, what
+            `metrics.summarize` returns.
+
+    Returns:
+        By group: `clean`, and where there are any `seen_corruptions`,
+        `unseen_corruptions` and `resharing`, each with `attribution_accuracy` and
+        `detection_accuracy`; and `kinds`, the same for every kind.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for condition in figures:
+        by_kind.setdefault(condition.partition(":")[0], []).append(condition)
+    sets = {
+        "clean": (CLEAN.name,),
+        "seen_corruptions": SEEN,
+        "unseen_corruptions": UNSEEN,
+        "resharing": tuple(RESHARING),
+    }
+    summary = {}
+    for group in figures[str(CLEAN)]:
+        kinds = {
+            kind: _mean([figures[condition][group] for condition in conditions])
+            for kind, conditions in by_kind.items()
+        }
+        summary[group] = {
+            name: _mean([kinds[kind] for kind in members if kind in kinds])
+            for name, members in sets.items()
+            if set(members) & set(kinds)
+        }
+        summary[group]["kinds"] = kinds
+    return summary
+
+
+def _mean(rows: list[dict]) -> dict[str, float]:
+    names = ("attribution_accuracy", "detection_accuracy")
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+
+
+class Corrupter:
+    """Turns evaluation batches into corrupted ones, on the devices or from a cache."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        devices: parallel.Devices,
+        cache_dir: str | Path | None = None,
+    ):
+        self._devices = devices
+        self._options = corruption_options(config, config.data.eval_size)
+        self._options["rounding"] = True  # what comes out is stored in 8 bits
+        self._settings = {
+            "size": config.data.eval_size,
+            "resize": config.data.eval_resize,
+            "glass_swap": config.corrupt.glass_swap,
+            "frost_dir": config.corrupt.frost_dir,
+        }
+        self._cache_dir = Path(cache_dir) if cache_dir else None
+        self._step = cache(self._compile)
+
+    def __call__(
+        self,
+        batches: Iterator[Batch],
+        condition: Condition,
+        selection: Selection,
+        splits: tuple[str, ...],
+    ) -> Iterator[Batch]:
+        """Yield the batches of `eval_batches`, their images under a condition."""
+        if condition == CLEAN:
+            yield from batches
+            return
+        file = self._file(condition, selection, splits)
+        if file is not None and file.is_file():
+            yield from _replay(batches, file)
+            return
+        order = list(selection.dataset.split_sizes)
+        numbers = np.array([order.index(split) for split in splits])
+        corrupted = (
+            batch | {"image": self._corrupt(condition, batch, numbers)}
+            for batch in batches
+        )
+        if file is None:
+            yield from corrupted
+        else:
+            yield from _record(corrupted, file, selection.size(*splits))
+
+    def _corrupt(
+        self, condition: Condition, batch: Batch, split_numbers: np.ndarray
+    ) -> np.ndarray:
+        severity = jnp.int32(condition.value)
+        static = 0 if condition.name in NAMES else condition.value
+        inputs = {
+            "image": batch["image"],
+            "split": split_numbers[batch["split"]].astype(np.int32),
+            "index": batch["index"],
+        }
+        step = self._step(condition.name, static)
+        return step(severity, parallel.shard(inputs, self._devices))
+
+    def _compile(self, name: str, value: float) -> Callable:
+        if name in RESHARING:
+            step = partial(_reshare_batch, name=name, value=value)
+        else:
+            step = partial(_corrupt_batch, name=name, options=self._options)
+        return parallel.map_examples(step, self._devices)
+
+    def _file(
+        self, condition: Condition, selection: Selection, splits: tuple[str, ...]
+    ) -> Path | None:
+        """Say where the cache keeps these images; None without one."""
+        if self._cache_dir is None:
+            return None
+        dataset = selection.dataset
+        described = self._settings | {
+            "dataset": dataset.directory.parts[-3:],
+            "prepared": (dataset.directory / "dataset_info.json").stat().st_mtime_ns,
+            "sources": selection.source_names,
+            "semantics": selection.semantic_names,
+            "splits": splits,
+        }
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        folder = f"{dataset.directory.parent.name}-{digest.hexdigest()[:12]}"
+        return self._cache_dir / folder / f"{str(condition).replace(':', '-')}.npy"
+
+
+def _corrupt_batch(
+    severity: jax.Array, batch: Batch, *, name: str, options: dict
+) -> jax.Array:
+    """Corrupt one replica's uint8 images, each by a key of its split and number."""
+
+    def one(image: jax.Array, split: jax.Array, index: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(NAMES.index(name)), severity)
+        key = jax.random.fold_in(jax.random.fold_in(key, split), index)
+        return corrupt(key, to_unit(image), name, severity, **options)
+
+    parts = (batch["image"], batch["split"], batch["index"])
+    return _to_8bit(jax.lax.map(lambda item: one(*item), parts))
+
+
+def _reshare_batch(
+    severity: jax.Array, batch: Batch, *, name: str, value: float
+) -> jax.Array:
+    return _to_8bit(reshare(to_unit(batch["image"]), name, value))
+
+
+def _to_8bit(images: jax.Array) -> jax.Array:
+    return jnp.round(images * 255).astype(jnp.uint8)
+
+
+def _record(batches: Iterator[Batch], file: Path, total: int) -> Iterator[Batch]:
+    """Pass batches on, and keep their images in a file when the last has come."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(f".{os.getpid()}.part")
+    stored, done = None, 0
+    try:
+        for batch in batches:
+            images = batch["image"][batch["mask"] > 0]
+            if stored is None:
+                shape = (total, *images.shape[1:])
+                stored = np.lib.format.open_memmap(scratch, "w+", np.uint8, shape)
+            stored[done : done + len(images)] = images
+            done += len(images)
+            yield batch
+        stored.flush()
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _replay(batches: Iterator[Batch], file: Path) -> Iterator[Batch]:
+    """Put the images that `_record` kept into the batches."""
+    stored, done = np.load(file, mmap_mode="r"), 0
+    for batch in batches:
+        real = batch["mask"] > 0
+        images = batch["image"].copy()
+        images[real] = stored[done : done + real.sum()]
+        done += int(real.sum())
+        yield batch | {"image": images}
