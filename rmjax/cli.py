@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from rmjax.errors import InputError, TrainingError
 
@@ -107,6 +108,38 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
         print(f"{kind + ':':<11} {path}")
 
 
+def _bench(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.bench import bench_corruptions, format_bench
+    from rmjax.corruptions import NAMES
+    from rmjax.logs import write_json
+
+    if args.json and not Path(args.json).parent.is_dir():
+        raise InputError(f"--json {args.json}: no such folder")
+    results = bench_corruptions(
+        names=args.names or NAMES,
+        size=args.size,
+        batch_size=args.batch_size,
+        repeats=args.repeats,
+    )
+    print(format_bench(results))
+    if args.json:
+        write_json(Path(args.json), results)
+
+
+def _preview(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.corruptions import NAMES
+    from rmjax.preview import preview_corruptions
+
+    preview_corruptions(
+        args.image,
+        args.out,
+        names=args.names or NAMES,
+        size=args.size,
+        seed=args.seed,
+    )
+    print(f"drawn: {args.out}")
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
@@ -126,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(commands.add_parser)
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
+    _add_preview(commands.add_parser)
+    _add_bench(commands.add_parser)
     return parser
 
 
@@ -219,6 +254,52 @@ def _add_evaluate(add: Add) -> None:
     )
     _add_data_dir(parser, None)
     parser.set_defaults(run=_evaluate)
+
+
+def _add_preview(add: Add) -> None:
+    parser = add("preview", help="draw what is done to images")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    sheet = what.add_parser(
+        "corruptions", help="an image under each ImageNet-C corruption and severity"
+    )
+    sheet.add_argument("image", metavar="IMAGE", help="its middle is shown")
+    sheet.add_argument(
+        "--out",
+        default="corruptions.png",
+        help="the PNG to write (default: corruptions.png)",
+    )
+    sheet.add_argument(
+        "--names", type=_names, default=(), help="some kinds, A,B (default: all 19)"
+    )
+    sheet.add_argument(
+        "--size",
+        type=int,
+        default=224,
+        help="side in pixels to corrupt it at (default: 224)",
+    )
+    sheet.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    sheet.set_defaults(run=_preview)
+
+
+def _add_bench(add: Add) -> None:
+    parser = add("bench", help="measure speed")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    bench = what.add_parser(
+        "corruptions",
+        help="milliseconds an image of each corruption; beside the published code's "
+        "where the package imagecorruptions is installed",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    bench.add_argument(
+        "--names", type=_names, default=(), help="some kinds, A,B; () for all 19"
+    )
+    bench.add_argument("--size", type=int, default=224, help="side in pixels")
+    bench.add_argument("--batch-size", type=int, default=64, help="images a call")
+    bench.add_argument(
+        "--repeats", type=int, default=3, help="rounds; the median counts"
+    )
+    bench.add_argument("--json", help="a file to write the figures to as well")
+    bench.set_defaults(run=_bench)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def build_corrupter(config: ConfigDict) -> Corrupter | None:
     names, severities = tuple(settings.names), tuple(settings.severities)
     try:
         check_settings(names, severities, settings.rate, config.data.crop)
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"corrupt: {error}") from error
     return partial(
         random_corrupt,

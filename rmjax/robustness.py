@@ -106,10 +106,7 @@ def _values(part: str, text: str, usual: tuple[float, ...]) -> tuple[float, ...]
 
 def _check(condition: Condition) -> Condition:
     if condition.name in RESHARING:
-        try:
-            check_resharing(condition.name, condition.value)
-        except ValueError as error:
-            raise InputError(f"suite: {error}") from error
+        check_resharing(condition.name, condition.value)
     elif condition.value not in SEVERITIES:
         raise InputError(f"suite: severity of {condition} is not in 1..5")
     return condition

@@ -65,7 +65,9 @@ def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
     assert results["sources"] == ["real", "gan"]
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "command", [[], ["prepare"], ["train"], ["evaluate"], ["bench"], ["preview"]]
+)
 def test_help_is_there(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -99,6 +101,32 @@ def test_errors_are_one_line_and_status_2(tmp_path, capsys, arguments, words):
     assert status == 2
     assert line.startswith(f"rmjax {arguments[0]}: error: ") and words in line
     assert not workdir.exists()
+
+
+def test_preview_draws_a_sheet(tree, tmp_path, capsys):
+    image, sheet = str(tree / "real" / "cat" / "0.png"), tmp_path / "sheet.png"
+    command = ["preview", "corruptions", image, "--out", str(sheet), "--size", "32"]
+    assert main([*command, "--names", "contrast,saturate"]) == 0
+    assert "sheet.png" in capsys.readouterr().out
+    pixels = np.asarray(Image.open(sheet).convert("RGB"))
+    assert pixels.shape[1] > 2 * pixels.shape[0] and pixels.std() > 20
+    status, line = error_line(capsys, [*command, "--names", "rain"])
+    assert status == 2 and "unknown rain; choose from gaussian_noise" in line
+    status, line = error_line(capsys, ["preview", "corruptions", str(tmp_path / "no")])
+    assert status == 2 and "No such file" in line
+
+
+def test_bench_prints_a_table(tmp_path, capsys):
+    command = ["bench", "corruptions", "--size", "32", "--batch-size", "2"]
+    command += ["--repeats", "1", "--json", str(tmp_path / "bench.json")]
+    assert main([*command, "--names", "contrast,saturate,zoom_blur"]) == 0
+    out = capsys.readouterr().out
+    assert "mean of 2 seen" in out and "mean of 1 unseen" in out
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert set(figures["kinds"]) == {"contrast", "saturate", "zoom_blur"}
+    assert all(kind["ms"] > 0 for kind in figures["kinds"].values())
+    status, line = error_line(capsys, [*command, "--names", "rain"])
+    assert status == 2 and "unknown rain" in line
 
 
 def test_missing_tree_is_one_line(tmp_path, capsys):

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 from PIL import Image
 from scipy import ndimage
 
-from rmjax import corruptions
+from rmjax import corruptions, parallel
+from rmjax.corruptions import blur
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.weather import plasma
 
@@ -139,6 +141,76 @@ def test_jpeg_equals_pillows(photo, quality, size):
     assert psnr(ours * 255, expected) >= 40
 
 
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.25])
+@pytest.mark.parametrize("name", RESAMPLING)
+def test_scaling_equals_pillows(photo, name, scale):
+    image = Image.fromarray(np.uint8(np.round(photo * 255)))
+    small = image.resize((int(64 * scale), int(48 * scale)), RESAMPLING[name])
+    expected = np.asarray(small.resize((64, 48), RESAMPLING[name]))
+    ours = corruptions.reshare(photo, name, scale)
+    assert np.abs(np.asarray(ours) * 255 - expected).max() <= 1.01
+
+
+def test_other_resharings_equal_plain_ones(photo):
+    pixels = Image.fromarray(np.uint8(np.round(photo * 255)))
+    middle = pixels.crop((16, 12, 48, 36)).resize((64, 48), Image.Resampling.BILINEAR)
+    ours = {
+        name: np.asarray(corruptions.reshare(photo[None], name, value))[0]
+        for name, value in {"crop": 0.5, "flip": 1, "blur": 1.5, "jpeg": 75}.items()
+    }
+    assert np.abs(ours["crop"] * 255 - np.asarray(middle)).max() <= 1.01
+    np.testing.assert_allclose(ours["flip"], photo[:, ::-1], atol=1e-6)
+    blurred = ndimage.gaussian_filter(photo, (1.5, 1.5, 0), mode="nearest")
+    assert np.abs(ours["blur"] - blurred).max() <= 0.51 / 255
+    np.testing.assert_allclose(ours["jpeg"], jpeg(photo, jnp.float32(75)), atol=0.01)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_glass_moves_pixels_as_a_plain_scan_does(swap):
+    there = np.asarray(blur._neighbours(jax.random.key(0), 20, 30, jnp.int32(3)))
+    expected = np.arange(600)
+    for here in reversed(range(600)):
+        taken = expected[there[here]]
+        if swap:
+            expected[there[here]] = expected[here]
+        expected[here] = taken
+    displace = blur._swap_pixels if swap else blur._copy_pixels
+    np.testing.assert_array_equal(displace(jnp.arange(600), there), expected)
+    assert np.mean(expected != np.arange(600)) > 0.4
+    assert (len(set(expected)) == 600) == swap  # a swap loses nothing
+
+
+def test_glass_swap_is_an_option(photo):
+    args = (jax.random.key(0), photo, "glass_blur", 4)
+    copied, swapped = (
+        corruptions.corrupt(*args, glass_swap=swap) for swap in (False, True)
+    )
+    assert 0.001 < np.abs(copied - swapped).mean() < 0.1
+
+
+def test_frost_takes_photographs_of_ones_own(photo, tmp_path):
+    for i, size in enumerate([(40, 50), (200, 120)]):
+        grey = np.full((*size, 3), 100 + 100 * i, np.uint8)
+        Image.fromarray(grey).save(tmp_path / f"{i}.png")
+    panes = corruptions.load_panes(tmp_path, 64)
+    assert panes.shape == (2, 71, 71, 3)  # 1.1 times 64, rounded up
+    frost = partial(corruptions.corrupt, images=photo, name="frost", severity=5)
+    seen = set()
+    for i in range(8):
+        pane = np.asarray(frost(jax.random.key(i), frost_panes=panes)) - 0.6 * photo
+        level = np.round(255 * np.median(pane) / 0.75)
+        seen.add(level)
+    assert seen == {100, 200}
+    with pytest.raises(ValueError, match="no photographs of frost in"):
+        corruptions.load_panes(tmp_path / "none", 64)
+
+
 def test_plasma_is_rougher_with_less_decay():
     draw = jax.jit(partial(plasma, jax.random.key(1), 64))
     smooth, rough = draw(2.0), draw(1.2)
@@ -196,6 +268,38 @@ def test_gradients_are_finite(photo, name):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+def test_results_do_not_depend_on_the_number_of_devices(photo):
+    images = np.stack([photo, photo[::-1]] * 4)
+    names = ("gaussian_noise", "elastic_transform", "spatter")
+    seeds = np.arange(8)
+
+    def step(_, batch):
+        keys = jax.vmap(jax.random.key)(batch["seed"])
+        return corruptions.random_corrupt(keys, batch["image"], names, rate=1.0)
+
+    one, eight = (
+        parallel.map_examples(step, devices)(
+            0, parallel.shard({"image": images, "seed": seeds}, devices)
+        )
+        for devices in (parallel.choose_devices(1), parallel.choose_devices(8))
+    )
+    np.testing.assert_array_equal(one, eight)
+    assert len(np.unique(one.mean((1, 2, 3)))) == 8
+
+
+@pytest.mark.parametrize("name", ["shot_noise", "impulse_noise", "jpeg_compression"])
+def test_nan_is_never_hidden(photo, name):
+    images = jnp.stack([photo, photo]).at[0, 5, 5, 0].set(jnp.nan)
+    corrupt = jax.jit(partial(corruptions.corrupt, name=name, severity=2))
+    out = corrupt(jax.random.key(0), images)
+    assert np.isnan(out[0]).all() and np.isfinite(out[1]).all()
+    error, _ = checkify.checkify(corrupt)(jax.random.key(0), images)
+    with pytest.raises(checkify.JaxRuntimeError, match="in .0, 1., not NaN"):
+        error.throw()
+    error, _ = checkify.checkify(corrupt)(jax.random.key(0), images[1:])
+    error.throw()
+
+
 def test_rounding_truncates_to_8_bits(photo):
     args = (jax.random.key(0), photo, "contrast", 1)
     exact = np.asarray(corruptions.corrupt(*args)) * 255
@@ -225,6 +329,19 @@ def test_bad_input_is_named(photo, changes, message):
     arguments = {"images": photo, "name": "fog", "severity": 1} | changes
     with pytest.raises(ValueError, match=message):
         corruptions.corrupt(jax.random.key(0), **arguments)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("rotate", 1, "unknown rotate; choose from jpeg, nearest"),
+        ("jpeg", 0, r"value = 0 of jpeg \(quality\) is not in 1..100"),
+        ("crop", 2, "share of each side"),
+    ],
+)
+def test_bad_resharing_is_named(photo, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        corruptions.reshare(photo, name, value)
 
 
 def test_random_corrupt_checks_its_arguments(photo):

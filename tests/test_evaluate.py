@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rmjax import report
 from rmjax.errors import InputError
 from rmjax.evaluate import evaluate, make_predictor
 from rmjax.experiment import open_data
@@ -53,6 +54,29 @@ def test_single_semantics_and_other_splits_get_files_of_their_own(small_run):
     assert results["groups"]["chosen"]["images"] == 2 * 8 * 8
     assert set(results["groups"]["chosen"]["by_semantic"]) == {"bus", "cat"}
     assert (small_run / "results_all_bus_cat.json").exists()
+
+
+def test_corruptions_are_measured_beside_clean_images(small_run, tmp_path):
+    workdir = shutil.copytree(small_run, tmp_path / "run")
+    suite = "contrast:1,contrast:5,zoom_blur:5,flip"
+    results = evaluate(workdir, suite=suite, show_progress=False)
+    assert list(results["conditions"]) == [
+        "clean",
+        *suite.replace("flip", "flip:1").split(","),
+    ]
+    clean = evaluate(workdir, show_progress=False)
+    assert results["groups"] == clean["groups"]
+    conditions = results["conditions"]
+    losses = {name: figures["seen"]["loss"] for name, figures in conditions.items()}
+    assert losses["clean"] == clean["groups"]["seen"]["loss"]
+    assert len(set(losses.values())) == 5
+    summary = results["summary"]["unseen"]
+    assert summary["unseen_corruptions"]["attribution_accuracy"] == pytest.approx(
+        conditions["zoom_blur:5"]["unseen"]["attribution_accuracy"]
+    )
+    assert Image.open(results["files"]["robustness"]).size[0] > 200
+    table = report.format_summary(results["summary"])
+    assert "unseen corruptions" in table and "contrast" in table
 
 
 def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path):

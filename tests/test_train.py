@@ -93,6 +93,9 @@ def test_losses_do_not_depend_on_the_number_of_devices(small_config, tmp_path):
                 "steps_per_epoch": 20,
                 "num_epochs": 1,
                 "log_every_steps": 1,
+                "data.crop": 32,
+                "corrupt.rate": 0.5,
+                "corrupt.names": ("gaussian_noise", "contrast"),
             }
         )
         run(config, tmp_path / str(count))
@@ -199,6 +202,16 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"mix.level": 9}, "mix.level = 9.*0 to 6"),
         ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),
         ({"model.input": "sepia"}, "unknown input 'sepia'.*rgb"),
+        ({"corrupt.rate": 95.0}, "corrupt: rate = 95.0 is not a probability"),
+        ({"corrupt.rate": 0.5}, "corrupt: images must be 32 px at least, not 24"),
+        (
+            {"corrupt.rate": 0.5, "corrupt.names": ("rain",)},
+            "corrupt: name: unknown rain; choose from gaussian_noise",
+        ),
+        (
+            {"corrupt.rate": 0.5, "data.crop": 32, "corrupt.frost_dir": "/none"},
+            "no photographs of frost in /none",
+        ),
         ({"data.crop": 40}, "data.crop = 40.*data.size = 32"),
         ({"data.name": "image_folder/none"}, "rmjax prepare image_folder --name none"),
         ({"data.sources": ("real", "gpt")}, "unknown source 'gpt'.*'dcgan'"),

@@ -76,7 +76,7 @@ def _cut(key: jax.Array, panes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Cut a random part of one of `[panes, h, w, 3]`."""
     room = panes.shape[1] - shape[0], panes.shape[2] - shape[1]
     if min(room) < 0:
-        raise ValueError(
+        raise InputError(
             f"frost_panes are {panes.shape[1:3]} px, smaller than the images, {shape[:2]}"
         )
     limits = jnp.array([len(panes), room[0] + 1, room[1] + 1])

@@ -10,6 +10,7 @@ from jax.experimental import checkify
 
 from rmjax.corruptions import blur, digital, noise, spatter, weather
 from rmjax.corruptions.frost import frost
+from rmjax.errors import InputError
 
 # (key, image [H, W, 3] in [0, 1], severity 1..5) -> image, to be clipped.
 Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -77,7 +78,7 @@ def corrupt(
             (where it is not traced) not in [0, 1].
     """
     _check_images(images)
-    _check_names((name,))
+    check_names((name,))
     if not isinstance(severity, jax.core.Tracer):
         _check_severities((severity,))
     one = partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
@@ -138,13 +139,13 @@ def check_settings(
     rate: float,
     size: int = MIN_SIZE,
 ) -> None:
-    """Raise a ValueError for what `random_corrupt` would refuse; `size` in pixels."""
-    _check_names(names)
+    """Raise an InputError for what `random_corrupt` would refuse; `size` in pixels."""
+    check_names(names)
     _check_severities(severities)
     if not 0 <= rate <= 1:
-        raise ValueError(f"rate = {rate} is not a probability")
+        raise InputError(f"rate = {rate} is not a probability")
     if size < MIN_SIZE:
-        raise ValueError(f"images must be {MIN_SIZE} px at least, not {size}")
+        raise InputError(f"images must be {MIN_SIZE} px at least, not {size}")
 
 
 def _one_by_one(
@@ -188,23 +189,24 @@ def _spare(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
 def _check_images(images: jax.Array) -> None:
     shape = jnp.shape(images)
     if len(shape) not in (3, 4) or shape[-1] != 3:
-        raise ValueError(f"images must be [H, W, 3] or [batch, H, W, 3], not {shape}")
+        raise InputError(f"images must be [H, W, 3] or [batch, H, W, 3], not {shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images must be float in [0, 1], not {images.dtype}")
+        raise InputError(f"images must be float in [0, 1], not {images.dtype}")
     if min(shape[-3:-1]) < MIN_SIZE:
-        raise ValueError(f"images must be {MIN_SIZE} px at least, not {shape[-3:-1]}")
+        raise InputError(f"images must be {MIN_SIZE} px at least, not {shape[-3:-1]}")
     inside = jnp.all((images >= 0) & (images <= 1))  # false for NaN, unlike min, max
     if isinstance(images, jax.core.Tracer):
         checkify.debug_check(inside, "images must be in [0, 1], not NaN")
     elif not inside:
         low, high = np.min(images), np.max(images)
-        raise ValueError(f"images must be in [0, 1], not in [{low:g}, {high:g}]")
+        raise InputError(f"images must be in [0, 1], not in [{low:g}, {high:g}]")
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raise an InputError, which is a ValueError, for names not in `NAMES`, or none."""
     unknown = [name for name in names if name not in CORRUPTIONS]
     if unknown or not names:
-        raise ValueError(
+        raise InputError(
             f"name: unknown {', '.join(unknown) or '(none)'}; choose from {', '.join(NAMES)}"
         )
 
@@ -212,4 +214,4 @@ def _check_names(names: Sequence[str]) -> None:
 def _check_severities(severities: Sequence[int]) -> None:
     wrong = [severity for severity in severities if severity not in range(1, 6)]
     if wrong or not len(severities):
-        raise ValueError(f"severity = {wrong} is not in 1..5")
+        raise InputError(f"severity = {wrong} is not in 1..5")

@@ -20,6 +20,7 @@ from rmjax.corruptions.linear import (
     sparse,
     triangle,
 )
+from rmjax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ def reshare(images: jax.Array, name: str, value: float) -> jax.Array:
 
 
 def check_resharing(name: str, value: float) -> None:
-    """Raise a ValueError for what `reshare` would refuse."""
+    """Raise an InputError, which is a ValueError, for what `reshare` would refuse."""
     if name not in RESHARING:
-        raise ValueError(f"name: unknown {name}; choose from {', '.join(RESHARING)}")
+        raise InputError(f"name: unknown {name}; choose from {', '.join(RESHARING)}")
     kind = RESHARING[name]
     if not kind.lowest <= value <= kind.highest:
-        raise ValueError(
+        raise InputError(
             f"value = {value:g} of {name} ({kind.meaning}) is not in "
             f"{kind.lowest:g}..{kind.highest:g}"
         )
