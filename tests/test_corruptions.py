@@ -153,8 +153,11 @@ def test_scaling_equals_pillows(photo, name, scale):
     image = Image.fromarray(np.uint8(np.round(photo * 255)))
     small = image.resize((int(64 * scale), int(48 * scale)), RESAMPLING[name])
     expected = np.asarray(small.resize((64, 48), RESAMPLING[name]))
-    ours = corruptions.reshare(photo, name, scale)
-    assert np.abs(np.asarray(ours) * 255 - expected).max() <= 1.01
+    error = np.abs(np.asarray(corruptions.reshare(photo, name, scale)) * 255 - expected)
+    if name == "nearest":
+        assert error.max() < 0.01
+    else:  # Pillow rounds after each of its four passes, we after two and four
+        assert error.max() <= 2.01 and error.mean() <= 0.4
 
 
 def test_other_resharings_equal_plain_ones(photo):
@@ -181,7 +184,8 @@ def test_glass_moves_pixels_as_a_plain_scan_does(swap):
             expected[there[here]] = expected[here]
         expected[here] = taken
     displace = blur._swap_pixels if swap else blur._copy_pixels
-    np.testing.assert_array_equal(displace(jnp.arange(600), there), expected)
+    ours = displace(jnp.arange(600), jnp.asarray(there))
+    np.testing.assert_array_equal(ours, expected)
     assert np.mean(expected != np.arange(600)) > 0.4
     assert (len(set(expected)) == 600) == swap  # a swap loses nothing
 
