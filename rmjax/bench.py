@@ -213,7 +213,7 @@ def _adapt_published() -> None:
     from skimage.filters import gaussian
 
     cv2.setNumThreads(1)
-    numpy.float64 = numpy.float64  # gone since NumPy 2
+    numpy.float_ = numpy.float64  # noqa: NPY201 - gone since NumPy 2, called there
 
     def adapted(image: np.ndarray, sigma: float, multichannel: bool = False, **rest):
         axis = -1 if multichannel else None  # multichannel is gone since 0.26

@@ -144,6 +144,11 @@ def _down_up(image: jax.Array, *, scale: float) -> jax.Array:
     height, width = image.shape[:2]
     low = int(height * scale), int(width * scale)
     down = sparse(box(height, low[0])), sparse(box(width, low[1]))
-    up = sparse(box(low[0], height)), sparse(box(low[1], width))
     small = jnp.round(apply_sparse(*down, image) * 255) / 255
-    return apply_sparse(*up, small)
+    # Up, a box takes one sample. In a loop, lest the compiler compute that sample anew
+    # for each pixel that shows it.
+    rows, columns = (
+        sparse(box(m, n), taps=1)[0][:, 0]
+        for m, n in zip(low, (height, width), strict=True)
+    )
+    return jax.lax.map(lambda row: row[columns], small)[rows]

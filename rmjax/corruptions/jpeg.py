@@ -6,6 +6,8 @@ References:
     are those of the Independent JPEG Group's library, which Pillow uses.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +70,8 @@ def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
     chroma = chroma[:, : -(-height // 2), : -(-width // 2)]
     # To colours before it is doubled, not after: both are linear, this is less work.
     colour = jnp.einsum("ck,khw->chw", FROM_CBCR, chroma, precision="highest")
-    colour = _double(_double(colour, 1), 2)
+    # A loop over the colours, lest the compiler double columns anew for every row.
+    colour = _double(jax.lax.map(partial(_double, axis=1), colour), axis=1)
     pixels = luma[:, :height, :width] + colour[:, :height, :width]
     return jnp.clip(jnp.round(pixels), 0, 255).transpose(1, 2, 0) / 255
 
