@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.corruptions import draws
+from rmjax.corruptions.blur import blur_along
 from rmjax.corruptions.severity import pick
 from rmjax.corruptions.weather import plasma_over
 from rmjax.data.images import centre, decode_rgb, resize_shorter
@@ -13,6 +15,8 @@ from rmjax.errors import InputError
 
 # Mean of red, green and blue over many places of the reference's photographs.
 COLOUR = (0.545, 0.635, 0.685)
+# Needles: share of the pixels that are seeds, half of their length in pixels.
+SEEDS, REACH = 0.01, 8
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -26,8 +30,8 @@ def frost(
     """Lay a pane with frost over the image.
 
     The reference takes a random part of one of five photographs. By default the
-    texture is drawn: ridges of a fractal under a haze, slightly brighter or bluer from
-    pane to pane. Mean brightness and contrast are the reference's, the crystals are
+    texture is drawn: veins and needles of ice under a haze, slightly brighter or bluer
+    from pane to pane. Mean brightness and contrast are the reference's, the crystals are
     not.
 
     Args:
@@ -86,15 +90,26 @@ def _cut(key: jax.Array, panes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def _draw(key: jax.Array, height: int, width: int) -> jax.Array:
     """Draw frost, `[H, W, 3]` in [0, 1]."""
-    key_haze, key_crystals, key_light, key_tint = jax.random.split(key, 4)
+    key_haze, key_veins, key_light, key_tint, *keys = jax.random.split(key, 7)
     haze = plasma_over(key_haze, height, width, 1.9)
-    crystals = plasma_over(key_crystals, height, width, 1.25)
-    ridges = (1 - jnp.abs(2 * crystals - 1)) ** 3
-    texture = 0.06 * _standardize(haze) + 0.08 * _standardize(ridges)
+    veins = plasma_over(key_veins, height, width, 1.25)
+    veins = (1 - jnp.abs(2 * veins - 1)) ** 3
+    needles = sum(_needles(k, height, width) for k in keys)
+    layers = ((0.05, haze), (0.05, veins), (0.07, jnp.sqrt(needles)))
+    texture = sum(share * _standardize(layer) for share, layer in layers)
     light = 0.02 * jax.random.normal(key_light)
     tint = 0.02 * jax.random.normal(key_tint) * jnp.array([1.0, -0.1, -0.1])
     pane = jnp.array(COLOUR) + light + tint + texture[..., None]
     return jnp.clip(pane, 0, 1)
+
+
+def _needles(key: jax.Array, height: int, width: int) -> jax.Array:
+    """Draw needles of ice that grow from random seeds to one side, `[H, W]`."""
+    key_seeds, key_angle = jax.random.split(key)
+    seeds = draws.uniform(key_seeds, (height, width, 1)) < SEEDS
+    angle = jax.random.uniform(key_angle, (), minval=0, maxval=2 * jnp.pi)
+    grown = blur_along(seeds.astype(jnp.float32), angle, REACH, REACH, REACH)
+    return grown[..., 0]
 
 
 def _standardize(layer: jax.Array) -> jax.Array:
