@@ -29,22 +29,23 @@ from rmjax.train_step import PyTree
 logger = logging.getLogger(__name__)
 
 Predictor = Callable[..., Predictions]
+# What to evaluate on: by group of semantics, a selection and its splits.
+Parts = dict[str, tuple[Selection, tuple[str, ...]]]
 
 
 def make_predictor(
     config: ConfigDict,
     num_sources: int,
     devices: parallel.Devices,
-    cache_dir: str | Path | None = None,
+    corrupter: Corrupter | None = None,
 ) -> Predictor:
     """Return `predict(variables, selection, splits, condition=CLEAN, bar=None)`.
 
-    It runs the network once over every selected image of the splits, corrupted as the
-    condition says, without mixing, and gives their `Predictions` in the data set's
-    order. `bar` counts batches. Corrupted images are kept in `cache_dir` if given.
+    It runs the network once over every selected image of the splits, without mixing,
+    and gives their `Predictions` in the data set's order. With a corrupter, images come
+    as the condition says. `bar` counts batches.
     """
     step = make_eval_step(config, num_sources, devices)
-    corrupter = Corrupter(config, devices, cache_dir)
     cache = ImageCache(config.data.cache_mib * 2**20)
     batch_size = _batch_size(config, devices)
 
@@ -63,8 +64,10 @@ def make_predictor(
             resize=config.data.eval_resize or None,
             cache=cache,
         )
+        if corrupter is not None:
+            batches = corrupter(batches, condition, selection, splits)
         parts = []
-        for batch in corrupter(batches, condition, selection, splits):
+        for batch in batches:
             outputs = step(
                 variables, parallel.shard({"image": batch["image"]}, devices)
             )
@@ -134,21 +137,7 @@ def evaluate(
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     parts = _choose_parts(data, split, semantics)
-    predict = make_predictor(run.config, len(data.sources), run.devices, cache_dir)
-    batches = _count_batches(run, parts) * len(conditions)
-    clean, figures = None, {}
-    with tqdm(total=batches, disable=not show_progress, unit="batch") as bar:
-        for condition in conditions:  # clean images first
-            bar.set_description(str(condition))
-            found = {
-                group: predict(run.variables, *part, condition, bar)
-                for group, part in parts.items()
-            }
-            clean = clean or found
-            figures[str(condition)] = {
-                group: _figures(p, data.sources, data.dataset.semantic_names)
-                for group, p in _with_combined(found).items()
-            }
+    clean, figures = _measure(run, data, parts, conditions, cache_dir, show_progress)
     files = _result_files(workdir, suite, split, semantics)
     groups = figures[str(CLEAN)]
     shown = {group: (clean[group], *parts[group]) for group in parts}
@@ -172,9 +161,40 @@ def evaluate(
     return results
 
 
-def _count_batches(run: Attributor, parts: dict) -> int:
+def _measure(
+    run: Attributor,
+    data: ExperimentData,
+    parts: Parts,
+    conditions: Sequence[Condition],
+    cache_dir: str | None,
+    show_progress: bool,
+) -> tuple[dict[str, Predictions], dict[str, dict]]:
+    """Run the network on all parts under all conditions, the first of them clean.
+
+    Returns:
+        The predictions on clean images by group of semantics, and the figures by
+        condition (as text) and group.
+    """
+    corrupter = Corrupter(run.config, run.devices, cache_dir)
+    predict = make_predictor(run.config, len(data.sources), run.devices, corrupter)
     batch_size = _batch_size(run.config, run.devices)
-    return sum(num_eval_batches(*part, batch_size) for part in parts.values())
+    batches = sum(num_eval_batches(*part, batch_size) for part in parts.values())
+    clean, figures = None, {}
+    with tqdm(
+        total=batches * len(conditions), disable=not show_progress, unit="batch"
+    ) as bar:
+        for condition in conditions:
+            bar.set_description(str(condition))
+            found = {
+                group: predict(run.variables, *part, condition, bar)
+                for group, part in parts.items()
+            }
+            clean = clean or found
+            figures[str(condition)] = {
+                group: _figures(p, data.sources, data.dataset.semantic_names)
+                for group, p in _with_combined(found).items()
+            }
+    return clean, figures
 
 
 def _result_files(
@@ -204,7 +224,7 @@ def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None
 
 def _choose_parts(
     data: ExperimentData, split: str, semantics: tuple[str, ...]
-) -> dict[str, tuple[Selection, tuple[str, ...]]]:
+) -> Parts:
     """Say which images to evaluate on: by group, a selection and its splits."""
     known = tuple(data.dataset.split_sizes)
     if split not in (*known, "all"):
