@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.data.crop = 64
     config.data.eval_resize = 0
     config.data.eval_size = 64
+    # At 64 px the corruptions leave little of a fingerprint: with the published rate,
+    # 0.95, training takes several times as long.
     config.corrupt.rate = 0.0
     config.model.arch = "tiny"
     config.optim.lr = 1e-3

@@ -26,9 +26,9 @@ def get_config() -> ConfigDict:
     config.data.crop = 64
     config.data.eval_resize = 0
     config.data.eval_size = 256
+    config.corrupt.rate = 0.0  # published: 0.95
     # What is in the image misleads, and few images are learnt by heart: only how
     # strong the fine detail is, and only place by place.
-    config.corrupt.rate = 0.0
     config.model.arch = "shallow"
     config.model.input = "dcthist"
     config.optim.lr = 1e-2

@@ -291,7 +291,7 @@ def _add_bench(add: Add) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     bench.add_argument(
-        "--names", type=_names, default=(), help="some kinds, A,B; () for all 19"
+        "--names", type=_names, default=(), help="some kinds, A,B; () is all 19"
     )
     bench.add_argument("--size", type=int, default=224, help="side in pixels")
     bench.add_argument("--batch-size", type=int, default=64, help="images a call")
