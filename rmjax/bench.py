@@ -1,11 +1,13 @@
 """Benchmarks, as ratios measured in one run: of the corruptions, so far."""
 
+import logging
 import multiprocessing
 import multiprocessing.pool
 import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from rmjax.corruptions import (
     NAMES,
     SEEN,
+    SEVERITIES,
     UNSEEN,
     check_names,
     corrupt,
@@ -23,7 +26,8 @@ from rmjax.corruptions import (
 from rmjax.corruptions.registry import MIN_SIZE
 from rmjax.errors import InputError
 
-SEVERITIES = (1, 2, 3, 4, 5)
+logger = logging.getLogger(__name__)
+
 # The published code, packaged: NumPy, OpenCV and Pillow.
 PUBLISHED = "imagecorruptions"
 
@@ -39,7 +43,8 @@ def bench_corruptions(
     """Time corruptions, and `random_corrupt`, on the default device.
 
     Times are of compiled calls whose images are donated, as inside a training step,
-    averaged over the severities, the median of `repeats`. Where the published package is
+    averaged over the severities, the median of `repeats`; of `random_corrupt`, the mean
+    of several draws. Where the published package is
     installed, it runs in as many processes as there are cores, in turn with ours.
 
     Args:
@@ -166,10 +171,13 @@ def _mean(kinds: dict[str, dict], names: Sequence[str]) -> dict[str, float]:
 
 
 def _published_pool() -> multiprocessing.pool.Pool | None:
-    """Start a process a core with the published package; None where it is not there."""
-    from importlib.util import find_spec
-
+    """Start a process a core with the published package; None where it does not run."""
     if find_spec(PUBLISHED) is None:
+        return None
+    try:
+        _adapt_published()  # here first: a pool would try for ever
+    except (ImportError, AttributeError) as error:
+        logger.warning("%s is installed but does not run: %s", PUBLISHED, error)
         return None
     return multiprocessing.get_context("spawn").Pool(_cores(), _adapt_published)
 

@@ -1,5 +1,6 @@
 """Evaluation: exact figures of a run on images of seen and unseen semantics."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from rmjax.logs import read_log, write_json
 from rmjax.metrics import Predictions, summarize
 from rmjax.robustness import (
     CLEAN,
+    SUITES,
     Condition,
     Corrupter,
     parse_suite,
@@ -27,6 +29,8 @@ from rmjax.robustness import (
 from rmjax.train_step import PyTree
 
 logger = logging.getLogger(__name__)
+
+MAX_TAG = 80  # characters in the name of a result file
 
 Predictor = Callable[..., Predictions]
 # What to evaluate on: by group of semantics, a selection and its splits.
@@ -137,8 +141,8 @@ def evaluate(
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     parts = _choose_parts(data, split, semantics)
-    clean, figures = _measure(run, data, parts, conditions, cache_dir, show_progress)
     files = _result_files(workdir, suite, split, semantics)
+    clean, figures = _measure(run, data, parts, conditions, cache_dir, show_progress)
     groups = figures[str(CLEAN)]
     shown = {group: (clean[group], *parts[group]) for group in parts}
     report.draw_confusion(groups, data.sources, files["confusion"])
@@ -175,7 +179,9 @@ def _measure(
         The predictions on clean images by group of semantics, and the figures by
         condition (as text) and group.
     """
-    corrupter = Corrupter(run.config, run.devices, cache_dir)
+    corrupter = None
+    if conditions != SUITES["clean"]:
+        corrupter = Corrupter(run.config, run.devices, cache_dir)
     predict = make_predictor(run.config, len(data.sources), run.devices, corrupter)
     batch_size = _batch_size(run.config, run.devices)
     batches = sum(num_eval_batches(*part, batch_size) for part in parts.values())
@@ -203,6 +209,9 @@ def _result_files(
     """Name what is written after what is not the default."""
     chosen = [suite] * (suite != "clean") + [split] * (split != "test") + [*semantics]
     tag = "".join("_" + re.sub(r"[^\w.]+", "-", part) for part in chosen)
+    if len(tag) > MAX_TAG:
+        digest = hashlib.sha256(tag.encode()).hexdigest()[:8]
+        tag = f"{tag[:MAX_TAG]}-{digest}"
     files = {
         "results": workdir / f"results{tag}.json",
         "confusion": workdir / f"confusion{tag}.png",

@@ -14,7 +14,7 @@ from rmjax.data.dataset import Dataset, Selection, find_dataset, open_dataset, s
 from rmjax.errors import InputError
 from rmjax.models.repmix import RepMix, make_model
 from rmjax.preprocess import get_input
-from rmjax.train_step import Corrupter, eval_step
+from rmjax.train_step import CorruptFn, eval_step
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def build_model(
     )
 
 
-def build_corrupter(config: ConfigDict) -> Corrupter | None:
+def build_corruption(config: ConfigDict) -> CorruptFn | None:
     """Return what corrupts the config's training images; None when nothing does.
 
     Raises:
@@ -103,7 +103,11 @@ def build_corrupter(config: ConfigDict) -> Corrupter | None:
 
 
 def corruption_options(config: ConfigDict, size: int) -> dict:
-    """Return the config's options of `corrupt`, for images of `size` px."""
+    """Return the config's options of `corrupt`, for images of `size` px.
+
+    Raises:
+        InputError: no photographs of frost where the config says.
+    """
     settings = config.corrupt
     panes = load_panes(settings.frost_dir, size) if settings.frost_dir else None
     return {

@@ -8,12 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rmjax.corruptions import NAMES, check_names, corrupt
+from rmjax.corruptions import NAMES, SEVERITIES, check_names, corrupt
 from rmjax.corruptions.registry import MIN_SIZE
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def preview_corruptions(

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rmjax.corruptions import RESHARING
+from rmjax.corruptions import NAMES, RESHARING, SEVERITIES
 from rmjax.data.dataset import Selection
 from rmjax.data.images import decode_rgb
 from rmjax.metrics import Predictions
@@ -71,6 +71,9 @@ def draw_robustness(figures: dict[str, dict], path: Path) -> None:
         kinds.setdefault(condition.partition(":")[0], []).append(condition)
     groups = list(figures["clean"])
     width = max(len(conditions) for conditions in kinds.values())
+    graded = any(name in NAMES for name in kinds)
+    if graded:
+        width = max(width, len(SEVERITIES))
     size = (2 + 0.6 * width * len(groups), 1.2 + 0.27 * len(kinds))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
@@ -79,16 +82,17 @@ def draw_robustness(figures: dict[str, dict], path: Path) -> None:
         for i, (name, conditions) in enumerate(kinds.items()):
             for j, condition in enumerate(conditions):
                 share = figures[condition][group]["attribution_accuracy"]
-                shares[i, j] = share
                 value = condition.partition(":")[2]
-                # Severities are told by the column, other values in the cell.
+                if name in NAMES:  # its severity is the column
+                    j = int(value) - 1
+                shares[i, j] = share
                 note = f"{value}: " if name in RESHARING else ""
                 colour = "white" if share < 0.5 else "black"
                 text = f"{note}{share:.2f}"
                 axis.text(j, i, text, ha="center", va="center", color=colour, size=7)
         axis.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axis.set_xticks(range(width), range(1, width + 1))
-        axis.set_xlabel("severity")
+        axis.set_xlabel("severity" if graded else "")
         axis.set_title(f"{group} semantics", size=10)
     axes[0].set_yticks(range(len(kinds)), list(kinds))
     figure.suptitle("attribution accuracy", size=10)

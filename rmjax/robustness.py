@@ -7,9 +7,11 @@ split alone: not on the batch, the devices, or the run that is evaluated.
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -22,6 +24,7 @@ from rmjax.corruptions import (
     NAMES,
     RESHARING,
     SEEN,
+    SEVERITIES,
     UNSEEN,
     check_resharing,
     corrupt,
@@ -32,8 +35,6 @@ from rmjax.data.pipeline import Batch
 from rmjax.errors import InputError
 from rmjax.experiment import corruption_options
 from rmjax.preprocess import to_unit
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ SUITES = {
 
 
 def parse_suite(text: str) -> tuple[Condition, ...]:
-    """Return the conditions of a suite's name, or of a list such as `fog:3,jpeg:75`.
+    """Return the conditions of a suite, or of a list such as `unseen,fog:3,jpeg:75`.
 
     Clean images always come first. A name without a value stands for all its usual
     ones.
@@ -80,11 +81,12 @@ def parse_suite(text: str) -> tuple[Condition, ...]:
     Raises:
         InputError: an unknown name, or a value out of range.
     """
-    if text in SUITES:
-        return SUITES[text]
     conditions = [CLEAN]
-    for part in text.split(","):
+    for part in text.replace(" ", "").split(","):
         name, _, value = part.partition(":")
+        if part in SUITES:
+            conditions += SUITES[part]
+            continue
         if name not in NAMES and name not in RESHARING:
             raise InputError(
                 f"suite: unknown '{name}': choose {', '.join(SUITES)}, or list kinds as "
@@ -162,17 +164,12 @@ class Corrupter:
         devices: parallel.Devices,
         cache_dir: str | Path | None = None,
     ):
+        self._config = config
         self._devices = devices
-        self._options = corruption_options(config, config.data.eval_size)
-        self._options["rounding"] = True  # what comes out is stored in 8 bits
-        self._settings = {
-            "size": config.data.eval_size,
-            "resize": config.data.eval_resize,
-            "glass_swap": config.corrupt.glass_swap,
-            "frost_dir": config.corrupt.frost_dir,
-        }
         self._cache_dir = Path(cache_dir) if cache_dir else None
         self._step = cache(self._compile)
+        if self._cache_dir:
+            _check_writable(self._cache_dir)
 
     def __call__(
         self,
@@ -217,7 +214,9 @@ class Corrupter:
         if name in RESHARING:
             step = partial(_reshare_batch, name=name, value=value)
         else:
-            step = partial(_corrupt_batch, name=name, options=self._options)
+            options = corruption_options(self._config, self._config.data.eval_size)
+            options["rounding"] = True  # what comes out is stored in 8 bits
+            step = partial(_corrupt_batch, name=name, options=options)
         return parallel.map_examples(step, self._devices)
 
     def _file(
@@ -227,7 +226,12 @@ class Corrupter:
         if self._cache_dir is None:
             return None
         dataset = selection.dataset
-        described = self._settings | {
+        described = {
+            "rmjax": version("rmjax"),
+            "size": self._config.data.eval_size,
+            "resize": self._config.data.eval_resize,
+            "glass_swap": self._config.corrupt.glass_swap,
+            "frost": _describe_folder(self._config.corrupt.frost_dir),
             "dataset": dataset.directory.parts[-3:],
             "prepared": (dataset.directory / "dataset_info.json").stat().st_mtime_ns,
             "sources": selection.source_names,
@@ -237,6 +241,21 @@ class Corrupter:
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         folder = f"{dataset.directory.parent.name}-{digest.hexdigest()[:12]}"
         return self._cache_dir / folder / f"{str(condition).replace(':', '-')}.npy"
+
+
+def _describe_folder(folder: str) -> list[tuple[str, int]]:
+    """List a folder's files and when they changed; nothing for no folder."""
+    files = sorted(Path(folder).glob("*")) if folder else []
+    return [(str(file), file.stat().st_mtime_ns) for file in files]
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"can't write to {folder}: {error.strerror}") from error
 
 
 def _corrupt_batch(

@@ -22,7 +22,7 @@ from rmjax.errors import InputError, TrainingError
 from rmjax.evaluate import make_predictor
 from rmjax.experiment import (
     ExperimentData,
-    build_corrupter,
+    build_corruption,
     build_model,
     network_input,
     open_data,
@@ -154,7 +154,7 @@ def _make_step(
         beta=config.mix.beta,
         crop=config.data.crop,
         flip=config.data.flip,
-        corrupt=build_corrupter(config),
+        corrupt=build_corruption(config),
         transform=get_input(config.model.input),
         seed=config.seed,
     )

@@ -22,7 +22,7 @@ PyTree = Any
 Batch = dict[str, jax.Array]
 InputTransform = Callable[[jax.Array], jax.Array]
 # (keys `[batch]`, images `[batch, H, W, 3]` in [0, 1]) -> such images.
-Corrupter = Callable[[jax.Array, jax.Array], jax.Array]
+CorruptFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @flax.struct.dataclass
@@ -82,7 +82,7 @@ def train_step(
     beta: float,
     crop: int,
     flip: bool,
-    corrupt: Corrupter | None,
+    corrupt: CorruptFn | None,
     transform: InputTransform,
     seed: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:

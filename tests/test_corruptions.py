@@ -263,7 +263,11 @@ def test_random_corrupt_depends_on_an_images_own_key_alone(photo):
     assert len(np.unique(np.asarray(batch).mean((1, 2, 3)))) > 15
 
 
-@pytest.mark.parametrize("name", ["brightness", "gaussian_noise", "zoom_blur", "fog"])
+@pytest.mark.parametrize(
+    "name",
+    ["brightness", "gaussian_noise", "zoom_blur", "fog", "glass_blur", "pixelate"]
+    + ["jpeg_compression"],
+)
 def test_gradients_are_finite(photo, name):
     def loss(image):
         return jnp.sum(corruptions.corrupt(jax.random.key(0), image, name, 2) ** 2)
@@ -312,6 +316,25 @@ def test_rounding_truncates_to_8_bits(photo):
     assert -0.01 < (exact - rounded).min() and (exact - rounded).max() < 1.01
 
 
+def test_glass_leaves_a_plain_image_alone():
+    for level in (25, 55, 110, 205):
+        plain = np.full((32, 32, 3), level / 255, np.float32)
+        out = corruptions.corrupt(jax.random.key(0), plain, "glass_blur", 3)
+        np.testing.assert_allclose(np.asarray(out) * 255, level, atol=0.01)
+
+
+def test_images_may_be_constants_of_a_trace_or_of_half_precision_or_none(photo):
+    corrupt = partial(corruptions.corrupt, name="motion_blur", severity=2)
+    expected = corrupt(jax.random.key(0), photo)
+    traced = jax.jit(lambda key: corrupt(key, photo))(jax.random.key(0))
+    np.testing.assert_allclose(traced, expected, atol=1e-6)
+    half = corrupt(jax.random.key(0), jnp.asarray(photo, jnp.bfloat16))
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, expected, atol=0.01)
+    none = np.zeros((0, 48, 64, 3), np.float32)
+    assert corrupt(jax.random.key(0), none).shape == none.shape
+
+
 def test_names():
     assert len(corruptions.NAMES) == 19 and len(corruptions.SEEN) == 15
     assert set(corruptions.SEEN + corruptions.UNSEEN) == set(corruptions.NAMES)
@@ -322,6 +345,7 @@ def test_names():
     [
         ({"name": "rain"}, "name: unknown rain; choose from gaussian_noise, "),
         ({"severity": 6}, r"severity = \[6\] is not in 1..5"),
+        ({"severity": 3.0}, r"severity = \[3.0\] is not in 1..5"),
         ({"images": np.zeros((8, 48, 64), np.float32)}, "must be .H, W, 3. or"),
         ({"images": np.zeros((48, 31, 3), np.float32)}, "32 px at least"),
         ({"images": np.zeros((48, 64, 3), np.uint8)}, "float in .0, 1., not uint8"),
@@ -346,6 +370,8 @@ def test_bad_input_is_named(photo, changes, message):
 def test_bad_resharing_is_named(photo, name, value, message):
     with pytest.raises(ValueError, match=message):
         corruptions.reshare(photo, name, value)
+    with pytest.raises(ValueError, match="float in .0, 1., not uint8"):
+        corruptions.reshare(np.uint8(255 * photo), "flip", 1)
 
 
 def test_random_corrupt_checks_its_arguments(photo):
@@ -355,6 +381,10 @@ def test_random_corrupt_checks_its_arguments(photo):
         ({"names": ()}, "choose from"),
         ({"severities": (0, 1)}, "severity"),
         ({"rate": 95}, "rate = 95 is not a probability"),
+        ({"images": photo[None].repeat(2, 0)}, "keys must be one an image"),
+        ({"images": photo}, "keys must be one an image"),
     ):
         with pytest.raises(ValueError, match=message):
-            corruptions.random_corrupt(keys, photo[None], **changes)
+            corruptions.random_corrupt(
+                **{"keys": keys, "images": photo[None]} | changes
+            )

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from rmjax import report
+from rmjax.corruptions import NAMES
 from rmjax.errors import InputError
-from rmjax.evaluate import evaluate, make_predictor
+from rmjax.evaluate import _result_files, evaluate, make_predictor
 from rmjax.experiment import open_data
 from rmjax.inference import load
 
@@ -77,6 +78,15 @@ def test_corruptions_are_measured_beside_clean_images(small_run, tmp_path):
     assert Image.open(results["files"]["robustness"]).size[0] > 200
     table = report.format_summary(results["summary"])
     assert "unseen corruptions" in table and "contrast" in table
+
+
+def test_names_of_results_stay_short_and_apart(tmp_path):
+    suites = ",".join(f"{name}:5" for name in NAMES), ",".join(NAMES)
+    files = [_result_files(tmp_path, suite, "test", ())["results"] for suite in suites]
+    assert files[0] != files[1]
+    for file in files:
+        file.write_text("")  # as long as a file system allows
+        assert len(file.name) < 120
 
 
 def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path):

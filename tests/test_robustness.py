@@ -35,6 +35,13 @@ def test_a_list_of_kinds_is_a_suite():
     ]
 
 
+def test_suites_may_stand_in_a_list():
+    assert parse_suite("unseen, fog:2,clean") == (
+        *SUITES["unseen"],
+        Condition("fog", 2),
+    )
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -102,6 +109,12 @@ def test_an_interrupted_pass_leaves_no_file(small_config, tmp_path):
     next(passing)
     passing.close()
     assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_cache_that_cannot_be_written_is_named_at_once(small_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't write to .*file"):
+        Corrupter(small_config(), parallel.choose_devices(1), tmp_path / "file")
 
 
 def test_kinds_count_alike_however_many_values_they_have():

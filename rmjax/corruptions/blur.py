@@ -13,7 +13,7 @@ from rmjax.corruptions.linear import (
     centre_zooms,
     gaussian,
 )
-from rmjax.corruptions.severity import pick
+from rmjax.corruptions.severity import floor_through, pick
 
 GAUSSIAN_SIGMAS = (1.0, 2.0, 3.0, 4.0, 6.0)
 # Sigma of the blur before and after, largest displacement, passes.
@@ -44,7 +44,8 @@ def glass_blur(
     reach = jnp.asarray([reach for _, reach, _ in GLASS])[severity - 1]
     passes = jnp.asarray([passes for _, _, passes in GLASS])[severity - 1]
     blurred = apply_chosen(gaussian, sigmas, severity, image)
-    blurred = jnp.floor(blurred * 255) / 255
+    # A thousandth of a level, lest float error turn a level into the one below.
+    blurred = floor_through(blurred * 255 + 1e-3) / 255
     height, width = image.shape[:2]
     displace = _swap_pixels if swap else _copy_pixels
 
@@ -169,7 +170,8 @@ def blur_along(
     def add(total: jax.Array, tap: tuple) -> tuple[jax.Array, None]:
         weight, down, right = tap
         start = taps + down, (taps + right) * channels
-        return total + weight * jax.lax.dynamic_slice(padded, start, total.shape), None
+        tap = jax.lax.dynamic_slice(padded, start, total.shape)
+        return total + weight.astype(total.dtype) * tap, None
 
     none = jnp.zeros((height, width * channels), image.dtype)
     total, _ = jax.lax.scan(add, none, (weights, down, right), unroll=2)

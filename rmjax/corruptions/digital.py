@@ -15,7 +15,7 @@ from rmjax.corruptions.linear import (
     gaussian_reflected,
     sparse,
 )
-from rmjax.corruptions.severity import pick
+from rmjax.corruptions.severity import pick, round_through
 
 PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
 JPEG_QUALITIES = (25, 18, 15, 10, 7)
@@ -144,7 +144,7 @@ def _down_up(image: jax.Array, *, scale: float) -> jax.Array:
     height, width = image.shape[:2]
     low = int(height * scale), int(width * scale)
     down = sparse(box(height, low[0])), sparse(box(width, low[1]))
-    small = jnp.round(apply_sparse(*down, image) * 255) / 255
+    small = round_through(apply_sparse(*down, image) * 255) / 255
     # Up, a box takes one sample. In a loop, lest the compiler compute that sample anew
     # for each pixel that shows it.
     rows, columns = (

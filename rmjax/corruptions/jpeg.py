@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.corruptions.severity import round_through
 from rmjax.preprocess import dct_matrix
 
 LUMINANCE = np.array(
@@ -49,7 +50,7 @@ FROM_CBCR = np.array([[0, 1.402], [-0.344136286, -0.714136286], [1.772, 0]])
 def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
     """Compress and decompress with chroma halved both ways (4:2:0).
 
-    Its gradient is zero almost everywhere, as rounding's is.
+    Gradients pass through all rounding as if it were not there.
 
     Args:
         image: `[H, W, 3]` in [0, 1], any size; rounded to 8 bits first.
@@ -59,11 +60,11 @@ def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
         `[H, W, 3]` in [0, 1], multiples of 1/255.
     """
     height, width = image.shape[:2]
-    pixels = jnp.round(image * 255)
+    pixels = round_through(image * 255)
     edge = ((0, -height % 16), (0, -width % 16), (0, 0))
     pixels = jnp.pad(pixels, edge, mode="edge")
     planes = jnp.einsum("kc,hwc->khw", TO_YCBCR, pixels, precision="highest")
-    planes = jnp.round(planes)  # luma in 0..255, chroma around 0
+    planes = round_through(planes)  # luma in 0..255, chroma around 0
     luma = _code(planes[:1] - 128, LUMINANCE, quality) + 128
     chroma = _code(_halve(planes[1:]), CHROMINANCE, quality)
     # The decoder knows the image's size and repeats its last chroma row and column.
@@ -73,7 +74,7 @@ def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
     # A loop over the colours, lest the compiler double columns anew for every row.
     colour = _double(jax.lax.map(partial(_double, axis=1), colour), axis=1)
     pixels = luma[:, :height, :width] + colour[:, :height, :width]
-    return jnp.clip(jnp.round(pixels), 0, 255).transpose(1, 2, 0) / 255
+    return jnp.clip(round_through(pixels), 0, 255).transpose(1, 2, 0) / 255
 
 
 def _code(planes: jax.Array, table: np.ndarray, quality: jax.Array) -> jax.Array:
@@ -85,9 +86,9 @@ def _code(planes: jax.Array, table: np.ndarray, quality: jax.Array) -> jax.Array
     # Both directions in one product with a matrix [64, 64].
     dct = jnp.asarray(np.kron(dct_matrix(8), dct_matrix(8)).astype(np.float32))
     spectrum = jnp.matmul(blocks.reshape(-1, 64), dct.T, precision="highest")
-    spectrum = jnp.round(spectrum / steps) * steps
+    spectrum = round_through(spectrum / steps) * steps
     coded = jnp.matmul(spectrum, dct, precision="highest")
-    coded = jnp.clip(jnp.round(coded), -128, 127)
+    coded = jnp.clip(round_through(coded), -128, 127)
     return coded.reshape(blocks.shape).swapaxes(2, 3).reshape(planes.shape)
 
 

@@ -10,6 +10,7 @@ from jax.experimental import checkify
 
 from rmjax.corruptions import blur, digital, noise, spatter, weather
 from rmjax.corruptions.frost import frost
+from rmjax.corruptions.severity import SEVERITIES, floor_through
 from rmjax.errors import InputError
 
 # (key, image [H, W, 3] in [0, 1], severity 1..5) -> image, to be clipped.
@@ -55,31 +56,36 @@ def corrupt(
 ) -> jax.Array:
     """Corrupt one image, or each of a batch by its own draw.
 
-    Lengths in pixels are the reference's at any size, but for `pixelate`, `fog` and
-    `elastic_transform`, where they are in proportion to it.
+    Lengths in pixels are the reference's at any size, but for `pixelate`, `zoom_blur`
+    and `elastic_transform`, where they are in proportion to it, and for `fog` and drawn
+    `frost`, whose clouds grow with the next power of two. Gradients pass through
+    rounding as if it were not there; `shot_noise` and `impulse_noise` have none where
+    they replace a value.
 
     Args:
         key: of all draws; image i of a batch gets `fold_in(key, i)`.
         images: float `[H, W, 3]` or `[batch, H, W, 3]` in [0, 1], 32 px at least.
         name: one of `NAMES`.
         severity: 1..5, may be traced.
-        rounding: truncate to multiples of 1/255, as the published code does; that has
-            no gradient.
+        rounding: truncate to multiples of 1/255, as the published code does.
         glass_swap: let `glass_blur` swap pixels, as was meant, instead of copying, as
             published; slow.
         frost_panes: photographs of frost, see `load_panes`; None draws the texture.
 
     Returns:
-        An array like `images`, in [0, 1]. An image with a NaN comes out as NaN, and is
+        float32 like `images`, in [0, 1]. An image with a NaN comes out as NaN, and is
         an error under `jax.experimental.checkify`.
 
     Raises:
-        ValueError: an unknown name, a severity out of range, not RGB, too small, or
-            (where it is not traced) not in [0, 1].
+        InputError: (a ValueError) an unknown name, a severity out of range, images not
+            RGB, too small, or (where they are not traced) not in [0, 1].
     """
-    _check_images(images)
+    images = check_images(images)
     check_names((name,))
-    if not isinstance(severity, jax.core.Tracer):
+    if isinstance(severity, jax.core.Tracer):
+        inside = (severity >= SEVERITIES[0]) & (severity <= SEVERITIES[-1])
+        checkify.debug_check(inside, "severity is not in 1..5")
+    else:
         _check_severities((severity,))
     one = partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
     if images.ndim == 3:
@@ -92,7 +98,7 @@ def random_corrupt(
     keys: jax.Array,
     images: jax.Array,
     names: Sequence[str] = SEEN,
-    severities: Sequence[int] = (1, 2, 3, 4, 5),
+    severities: Sequence[int] = SEVERITIES,
     rate: float = 0.95,
     *,
     rounding: bool = False,
@@ -113,10 +119,16 @@ def random_corrupt(
         rounding: as in `corrupt`, and so are the others.
 
     Raises:
-        ValueError: as `corrupt`, or `rate` is not in [0, 1].
+        InputError: as `corrupt`, or `rate` is not in [0, 1], or there is not a key for
+            every image.
     """
-    _check_images(images)
+    images = check_images(images)
     check_settings(names, severities, rate)
+    if images.ndim != 4 or jnp.shape(keys)[:1] != (len(images),):
+        raise InputError(
+            f"keys must be one an image [batch, H, W, 3]; their shape is "
+            f"{jnp.shape(keys)}, that of the images {images.shape}"
+        )
     kinds = [
         partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
         for name in names
@@ -156,7 +168,8 @@ def _one_by_one(
     def replace(i: jax.Array, images: jax.Array) -> jax.Array:
         return images.at[i].set(one(keys[i], images[i]))
 
-    return jax.lax.fori_loop(0, len(images), replace, jnp.asarray(images))
+    # The trace of a loop that is never run would still read a first image.
+    return jax.lax.fori_loop(0, len(images), replace, images) if len(images) else images
 
 
 def _choose(name: str, glass_swap: bool, frost_panes: np.ndarray | None) -> Corruption:
@@ -174,10 +187,10 @@ def _corrupt_one(
     image: jax.Array,
     severity: jax.Array,
 ) -> jax.Array:
-    corrupted = jnp.clip(corruption(key, image, severity), 0, 1).astype(image.dtype)
+    corrupted = jnp.clip(corruption(key, image, severity), 0, 1).astype(jnp.float32)
     if rounding:
         # A thousandth of a level, lest float error turn a level into the one below.
-        corrupted = jnp.floor(corrupted * 255 + 1e-3) / 255
+        corrupted = floor_through(corrupted * 255 + 1e-3) / 255
     # Counts, comparisons and integers would make something of a NaN: it stays one.
     return jnp.where(jnp.isnan(jnp.sum(image)), jnp.nan, corrupted)
 
@@ -186,20 +199,30 @@ def _spare(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     return image
 
 
-def _check_images(images: jax.Array) -> None:
+def check_images(images: jax.Array) -> jax.Array:
+    """Return images as float32, or raise an InputError for what is wrong with them.
+
+    Values are checked where they are known; traced ones under
+    `jax.experimental.checkify` alone.
+    """
     shape = jnp.shape(images)
     if len(shape) not in (3, 4) or shape[-1] != 3:
         raise InputError(f"images must be [H, W, 3] or [batch, H, W, 3], not {shape}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(f"images must be float in [0, 1], not {images.dtype}")
+    if not jnp.issubdtype(jnp.result_type(images), jnp.floating):
+        raise InputError(
+            f"images must be float in [0, 1], not {jnp.result_type(images)}"
+        )
     if min(shape[-3:-1]) < MIN_SIZE:
         raise InputError(f"images must be {MIN_SIZE} px at least, not {shape[-3:-1]}")
+    images = jnp.asarray(images, jnp.float32)
     inside = jnp.all((images >= 0) & (images <= 1))  # false for NaN, unlike min, max
-    if isinstance(images, jax.core.Tracer):
+    if isinstance(inside, jax.core.Tracer):
         checkify.debug_check(inside, "images must be in [0, 1], not NaN")
     elif not inside:
-        low, high = np.min(images), np.max(images)
+        values = np.asarray(images)  # NumPy's min and max of NaN is NaN
+        low, high = values.min(), values.max()
         raise InputError(f"images must be in [0, 1], not in [{low:g}, {high:g}]")
+    return images
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -212,6 +235,11 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def _check_severities(severities: Sequence[int]) -> None:
-    wrong = [severity for severity in severities if severity not in range(1, 6)]
+    wrong = [severity for severity in severities if not _is_severity(severity)]
     if wrong or not len(severities):
         raise InputError(f"severity = {wrong} is not in 1..5")
+
+
+def _is_severity(severity: int | jax.Array) -> bool:
+    whole = jnp.issubdtype(jnp.result_type(severity), jnp.integer)
+    return jnp.shape(severity) == () and whole and int(severity) in SEVERITIES

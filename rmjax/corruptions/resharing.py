@@ -20,6 +20,8 @@ from rmjax.corruptions.linear import (
     sparse,
     triangle,
 )
+from rmjax.corruptions.registry import check_images
+from rmjax.corruptions.severity import round_through
 from rmjax.errors import InputError
 
 
@@ -48,7 +50,7 @@ def _scale(image: jax.Array, scale: float, resampling: Callable) -> jax.Array:
     low = [max(int(n * scale), 1) for n in size]
     pairs = list(zip(size, low, strict=True))
     small = apply_sparse(*(sparse(resampling(n, m)) for n, m in pairs), image)
-    small = jnp.round(small * 255) / 255
+    small = round_through(small * 255) / 255
     return apply_sparse(*(sparse(resampling(m, n)) for n, m in pairs), small)
 
 
@@ -88,19 +90,20 @@ def reshare(images: jax.Array, name: str, value: float) -> jax.Array:
         value: quality, scale, sigma or share: see there.
 
     Returns:
-        An array like `images`, rounded to multiples of 1/255, as a file would be.
+        float32 like `images`, rounded to multiples of 1/255, as a file would be.
 
     Raises:
-        ValueError: an unknown name, or a value out of its range.
+        InputError: an unknown name, a value out of its range, or images that are not
+            as said.
     """
     check_resharing(name, value)
-    images = jnp.asarray(images)
+    images = check_images(images)
     function = RESHARING[name].function
     if images.ndim == 3:
         shared = function(images, value)
     else:
         shared = jax.lax.map(lambda image: function(image, value), images)
-    return (jnp.round(jnp.clip(shared, 0, 1) * 255) / 255).astype(images.dtype)
+    return round_through(jnp.clip(shared, 0, 1) * 255) / 255
 
 
 def check_resharing(name: str, value: float) -> None:
