@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rmjax.data.manifest import Row, read_manifest, read_tree
+from rmjax.data.lists import read_manifest
+from rmjax.data.manifest import Row, read_tree
 from rmjax.data.splits import assign_splits
 from rmjax.errors import InputError
 
@@ -273,6 +274,6 @@ def test_wrong_fractions_are_refused(fractions):
 
 def test_splits_given_for_some_rows_only_are_refused():
     given = rows({"a": ["real"], "b": ["real"]})
-    given[0] = Row("x", "real", "cat", "x", "train", "m.csv, line 2")
-    with pytest.raises(InputError, match="here: no split"):
+    given[0] = Row("x", "real", "cat", "x", "train", "m.csv", 2)
+    with pytest.raises(InputError, match="here/real/cat/b: no split"):
         assign_splits(given, seed=0)

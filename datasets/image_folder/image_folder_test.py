@@ -1,5 +1,6 @@
 """The image_folder builder: what it writes, and what it refuses."""
 
+import errno
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 from rmjax.data.dataset import find_dataset, open_dataset, select
 from rmjax.data.pipeline import eval_batches
+from rmjax.data.records import SplitWriter
 from rmjax.datasets.image_folder import Builder, Config, prepare
 from rmjax.errors import InputError
 
@@ -149,13 +151,14 @@ def test_source_without_training_images_is_refused(tree, tmp_path):
 
 
 def test_failure_while_writing_leaves_nothing(tree, tmp_path, monkeypatch):
-    def fail(self, root, rows):
-        yield from list(written(self, root, rows))[:3]
-        raise OSError("disk full")
+    def fail(self, *record):
+        write(self, *record)
+        if self.length == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    written = Builder._generate_examples
-    monkeypatch.setattr(Builder, "_generate_examples", fail)
-    with pytest.raises(OSError, match="disk full"):
+    write = SplitWriter.write
+    monkeypatch.setattr(SplitWriter, "write", fail)
+    with pytest.raises(InputError, match="the disk is full"):
         prepare("mine", tmp_path, tree=tree)
     assert not left_behind(tmp_path)
 

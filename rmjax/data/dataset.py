@@ -73,14 +73,14 @@ class Dataset:
         return self._labels[split]
 
     def _load_labels(self, split: str) -> dict[str, np.ndarray]:
-        file = self.directory / f"labels-{split}.npz"
+        file = _labels_file(self.directory, split)
         if file.is_file():
             with np.load(file) as stored:
                 labels = {name: stored[name] for name in ("source", "semantic")}
             if len(labels["source"]) == self.split_sizes[split]:
                 return labels
         labels = _read_labels(self.records(split), f"labels of {split}")
-        _save_atomically(file, labels)
+        save_labels(self.directory, split, labels)
         return labels
 
     def _check_split(self, split: str) -> None:
@@ -267,19 +267,27 @@ def _read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndar
     return labels
 
 
-def _save_atomically(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz in one piece; without write access the file is just not there."""
+def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -> None:
+    """Leave the labels of a split beside its records, for `Dataset.labels`.
+
+    The file is written in one piece; without write access it is just not there.
+    """
+    file = _labels_file(directory, split)
     try:
         handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=".labels")
     except OSError:
         return
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, **labels)
         os.chmod(scratch, 0o644)  # mkstemp lets nobody else read it
         os.replace(scratch, file)
     except OSError:  # such as a full disk: the labels are still in memory
         Path(scratch).unlink(missing_ok=True)
+
+
+def _labels_file(directory: Path, split: str) -> Path:
+    return directory / f"labels-{split}.npz"
 
 
 def _prepare_command(name: str, data_dir: str | Path) -> str:

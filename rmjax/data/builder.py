@@ -1,0 +1,309 @@
+"""The TFDS builder that all data sets of image files share, and `prepare`, which runs it.
+
+A data set says which images there are, in a folder or an archive (a `Manifest`). This
+module reads them, leaves out and lists those that cannot be used, and writes the rest.
+"""
+
+import abc
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from rmjax.data.archive import Finder, read_members
+from rmjax.data.beam import check_with_beam, only, read_with_beam
+from rmjax.data.checks import check_file
+from rmjax.data.dataset import open_dataset, save_labels
+from rmjax.data.images import decode_rgb
+from rmjax.data.left_out import LEFT_OUT, LeftOut
+from rmjax.data.manifest import SPLITS, Manifest
+from rmjax.data.records import (
+    Encoder,
+    Item,
+    Shards,
+    SplitWriter,
+    check_trained,
+    features,
+    num_shards,
+)
+from rmjax.data.workers import cores, in_blocks, ordered_map
+from rmjax.errors import InputError
+
+MADE_FROM = "made_from.txt"
+FEW = 2000  # images that one process has read before others have started
+
+logger = logging.getLogger(__name__)
+
+
+class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes the images that `find_images` names, their bytes as they were.
+
+    With a Beam runner or Beam options in the download config, Apache Beam reads and
+    writes them; otherwise processes of this machine do.
+
+    Args:
+        processes: that read images; None uses every core for more than a few images.
+        **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
+    """
+
+    def __init__(self, *, processes: int | None = None, **kwargs):
+        self._processes = processes
+        kwargs.setdefault("file_format", "array_record")
+        with _quiet_tfds():
+            super().__init__(**kwargs)
+
+    @abc.abstractmethod
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
+        """Return the images with their splits, in a folder or in an archive."""
+
+    @abc.abstractmethod
+    def made_from(self) -> str:
+        """Return a line that differs for other images, names or splits."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Names are not known before the images: `_find` sets them.
+        return self.dataset_info_from_configs(features=features())
+
+    def _download_and_prepare(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig,
+    ) -> None:
+        manifest = self._find(dl_manager)
+        if download_config.beam_runner or download_config.beam_options:
+            self._manifest = manifest
+            super()._download_and_prepare(dl_manager, download_config)
+            check_with_beam(manifest, Path(self.data_path))
+        else:
+            splits = self._write(manifest)
+            self.info.set_splits(tfds.core.splits.SplitDict(splits))
+
+    def _split_generators(self, dl_manager, pipeline) -> dict[str, object]:
+        """Return `_generate_examples` of every split; of a Beam pipeline alone."""
+        manifest, folder = self._manifest, Path(self.data_path)
+        images = read_with_beam(pipeline, manifest, make_encoder(manifest), folder)
+        return {s: self._generate_examples(images, s) for s in split_sizes(manifest)}
+
+    def _generate_examples(self, images, split: str) -> object:
+        return only(images, split)
+
+    def _find(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
+        manifest = self.find_images(dl_manager)
+        self.info.features["source"].names = list(manifest.source_names)
+        self.info.features["semantic"].names = list(manifest.semantic_names)
+        # TFDS renames its scratch folder as a whole: this comes with the data.
+        file = Path(self.data_path) / MADE_FROM
+        file.write_text(self.made_from() + "\n", encoding="utf-8")
+        return manifest
+
+    def _write(self, manifest: Manifest) -> list[tfds.core.SplitInfo]:
+        """Write all splits, and the list of what was left out."""
+        total, folder = len(manifest.rows), Path(self.data_path)
+        processes = self._processes or (1 if total < FEW else cores())
+        bad = LeftOut(total)
+        with (
+            _full_disk_in_words(folder),
+            ordered_map(make_encoder(manifest), processes) as encode,
+            contextlib.closing(self._open_shards(manifest)) as shards,
+        ):
+            for block, records in encode(in_blocks(read_images(manifest, bad))):
+                for (row, _), record in zip(block, records, strict=True):
+                    if isinstance(record, str):
+                        bad.add(row.path, record)
+                    else:
+                        shards.write(row, record)
+            bad.check()
+            check_trained(manifest, shards.trained())
+        bad.save(folder)
+        for split, labels in shards.labels().items():
+            save_labels(folder, split, labels)
+        return shards.infos()
+
+    def _open_shards(self, manifest: Manifest) -> Shards:
+        sizes = split_sizes(manifest)
+        needed, free = sum(sizes.values()), shutil.disk_usage(self.data_path).free
+        if needed > free:
+            raise InputError(
+                f"{self.data_dir_root}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
+                f"{free / 2**30:.1f} GiB left; make room or choose another --data-dir"
+            )
+        return Shards(
+            {
+                split: SplitWriter(self._get_filename_template(split), num_shards(size))
+                for split, size in sizes.items()
+            },
+            manifest.source_names,
+            manifest.semantic_names,
+        )
+
+
+def prepare(
+    builder: ImagesBuilder, download_dir: str | Path | None = None, **options
+) -> Path:
+    """Run a builder, unless its data set is finished already.
+
+    Args:
+        builder: of one data set.
+        download_dir: where downloads go and are; None for data sets without any.
+        **options: of `tfds.download.DownloadConfig`.
+
+    Returns:
+        The folder of the data set, for `rmjax.data.dataset.open_dataset`. What was
+        left out is listed there in left_out.txt.
+
+    Raises:
+        InputError: what the data set refuses; more than 1 % of the images cannot be
+            used; a source without training images; the disk is full; another process
+            is preparing the same; or a data set of that name made from other images.
+            Nothing is left then.
+    """
+    directory = Path(builder.data_path)
+    if not directory.exists():
+        with _only_one(directory), contextlib.ExitStack() as stack:
+            if download_dir is None:  # TFDS wants a folder in any case
+                download_dir = stack.enter_context(tempfile.TemporaryDirectory())
+            # Without this TFDS looks for a finished copy in a public bucket.
+            config = tfds.download.DownloadConfig(try_download_gcs=False, **options)
+            stack.enter_context(_quiet_tfds())
+            builder.download_and_prepare(
+                download_dir=str(download_dir), download_config=config
+            )
+    _check_same(directory, builder.made_from())
+    dataset = open_dataset(directory)
+    for split in dataset.split_sizes:
+        dataset.labels(split)
+    if (directory / LEFT_OUT).exists():
+        count = len((directory / LEFT_OUT).read_text(encoding="utf-8").splitlines())
+        logger.warning(
+            "left out %d of %d images, which cannot be used: see %s",
+            *(count, count + sum(dataset.split_sizes.values()), directory / LEFT_OUT),
+        )
+    return directory
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Return a hash of what a data set is made from: names, labels, splits, file sizes."""
+    digest = hashlib.sha256(
+        repr((manifest.source_names, manifest.semantic_names)).encode()
+    )
+    for row in manifest.rows:
+        entry = (row.path, row.source, row.semantic, row.group, row.split)
+        digest.update(repr((*entry, _size(manifest.root / row.path))).encode())
+    return digest.hexdigest()
+
+
+def make_encoder(manifest: Manifest) -> Encoder:
+    """Return what checks and serialises the images of a manifest."""
+    # Files are decoded. An archive is told to be whole by its checksum, its images are
+    # looked at: all of a million would have to be decoded on a few cores.
+    check = decode_rgb if manifest.root.is_dir() else check_file
+    return Encoder(manifest.root, manifest.source_names, manifest.semantic_names, check)
+
+
+def read_images(manifest: Manifest, bad: LeftOut) -> Iterator[Item]:
+    """Yield the images of a folder, or of an archive, under a progress bar.
+
+    Args:
+        manifest: which there are.
+        bad: gets those of its rows that an archive does not hold.
+    """
+    if manifest.root.is_dir():
+        rows = tqdm(manifest.rows, "reading images", unit="image", delay=1)
+        yield from ((row, None) for row in rows)
+        return
+    finder = Finder(manifest.rows)
+    members = read_members(manifest.root, finder.knows, "reading images")
+    for name, data in members:
+        yield finder.take(name), data
+    for row in finder.left():
+        bad.add(row.path, "not in the archive")
+
+
+def split_sizes(manifest: Manifest) -> dict[str, int]:
+    """Estimate the bytes of each split that there is, in the order of `SPLITS`."""
+    counts: Counter = Counter()
+    folder = manifest.root.is_dir()
+    for row in manifest.rows:
+        counts[row.split] += max(_size(manifest.root / row.path), 0) if folder else 1
+    # Images do not get smaller by compression: the archive's size is theirs.
+    unit = 1 if folder else manifest.root.stat().st_size / len(manifest.rows)
+    order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
+    return {split: int(counts[split] * unit) for split in order if split in counts}
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
+def _check_same(directory: Path, made_from: str) -> None:
+    """Check that a finished data set was made from these very images."""
+    file = directory / MADE_FROM
+    if not file.is_file() or file.read_text(encoding="utf-8").strip() != made_from:
+        raise InputError(
+            f"{directory} was prepared from other images, labels or splits; choose another name "
+            "or remove that folder"
+        )
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """Keep others from preparing the same; remove what a killed process left."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = directory.parent / f".{directory.name}.lock"
+    with open(lock, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{directory}: another process is preparing this data set; wait for it"
+            ) from None
+        try:
+            for scratch in directory.parent.glob(f"incomplete.*_{directory.name}"):
+                shutil.rmtree(scratch)
+            yield
+        finally:
+            lock.unlink()
+            if not any(directory.parent.iterdir()):
+                directory.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _full_disk_in_words(folder: Path) -> Iterator[None]:
+    """Turn what a full disk raises into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        if full or "No space left" in str(error):  # array_record's own words
+            raise InputError(
+                f"{folder}: the disk is full; make room or choose another --data-dir"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Silence TFDS's own bars and words, and its warning about configs made here."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        absl.setLevel(level)

@@ -1,0 +1,50 @@
+"""The images of a data set that cannot be used: counted, limited and listed."""
+
+from pathlib import Path
+
+from rmjax.errors import InputError
+
+MAX_BAD = 0.01  # share of images left out above which a data set is refused
+LEFT_OUT = "left_out.txt"
+
+
+class LeftOut:
+    """The images that cannot be used, by path, with the reasons.
+
+    Args:
+        total: how many images there are; `MAX_BAD` of them may be left out.
+    """
+
+    def __init__(self, total: int):
+        self.total = total
+        self.reasons: dict[str, str] = {}
+
+    def add(self, path: str, reason: str) -> None:
+        """Add one.
+
+        Raises:
+            InputError: so many are too many, however the rest may be.
+        """
+        self.reasons[path] = reason
+        # A few more than the limit, to have examples of what is wrong.
+        if len(self.reasons) > MAX_BAD * self.total + 3:
+            self.check()
+
+    def check(self) -> None:
+        """Raise an InputError if there are too many."""
+        if len(self.reasons) <= MAX_BAD * self.total:
+            return
+        examples = [
+            f"{path}: {reason}" for path, reason in sorted(self.reasons.items())
+        ]
+        more = " ..." if len(examples) > 3 else ""
+        raise InputError(
+            f"{len(examples)} of {self.total} images cannot be used, more than "
+            f"{MAX_BAD:.0%}: repair or remove them ({'; '.join(examples[:3])}{more})"
+        )
+
+    def save(self, folder: Path) -> None:
+        """List them in a file, if there are any."""
+        if self.reasons:
+            lines = [f"{path}\t{why}\n" for path, why in sorted(self.reasons.items())]
+            (folder / LEFT_OUT).write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,231 @@
+"""Images to records: checked, serialised, and written to array_record shards."""
+
+from array import array
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.naming import ShardedFileTemplate
+
+from rmjax.data.manifest import Manifest, Row
+from rmjax.errors import InputError
+
+SHARD_BYTES = 256 * 2**20
+
+# An image and its file's bytes, or None where the worker shall read the file.
+Item = tuple[Row, bytes | None]
+
+
+def features(
+    source_names: Sequence[str] | None = None,
+    semantic_names: Sequence[str] | None = None,
+) -> tfds.features.FeaturesDict:
+    """Return what a record holds; class names may be set later."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(),
+            "source": tfds.features.ClassLabel(names=source_names),
+            "semantic": tfds.features.ClassLabel(names=semantic_names),
+            "path": tfds.features.Text(),
+            "group": tfds.features.Text(),
+        }
+    )
+
+
+def example(row: Row, image: bytes) -> dict:
+    """Return what TFDS encodes for an image."""
+    return {
+        "image": image,
+        "source": row.source,
+        "semantic": row.semantic,
+        "path": row.path,
+        "group": row.group,
+    }
+
+
+class Encoder:
+    """Reads, checks and serialises images; a copy works in each process.
+
+    Args:
+        root: folder that paths are relative to.
+        source_names: names by source index.
+        semantic_names: names by semantic index.
+        check: raises an InputError for an image that cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        source_names: Sequence[str],
+        semantic_names: Sequence[str],
+        check: Callable[[bytes, str], object],
+    ):
+        self.root, self.check = root, check
+        self.names = tuple(source_names), tuple(semantic_names)
+
+    @cached_property
+    def _features(self) -> tfds.features.FeaturesDict:
+        return features(*map(list, self.names))
+
+    @cached_property
+    def _serializer(self) -> ExampleSerializer:
+        return ExampleSerializer(self._features.get_serialized_info())
+
+    def __getstate__(self) -> dict:
+        return {name: self.__dict__[name] for name in ("root", "check", "names")}
+
+    def read(self, item: Item) -> bytes:
+        """Return an image's bytes.
+
+        Raises:
+            InputError: why they cannot be used.
+        """
+        row, data = item
+        try:
+            row.path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{row.path!a}: the name is not UTF-8") from None
+        if data is None:
+            try:
+                data = (self.root / row.path).read_bytes()
+            except OSError as error:
+                raise InputError(f"{row.path}: {error.strerror or error}") from error
+        if not data:
+            raise InputError(f"{row.path}: the file is empty")
+        self.check(data, row.path)
+        return data
+
+    def __call__(self, block: Sequence[Item]) -> list[bytes | str]:
+        """Return a record for each image, or in words why there is none."""
+        return [self._record(item) for item in block]
+
+    def _record(self, item: Item) -> bytes | str:
+        try:
+            data = self.read(item)
+        except InputError as error:
+            return str(error).removeprefix(f"{item[0].path}: ")
+        encoded = self._features.encode_example(example(item[0], data))
+        return self._serializer.serialize_example(encoded)
+
+
+def num_shards(num_bytes: int) -> int:
+    """Return how many shards a split of that size gets."""
+    return max(1, round(num_bytes / SHARD_BYTES))
+
+
+class SplitWriter:
+    """Writes the records of one split to its shards in turn.
+
+    The order in which records come decides where they go and nothing else does, so
+    that the same images give the same files whatever the number of processes.
+    """
+
+    def __init__(self, template: ShardedFileTemplate, shards: int):
+        self._template = template
+        # Images are compressed already: doing it again took most of the time.
+        self._writers = [
+            ArrayRecordWriter(
+                str(template.sharded_filepath(shard_index=i, num_shards=shards)),
+                "group_size:1,uncompressed",
+            )
+            for i in range(shards)
+        ]
+        self._labels = [(array("i"), array("i")) for _ in range(shards)]
+        self.length, self._bytes = 0, 0
+
+    def write(self, record: bytes, source: int, semantic: int) -> None:
+        shard = self.length % len(self._writers)
+        self._writers[shard].write(record)
+        for values, value in zip(self._labels[shard], (source, semantic), strict=True):
+            values.append(value)
+        self.length += 1
+        self._bytes += len(record)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    def labels(self) -> dict[str, np.ndarray]:
+        """Return `source` and `semantic`, int32, in the order of the finished split."""
+        columns = zip(*self._labels, strict=True)
+        return {
+            name: np.concatenate([np.asarray(part, np.int32) for part in parts])
+            for name, parts in zip(("source", "semantic"), columns, strict=True)
+        }
+
+    def info(self) -> tfds.core.SplitInfo:
+        """Return what TFDS notes of a split."""
+        return tfds.core.SplitInfo(
+            name=self._template.split,
+            shard_lengths=[len(source) for source, _ in self._labels],
+            num_bytes=self._bytes,
+            filename_template=self._template,
+        )
+
+
+class Shards:
+    """The writers of all splits.
+
+    Args:
+        writers: by split.
+        source_names: names by source index.
+        semantic_names: names by semantic index.
+    """
+
+    def __init__(
+        self,
+        writers: Mapping[str, SplitWriter],
+        source_names: Sequence[str],
+        semantic_names: Sequence[str],
+    ):
+        self._writers = writers
+        self._sources = {name: i for i, name in enumerate(source_names)}
+        self._semantics = {name: i for i, name in enumerate(semantic_names)}
+
+    def write(self, row: Row, record: bytes) -> None:
+        source, semantic = self._sources[row.source], self._semantics[row.semantic]
+        self._writers[row.split].write(record, source, semantic)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def trained(self) -> set[str]:
+        """Return the sources that have training images."""
+        if "train" not in self._writers:
+            return set()
+        indices = set(self._writers["train"].labels()["source"].tolist())
+        return {name for name, index in self._sources.items() if index in indices}
+
+    def labels(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return `SplitWriter.labels` by split."""
+        return {split: writer.labels() for split, writer in self._writers.items()}
+
+    def infos(self) -> list[tfds.core.SplitInfo]:
+        """Return what TFDS notes of the splits."""
+        return [writer.info() for writer in self._writers.values()]
+
+
+def check_trained(manifest: Manifest, trained: Container[str]) -> None:
+    """Check that every source has training images, if there is a training split.
+
+    Args:
+        manifest: which images there were to be.
+        trained: the sources that have some.
+
+    Raises:
+        InputError: names those without.
+    """
+    if not any(row.split == "train" for row in manifest.rows):
+        return
+    wanted = (name for name in manifest.source_names if name not in manifest.unknown)
+    absent = [name for name in wanted if name not in trained]
+    if absent:
+        raise InputError(
+            f"no readable image of source {', '.join(map(repr, absent))} in the training split; "
+            "add some, or change the splits"
+        )
