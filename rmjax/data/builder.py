@@ -20,7 +20,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rmjax.data.archive import Finder, read_members
+from rmjax.data.archive import read_members
 from rmjax.data.beam import check_with_beam, only, read_with_beam
 from rmjax.data.checks import check_file
 from rmjax.data.dataset import open_dataset, save_labels
@@ -36,6 +36,7 @@ from rmjax.data.records import (
     features,
     num_shards,
 )
+from rmjax.data.split_lists import Finder
 from rmjax.data.workers import cores, in_blocks, ordered_map
 from rmjax.errors import InputError
 

@@ -23,6 +23,7 @@ from rmjax.data.manifest import (
 )
 from rmjax.errors import InputError
 
+LISTS = tuple(f"{split}.csv" for split in SPLITS)
 REQUIRED = ("path", "label", "dlabel")
 
 # Turns the path in a row into one relative to the root; `where` is for errors.
@@ -64,7 +65,7 @@ def read_manifest(
     rows: list[Row] = []
     labels = Labels()
     for file in files:
-        rows += read_list(str(file), _opener(file), labels, inside.relative)
+        rows += read_list(str(file), opener(file), labels, inside.relative)
     if not rows:
         raise InputError(f"{files[0]}: no rows below the header")
     check_once(rows)
@@ -180,7 +181,8 @@ def _misfit(pairs: set[tuple[str, str]], known: set[tuple[str, str]]) -> tuple:
     return strangers, len(names) != len(numbers), len(pairs)
 
 
-def _opener(file: Path) -> Open:
+def opener(file: Path) -> Open:
+    """Return what `read_list` opens, for a file."""
     # utf-8-sig: spreadsheets put a byte-order mark before the first column.
     return lambda: open(file, newline="", encoding="utf-8-sig")
 

@@ -1,11 +1,12 @@
-"""Train, validation and test splits made by group."""
+"""Train, validation and test splits made by group, and subsets."""
 
 import hashlib
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rmjax.data.manifest import SPLITS, Row
+from rmjax.data.manifest import SPLITS, Manifest, Row
 from rmjax.errors import InputError
 
 
@@ -39,7 +40,7 @@ def assign_splits(
 
     def order(group: str) -> tuple:
         kind = sorted({(row.semantic, row.source) for row in groups[group]})
-        return kind, hashlib.sha256(f"{seed}/{group}".encode()).digest()
+        return kind, _hash(seed, group)
 
     lead = [0.0] * len(SPLITS)
     split_of = {}
@@ -54,6 +55,63 @@ def assign_splits(
         lead[choice] -= size
         split_of[group] = SPLITS[choice]
     return tuple(replace(row, split=split_of[row.group]) for row in rows)
+
+
+def take_subset(
+    manifest: Manifest,
+    sources: Sequence[str] = (),
+    semantics: Sequence[str] = (),
+    images_per_cell: int | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Keep some sources and semantics, and so many images of each of their cells.
+
+    A cell keeps the shares that its splits have. Which images stay depends on a hash
+    of seed and path, so that a larger subset holds a smaller one.
+
+    Args:
+        manifest: images that have a split.
+        sources: names to keep, in the order that there is; none keeps all.
+        semantics: likewise.
+        images_per_cell: of each source and semantic over all splits, rounded up in
+            each split; None keeps all.
+        seed: another seed keeps other images.
+
+    Raises:
+        InputError: an unknown name, or less than one image a cell.
+    """
+    names = _kept("source", sources, manifest.source_names)
+    shown = _kept("semantic", semantics, manifest.semantic_names)
+    if images_per_cell is not None and images_per_cell < 1:
+        raise InputError(f"images_per_cell = {images_per_cell} is not 1 or more")
+    cells: dict[tuple, list[Row]] = defaultdict(list)
+    for row in manifest.rows:
+        if row.source in names and row.semantic in shown:
+            cells[row.source, row.semantic, row.split].append(row)
+    if images_per_cell is not None:
+        totals: Counter = Counter()
+        for (*cell, _), rows in cells.items():
+            totals[tuple(cell)] += len(rows)
+        for (*cell, _), rows in cells.items():
+            share = min(1, images_per_cell / totals[tuple(cell)])
+            rows.sort(key=lambda row: _hash(seed, row.path))
+            del rows[math.ceil(share * len(rows)) :]
+    kept = {id(row) for rows in cells.values() for row in rows}
+    rows = tuple(row for row in manifest.rows if id(row) in kept)
+    return replace(manifest, rows=rows, source_names=names, semantic_names=shown)
+
+
+def _kept(kind: str, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            f"unknown {kind} {', '.join(unknown)}; the choices are {', '.join(known)}"
+        )
+    return tuple(name for name in known if not wanted or name in wanted)
+
+
+def _hash(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:

@@ -1,0 +1,9 @@
+"""The benchmark of RepMix, from its archives."""
+
+from rmjax.datasets.attribution88.attribution88_dataset_builder import (
+    Builder,
+    Config,
+    prepare,
+)
+
+__all__ = ["Builder", "Config", "prepare"]

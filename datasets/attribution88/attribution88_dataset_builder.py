@@ -1,0 +1,132 @@
+"""TFDS builder of Attribution88, and `prepare`, which calls it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from rmjax.data import builder
+from rmjax.data.manifest import Manifest
+from rmjax.data.split_lists import read_archive_lists, read_folder_lists
+from rmjax.data.splits import take_subset
+from rmjax.errors import InputError
+
+# Where its authors keep it, as their published code says.
+ADDRESS = "https://kahlan.cvssp.org/data/Flickr25K/tubui/eccv22_repmix/"
+ARCHIVE = "Attribution88.tar.gz"
+TEST_ARCHIVE = "Attribution88_test.tar.gz"
+IMAGES_PER_CELL = 12_000  # of 8 sources x 11 semantics
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+    """Which part of Attribution88, and where it is.
+
+    Attributes:
+        path: the archive, or the folder that it was extracted to; None looks into
+            TFDS's folder of manual downloads.
+        archive: the archive's name there, and at its authors'.
+        download: fetch the archive where there is none.
+        sources: names of the sources to keep; none keeps all.
+        semantics: names of the semantics to keep; none keeps all.
+        images_per_cell: images of each source and semantic; None keeps all.
+        seed: another seed keeps other images.
+    """
+
+    path: str | Path | None = None
+    archive: str = ARCHIVE
+    download: bool = False
+    sources: Sequence[str] = ()
+    semantics: Sequence[str] = ()
+    images_per_cell: int | None = None
+    seed: int = 0
+
+
+CONFIGS = {
+    "full": Config(name="full", description="All images, with their three splits."),
+    "test_processed": Config(
+        name="test_processed",
+        description="The test images that its authors corrupted.",
+        archive=TEST_ARCHIVE,
+    ),
+    "subset": Config(
+        name="subset",
+        description="100 images of each source and semantic.",
+        images_per_cell=100,
+    ),
+}
+
+
+class Builder(builder.ImagesBuilder):
+    """The images of Attribution88, their bytes as they were."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    BUILDER_CONFIGS = list(CONFIGS.values())
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Put {ARCHIVE} (or {TEST_ARCHIVE}) from {ADDRESS} there, or a folder that it was "
+        "extracted to under the same name without .tar.gz."
+    )
+    builder_config: Config
+
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
+        config = self.builder_config
+        path = self._path(dl_manager)
+        found = read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
+        return take_subset(
+            found, config.sources, config.semantics, config.images_per_cell, config.seed
+        )
+
+    def made_from(self) -> str:
+        config = self.builder_config
+        chosen = (config.sources, config.semantics, config.images_per_cell, config.seed)
+        return json.dumps([config.archive, *chosen])
+
+    def _path(self, dl_manager: tfds.download.DownloadManager) -> Path:
+        """Return the archive, or the folder it was extracted to."""
+        config = self.builder_config
+        if config.path is not None:
+            path = Path(config.path)
+            if not path.exists():
+                raise InputError(f"{path}: no such file or folder")
+            return path
+        manual = Path(dl_manager._manual_dir)  # the public property raises without it
+        for name in (config.archive, config.archive.removesuffix(".tar.gz")):
+            if (manual / name).exists():
+                return manual / name
+        if config.download:
+            return Path(dl_manager.download(ADDRESS + config.archive))
+        raise InputError(
+            f"no {config.archive} in {manual}: put it there, from {ADDRESS}, or give the archive "
+            "or its extracted folder with --from, or let --download fetch it (30 GB)"
+        )
+
+
+def prepare(
+    config: Config | str = "full",
+    data_dir: str | Path = "data",
+    *,
+    processes: int | None = None,
+    **options,
+) -> Path:
+    """Make the data set `attribution88/<name of the config>`.
+
+    Called again it returns the finished data set.
+
+    Args:
+        config: the name of one of `CONFIGS`, or one of your own.
+        data_dir: the folder that holds all prepared data sets.
+        processes: that read images; None uses every core.
+        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
+
+    Returns:
+        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
+
+    Raises:
+        InputError: as `rmjax.data.builder.prepare`; no archive, a damaged one, or
+            lists that contradict themselves.
+    """
+    made = Builder(config=config, data_dir=data_dir, processes=processes)
+    return builder.prepare(made, Path(data_dir) / "downloads", **options)
