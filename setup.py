@@ -36,8 +36,12 @@ setup(
         "scikit-learn>=1.4.2",
         "matplotlib>=3.9",
         "tqdm>=4.66",
+        "isal>=1.7",
         "tensorboardX>=2.6.2",
     ],
-    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8"]},
+    extras_require={
+        "beam": ["apache-beam>=2.65"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "apache-beam>=2.65"],
+    },
     entry_points={"console_scripts": ["rmjax = rmjax.cli:main"]},
 )

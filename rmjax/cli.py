@@ -2,15 +2,13 @@
 
 import argparse
 import logging
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.errors import InputError, TrainingError
-
-Add = Callable[..., argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,44 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted; the same command goes on from there", file=sys.stderr)
         return 130
     return 0
-
-
-def _prepare_mini(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder as mini
-
-    folder = mini.prepare(
-        args.data_dir,
-        images_per_cell=args.images_per_cell,
-        seed=args.seed,
-        size=args.size,
-    )
-    _describe(folder)
-
-
-def _prepare_folder(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.datasets.image_folder import image_folder_dataset_builder as folders
-
-    folder = folders.prepare(
-        args.name,
-        args.data_dir,
-        tree=args.tree,
-        manifest=args.manifest,
-        root=args.root,
-        seed=args.seed,
-        fractions=args.fractions,
-    )
-    _describe(folder)
-
-
-def _describe(folder: os.PathLike) -> None:
-    from rmjax.data.dataset import open_dataset
-
-    dataset = open_dataset(folder)
-    print(f"data set:  {folder}")
-    print(f"sources:   {', '.join(dataset.source_names)}")
-    print(f"semantics: {', '.join(dataset.semantic_names)}")
-    sizes = (f"{name} {size}" for name, size in dataset.split_sizes.items())
-    print(f"images:    {', '.join(sizes)}")
 
 
 def _train(args: argparse.Namespace, changes: list[str]) -> None:
@@ -140,14 +100,6 @@ def _preview(args: argparse.Namespace, changes: list[str]) -> None:
     print(f"drawn: {args.out}")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
-
-
-def _fractions(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rmjax", description="Attribute images to the generator that made them."
@@ -156,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"rmjax {version('rmjax')}"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_prepare(commands.add_parser)
+    add_prepare(commands.add_parser)
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
     _add_preview(commands.add_parser)
@@ -171,45 +123,6 @@ def _add_data_dir(parser: argparse.ArgumentParser, default: str | None) -> None:
         default=default,
         help=f"folder of all prepared data sets ({where})",
     )
-
-
-def _add_prepare(add: Add) -> None:
-    parser = add("prepare", help="make a data set ready for training")
-    sets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
-
-    mini = sets.add_parser(
-        "attribution_mini",
-        help="8 simulated sources x 11 semantics, drawn on the spot",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    mini.add_argument("--images-per-cell", type=int, default=200, help="images a cell")
-    mini.add_argument("--size", type=int, default=64, help="side in pixels")
-    mini.add_argument("--seed", type=int, default=0, help="of the scenes")
-    mini.add_argument("--data-dir", default="data", help="where to put it")
-    mini.set_defaults(run=_prepare_mini)
-
-    folder = sets.add_parser("image_folder", help="your own images")
-    folder.add_argument("--name", required=True, help="what to call the data set")
-    what = folder.add_mutually_exclusive_group(required=True)
-    what.add_argument("--tree", help="folder of <source>/<semantic>/<image>")
-    what.add_argument(
-        "--manifest",
-        action="append",
-        help="CSV with the columns path,label,dlabel and optionally "
-        "source,semantic,group,split; may be given several times",
-    )
-    folder.add_argument("--root", help="what a manifest's paths are relative to")
-    folder.add_argument(
-        "--seed", type=int, default=0, help="of the splits (default: 0)"
-    )
-    folder.add_argument(
-        "--fractions",
-        type=_fractions,
-        default=(0.8, 0.1, 0.1),
-        help="shares of train, val and test (default: 0.8,0.1,0.1)",
-    )
-    _add_data_dir(folder, "data")
-    folder.set_defaults(run=_prepare_folder)
 
 
 def _add_train(add: Add) -> None:
@@ -235,7 +148,7 @@ def _add_evaluate(add: Add) -> None:
     )
     parser.add_argument(
         "--semantics",
-        type=_names,
+        type=names,
         default=(),
         help="on these semantics alone, A,B (default: the config's seen and unseen)",
     )
@@ -269,7 +182,7 @@ def _add_preview(add: Add) -> None:
         help="the PNG to write (default: corruptions.png)",
     )
     sheet.add_argument(
-        "--names", type=_names, default=(), help="some kinds, A,B (default: all 19)"
+        "--names", type=names, default=(), help="some kinds, A,B (default: all 19)"
     )
     sheet.add_argument(
         "--size",
@@ -291,7 +204,7 @@ def _add_bench(add: Add) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     bench.add_argument(
-        "--names", type=_names, default=(), help="some kinds, A,B; () is all 19"
+        "--names", type=names, default=(), help="some kinds, A,B; () is all 19"
     )
     bench.add_argument("--size", type=int, default=224, help="side in pixels")
     bench.add_argument("--batch-size", type=int, default=64, help="images a call")

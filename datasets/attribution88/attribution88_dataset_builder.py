@@ -22,22 +22,17 @@ IMAGES_PER_CELL = 12_000  # of 8 sources x 11 semantics
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """Which part of Attribution88, and where it is.
+    """Which part of Attribution88.
 
     Attributes:
-        path: the archive, or the folder that it was extracted to; None looks into
-            TFDS's folder of manual downloads.
-        archive: the archive's name there, and at its authors'.
-        download: fetch the archive where there is none.
+        archive: the archive's name, at its authors' and in the manual downloads.
         sources: names of the sources to keep; none keeps all.
         semantics: names of the semantics to keep; none keeps all.
         images_per_cell: images of each source and semantic; None keeps all.
         seed: another seed keeps other images.
     """
 
-    path: str | Path | None = None
     archive: str = ARCHIVE
-    download: bool = False
     sources: Sequence[str] = ()
     semantics: Sequence[str] = ()
     images_per_cell: int | None = None
@@ -60,7 +55,14 @@ CONFIGS = {
 
 
 class Builder(builder.ImagesBuilder):
-    """The images of Attribution88, their bytes as they were."""
+    """The images of Attribution88, their bytes as they were.
+
+    Args:
+        path: the archive, or the folder that it was extracted to; None looks into
+            TFDS's folder of manual downloads.
+        download: fetch the archive where there is none.
+        **kwargs: as for `rmjax.data.builder.ImagesBuilder`.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
@@ -70,6 +72,12 @@ class Builder(builder.ImagesBuilder):
         "extracted to under the same name without .tar.gz."
     )
     builder_config: Config
+
+    def __init__(
+        self, *, path: str | Path | None = None, download: bool = False, **kwargs
+    ):
+        self._given, self._download = path, download
+        super().__init__(**kwargs)
 
     def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
         config = self.builder_config
@@ -86,20 +94,20 @@ class Builder(builder.ImagesBuilder):
 
     def _path(self, dl_manager: tfds.download.DownloadManager) -> Path:
         """Return the archive, or the folder it was extracted to."""
-        config = self.builder_config
-        if config.path is not None:
-            path = Path(config.path)
+        if self._given is not None:
+            path = Path(self._given)
             if not path.exists():
                 raise InputError(f"{path}: no such file or folder")
             return path
+        archive = self.builder_config.archive
         manual = Path(dl_manager._manual_dir)  # the public property raises without it
-        for name in (config.archive, config.archive.removesuffix(".tar.gz")):
+        for name in (archive, archive.removesuffix(".tar.gz")):
             if (manual / name).exists():
                 return manual / name
-        if config.download:
-            return Path(dl_manager.download(ADDRESS + config.archive))
+        if self._download:
+            return Path(dl_manager.download(ADDRESS + archive))
         raise InputError(
-            f"no {config.archive} in {manual}: put it there, from {ADDRESS}, or give the archive "
+            f"no {archive} in {manual}: put it there, from {ADDRESS}, or give the archive "
             "or its extracted folder with --from, or let --download fetch it (30 GB)"
         )
 
@@ -108,6 +116,8 @@ def prepare(
     config: Config | str = "full",
     data_dir: str | Path = "data",
     *,
+    path: str | Path | None = None,
+    download: bool = False,
     processes: int | None = None,
     **options,
 ) -> Path:
@@ -118,6 +128,7 @@ def prepare(
     Args:
         config: the name of one of `CONFIGS`, or one of your own.
         data_dir: the folder that holds all prepared data sets.
+        path, download: as for `Builder`; manual downloads are `DATA_DIR/downloads/manual`.
         processes: that read images; None uses every core.
         **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
 
@@ -128,5 +139,11 @@ def prepare(
         InputError: as `rmjax.data.builder.prepare`; no archive, a damaged one, or
             lists that contradict themselves.
     """
-    made = Builder(config=config, data_dir=data_dir, processes=processes)
+    made = Builder(
+        config=config,
+        path=path,
+        download=download,
+        data_dir=data_dir,
+        processes=processes,
+    )
     return builder.prepare(made, Path(data_dir) / "downloads", **options)

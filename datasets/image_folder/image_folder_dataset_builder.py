@@ -1,7 +1,6 @@
 """TFDS builder over a user's own images, and `prepare`, which calls it."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +73,8 @@ def prepare(
     root: str | Path | None = None,
     seed: int = 0,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    processes: int | None = None,
+    **options,
 ) -> Path:
     """Make a data set `image_folder/<name>` from a tree or from CSV manifests.
 
@@ -88,6 +89,8 @@ def prepare(
             manifest's own.
         seed: of the splits, where no manifest gives them.
         fractions: shares of train, val and test, likewise.
+        processes: that read images; None uses every core for more than a few.
+        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
 
     Returns:
         The folder of the data set, for `rmjax.data.dataset.open_dataset`. Images
@@ -98,7 +101,7 @@ def prepare(
             images, a source without training images, or a data set of that name made
             from other images. Nothing is written then.
     """
-    check_name(name)
+    builder.check_name(name)
     config = Config(
         name=name,
         tree=tree,
@@ -107,12 +110,5 @@ def prepare(
         seed=seed,
         fractions=tuple(fractions),
     )
-    return builder.prepare(Builder(config=config, data_dir=data_dir))
-
-
-def check_name(name: str) -> None:
-    """Raise an InputError for a name that cannot be that of a data set."""
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
-        raise InputError(
-            f"data set name {name!r}: use letters, digits, '_', '-' and '.' alone"
-        )
+    made = Builder(config=config, data_dir=data_dir, processes=processes)
+    return builder.prepare(made, **options)

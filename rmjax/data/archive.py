@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rmjax.errors import InputError
 
 MAX_MEMBER = 512 * 2**20  # bytes: no list or image is larger
-CHUNK = 2**20  # bytes read at once
+CHUNK = 2**15  # bytes; tarfile copies the rest of a chunk at each read
 
 # What the standard library raises for a damaged or truncated archive.
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, isal_zlib.error)

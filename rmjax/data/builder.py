@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import io
 import logging
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from rmjax.data.archive import read_members
 from rmjax.data.beam import check_with_beam, only, read_with_beam
 from rmjax.data.checks import check_file
-from rmjax.data.dataset import open_dataset, save_labels
+from rmjax.data.dataset import UNKNOWN, open_dataset, save_labels
 from rmjax.data.images import decode_rgb
 from rmjax.data.left_out import LEFT_OUT, LeftOut
 from rmjax.data.manifest import SPLITS, Manifest
@@ -73,7 +74,9 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         # Names are not known before the images: `_find` sets them.
-        return self.dataset_info_from_configs(features=features())
+        return self.dataset_info_from_configs(
+            features=features(), metadata=tfds.core.MetadataDict()
+        )
 
     def _download_and_prepare(
         self,
@@ -102,6 +105,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         manifest = self.find_images(dl_manager)
         self.info.features["source"].names = list(manifest.source_names)
         self.info.features["semantic"].names = list(manifest.semantic_names)
+        self.info.metadata[UNKNOWN] = list(manifest.unknown)
         # TFDS renames its scratch folder as a whole: this comes with the data.
         file = Path(self.data_path) / MADE_FROM
         file.write_text(self.made_from() + "\n", encoding="utf-8")
@@ -190,6 +194,14 @@ def prepare(
             *(count, count + sum(dataset.split_sizes.values()), directory / LEFT_OUT),
         )
     return directory
+
+
+def check_name(name: str) -> None:
+    """Raise an InputError for a name that cannot be that of a data set."""
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
+        raise InputError(
+            f"data set name {name!r}: use letters, digits, '_', '-' and '.' alone"
+        )
 
 
 def fingerprint(manifest: Manifest) -> str:

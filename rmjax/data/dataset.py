@@ -21,6 +21,8 @@ from tqdm import tqdm
 from rmjax.data.manifest import REAL
 from rmjax.errors import InputError
 
+UNKNOWN = "unknown_sources"  # in a data set's metadata
+
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -33,12 +35,14 @@ class Dataset:
         source_names: names by source index; the first is `real`.
         semantic_names: names by semantic index.
         split_sizes: images in each split.
+        unknown_sources: those that are for testing alone, as unknown ones.
     """
 
     directory: Path
     source_names: tuple[str, ...]
     semantic_names: tuple[str, ...]
     split_sizes: Mapping[str, int]
+    unknown_sources: tuple[str, ...] = ()
     _labels: dict = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -172,6 +176,7 @@ def open_dataset(directory: str | Path) -> Dataset:
         split_sizes={
             name: info.num_examples for name, info in builder.info.splits.items()
         },
+        unknown_sources=tuple((builder.info.metadata or {}).get(UNKNOWN, ())),
     )
 
 
@@ -185,12 +190,15 @@ def select(
     Args:
         dataset: an open data set.
         sources: names of the sources to keep; their order gives the new indices,
-            `real` first if it is among them. None keeps all.
+            `real` first if it is among them. None keeps all but the unknown ones.
         semantics: names of the semantics to keep. None keeps all.
 
     Raises:
         InputError: an unknown or repeated name, an empty list, or `real` not first.
     """
+    if sources is None:
+        unknown = dataset.unknown_sources
+        sources = [name for name in dataset.source_names if name not in unknown]
     sources = _check_names("source", sources, dataset.source_names)
     semantics = _check_names("semantic", semantics, dataset.semantic_names)
     if REAL in sources[1:]:
@@ -292,7 +300,12 @@ def _labels_file(directory: Path, split: str) -> Path:
 
 def _prepare_command(name: str, data_dir: str | Path) -> str:
     builder, _, config = name.partition("/")
-    options = f" --name {config} --tree FOLDER" if config else ""
+    options = {
+        "image_folder": f" --name {config} --tree FOLDER",
+        "annotation_list": f" --name {config} --list train=FILE",
+        "image_attribution_bench": " --tree FOLDER",
+        "attribution88": f" --config {config or 'full'} --from ARCHIVE",
+    }.get(builder, "")
     return f"rmjax prepare {builder}{options} --data-dir {data_dir}"
 
 

@@ -177,8 +177,12 @@ def _find_places(
 def _misfit(pairs: set[tuple[str, str]], known: set[tuple[str, str]]) -> tuple:
     """Return how badly names go with labels, given the pairs known from before."""
     names, numbers = ({pair[i] for pair in pairs} for i in (0, 1))
-    strangers = len(pairs - known) if known else 0
-    return strangers, len(names) != len(numbers), len(pairs)
+    strangers = names - {name for name, _ in known} if known else ()
+    contradictions = pairs - known if known else ()
+    return (
+        *(len(strangers), len(contradictions)),
+        *(len(names) != len(numbers), len(pairs)),
+    )
 
 
 def opener(file: Path) -> Open:

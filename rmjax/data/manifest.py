@@ -66,7 +66,7 @@ class Manifest:
     unknown: tuple[str, ...] = ()
 
 
-def read_tree(root: str | Path) -> Manifest:
+def read_tree(root: str | Path, levels: int = 0) -> Manifest:
     """Read the images of a folder tree `<source>/<semantic>/<image>`.
 
     Hidden files, and files in the semantic folders whose suffix is no image's,
@@ -74,29 +74,34 @@ def read_tree(root: str | Path) -> Manifest:
     and the same file name but for the suffix form a group: in sets of edited
     photographs these are pairs, and for mere serial numbers it does no harm.
 
+    Args:
+        root: the folder.
+        levels: of folders that there may be between the source and the semantic.
+
     Raises:
         InputError: no such folder, no images, an image at another depth, a link
             that leaves the folder, or no source called `real`.
     """
     root = Path(root)
+    shape = "<source>/" + "[<group>/]" * levels + "<semantic>/<image>"
     if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder; give one with <source>/<semantic>/<image>"
-        )
+        raise InputError(f"{root}: no such folder; give one with {shape}")
     inside = InsideRoot(root)
     rows = []
     for path in _walk(root, inside):
-        parts = path.parts
-        if len(parts) != 3:
+        source, folders = path.parts[0], path.parts[1:-1]
+        if not 1 <= len(folders) <= 1 + levels:
             raise InputError(
-                f"{root / path}: an image at this depth; expected {root}/<source>/<semantic>/"
-                "<image> (describe other layouts by a CSV manifest)"
+                f"{root / path}: an image at this depth; expected {root}/{shape} (describe "
+                "other layouts by a CSV manifest)"
             )
-        group = f"{parts[1]}/{path.stem}"
-        names = map(sys.intern, parts[:2])  # one string for all images of a class
+        semantic = folders[-1]
+        group = f"{semantic}/{path.stem}"
+        # One string for all images of a class.
+        names = map(sys.intern, (source, semantic))
         rows.append(Row(str(path), *names, group, "", str(root)))
     if not rows:
-        raise InputError(f"{root}: no images found as <source>/<semantic>/<image>")
+        raise InputError(f"{root}: no images found as {shape}")
     sources = real_first(sorted({row.source for row in rows}), str(root))
     return Manifest(
         root, tuple(rows), sources, tuple(sorted({row.semantic for row in rows}))

@@ -109,7 +109,9 @@ class Encoder:
         except InputError as error:
             return str(error).removeprefix(f"{item[0].path}: ")
         encoded = self._features.encode_example(example(item[0], data))
-        return self._serializer.serialize_example(encoded)
+        # Without this the order of a record's fields differs between processes.
+        proto = self._serializer.get_tf_example(encoded)
+        return proto.SerializeToString(deterministic=True)
 
 
 def num_shards(num_bytes: int) -> int:

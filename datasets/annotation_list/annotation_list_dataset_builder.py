@@ -1,0 +1,204 @@
+"""TFDS builder of annotation lists as OSMA has them, and `prepare`, which calls it."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import tensorflow_datasets as tfds
+
+from rmjax.data import builder
+from rmjax.data.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
+from rmjax.errors import InputError
+
+SEMANTIC = "unspecified"  # these lists say nothing of what the images show
+UNKNOWN = "unknown_"  # begins the names of splits with unknown sources
+
+# Path, label and line of an image in a list.
+Entry = tuple[PurePosixPath, int, int]
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+    """Which lists to build a data set from.
+
+    Attributes:
+        lists: files by split, `train`, `val` or `test`, of the known sources.
+        unknown: files by name, such as `arch`, of sources that are never trained on;
+            each has labels of its own and becomes the split `unknown_<name>`.
+        root: folder that paths are relative to; None looks for the first image from
+            the list's folder upward.
+        names: of the known sources by label; none reads them from the paths.
+    """
+
+    lists: Mapping[str, str | Path] = dataclasses.field(default_factory=dict)
+    unknown: Mapping[str, str | Path] = dataclasses.field(default_factory=dict)
+    root: str | Path | None = None
+    names: Sequence[str] = ()
+
+
+class Builder(builder.ImagesBuilder):
+    """Images of known and unknown sources, their bytes as they were."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    builder_config: Config
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Return the images with their splits."""
+        config = self.builder_config
+        if config is None or not config.lists:
+            raise InputError("annotation_list: give at least one list")
+        return read_lists(config.lists, config.unknown, config.root, config.names)
+
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
+        return self.manifest
+
+    def made_from(self) -> str:
+        return builder.fingerprint(self.manifest)
+
+
+def read_lists(
+    lists: Mapping[str, str | Path],
+    unknown: Mapping[str, str | Path],
+    root: str | Path | None = None,
+    names: Sequence[str] = (),
+) -> Manifest:
+    """Read lists of `path<TAB or space>label` lines.
+
+    A label's name is the deepest folder that holds all its images, relative to the
+    deepest that holds all images of the lists: the real ones of OSMA become `real`,
+    others such as `fake/styleGAN/bus`. Label 0 of the known sources is real.
+
+    Args:
+        lists, unknown, root, names: as in `Config`.
+
+    Raises:
+        InputError: a list that cannot be read or has other lines, naming file and
+            line; a path outside the root or given twice; two labels with one name.
+    """
+    wrong = set(lists) - set(SPLITS)
+    if wrong:
+        raise InputError(
+            f"split {', '.join(wrong)}; the choices are {', '.join(SPLITS)}"
+        )
+    files = {**lists, **{UNKNOWN + name: file for name, file in unknown.items()}}
+    entries = {split: list(_read_list(Path(file))) for split, file in files.items()}
+    first = next(iter(files))
+    root = Path(root) if root else _find_root(Path(files[first]), entries[first][0][0])
+    folders = [path.parent for found in entries.values() for path, _, _ in found]
+    common = PurePosixPath(os.path.commonpath(folders))
+    known = [entry for split in lists for entry in entries[split]]
+    known_names = dict(enumerate(names)) if names else _names_of(known, common)
+    _check_names(known_names, known, str(files[first]))
+    all_names = [known_names[label] for label in sorted(known_names)]
+    inside, rows = InsideRoot(root), []
+    for split, found in entries.items():
+        of_label = known_names if split in lists else _names_of(found, common)
+        all_names += [n for n in of_label.values() if n not in all_names]
+        for path, label, line in found:
+            where = f"{files[split]}, line {line}"
+            text = str(inside.relative(str(path), where))
+            source = (of_label[label], SEMANTIC)
+            rows.append(Row(text, *source, text, split, str(files[split]), line))
+    check_once(rows)
+    strangers = tuple(name for name in all_names if name not in known_names.values())
+    return Manifest(root, tuple(rows), tuple(all_names), (SEMANTIC,), strangers)
+
+
+def _read_list(file: Path) -> Iterator[Entry]:
+    """Yield what the lines of a list say; its paths may contain spaces."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot read this list ({error})") from error
+    if not any(line.strip() for line in lines):
+        raise InputError(f"{file}: an empty list")
+    for number, line in enumerate(lines, start=1):
+        match = re.fullmatch(r"\s*(\S.*?)\s+(\d+)\s*", line)
+        if match:
+            yield PurePosixPath(match[1]), int(match[2]), number
+        elif line.strip():
+            raise InputError(
+                f"{file}, line {number}: {line.strip()[:60]!r} is not a path, a tab or a space, "
+                "and a label from 0"
+            )
+
+
+def _find_root(file: Path, path: PurePosixPath) -> Path:
+    """Return the folder, from that of a list upward, from which a path leads to a file."""
+    for folder in file.resolve().parents:
+        if (folder / path).is_file():
+            return folder
+    raise InputError(
+        f"{file}: {path} is in no folder from {file.resolve().parent} upward; give the root that "
+        "paths start from"
+    )
+
+
+def _names_of(entries: Sequence[Entry], common: PurePosixPath) -> dict[int, str]:
+    """Return the names of labels, from the folders of their images."""
+    folders: dict[int, PurePosixPath] = {}
+    for path, label, _ in entries:
+        folder = folders.setdefault(label, path.parent)
+        if folder not in (path.parent, *path.parent.parents):
+            folders[label] = PurePosixPath(os.path.commonpath([folder, path.parent]))
+    return {label: str(folder.relative_to(common)) for label, folder in folders.items()}
+
+
+def _check_names(names: Mapping[int, str], known: Sequence[Entry], file: str) -> None:
+    labels = {label for _, label, _ in known}
+    absent = sorted(labels - set(names))
+    if absent:
+        raise InputError(
+            f"{file}: label {absent[0]} has no name; give one for each label"
+        )
+    if len(set(names.values())) < len(names):
+        raise InputError(
+            f"{file}: two labels are called {_twice(names)!r}, the folder that holds the images of "
+            "both; give a name for each label"
+        )
+
+
+def _twice(names: Mapping[int, str]) -> str:
+    found = list(names.values())
+    return next(name for name in found if found.count(name) > 1)
+
+
+def prepare(
+    name: str,
+    data_dir: str | Path,
+    *,
+    lists: Mapping[str, str | Path],
+    unknown: Mapping[str, str | Path] | None = None,
+    root: str | Path | None = None,
+    names: Sequence[str] = (),
+    processes: int | None = None,
+    **options,
+) -> Path:
+    """Make a data set `annotation_list/<name>`.
+
+    Called again for the same lists it returns the finished data set.
+
+    Args:
+        name: letters, digits, `_`, `-` and `.`; what the data set is called.
+        data_dir: the folder that holds all prepared data sets.
+        lists, unknown, root, names: as in `Config`.
+        processes: that read images; None uses every core for more than a few.
+        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
+
+    Returns:
+        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
+
+    Raises:
+        InputError: as `read_lists` and `rmjax.data.builder.prepare`.
+    """
+    builder.check_name(name)
+    config = Config(
+        name=name, lists=lists, unknown=unknown or {}, root=root, names=tuple(names)
+    )
+    made = Builder(config=config, data_dir=data_dir, processes=processes)
+    return builder.prepare(made, **options)
