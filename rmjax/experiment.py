@@ -44,7 +44,7 @@ def open_data(config: ConfigDict) -> ExperimentData:
     """
     data = config.data
     dataset = open_dataset(find_dataset(Path(data.dir), data.name))
-    sources = tuple(data.sources or dataset.source_names)
+    sources = tuple(data.sources or dataset.known_sources)
     unseen = tuple(data.unseen_semantics)
     rest = tuple(name for name in dataset.semantic_names if name not in unseen)
     seen = tuple(data.seen_semantics) or rest

@@ -45,6 +45,11 @@ class Dataset:
     unknown_sources: tuple[str, ...] = ()
     _labels: dict = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def known_sources(self) -> tuple[str, ...]:
+        """Return the sources that may be trained on."""
+        return tuple(n for n in self.source_names if n not in self.unknown_sources)
+
     @cached_property
     def _builder(self) -> tfds.core.DatasetBuilder:
         return tfds.builder_from_directory(self.directory)
@@ -196,9 +201,7 @@ def select(
     Raises:
         InputError: an unknown or repeated name, an empty list, or `real` not first.
     """
-    if sources is None:
-        unknown = dataset.unknown_sources
-        sources = [name for name in dataset.source_names if name not in unknown]
+    sources = dataset.known_sources if sources is None else sources
     sources = _check_names("source", sources, dataset.source_names)
     semantics = _check_names("semantic", semantics, dataset.semantic_names)
     if REAL in sources[1:]:
