@@ -1,0 +1,74 @@
+"""`rmjax prepare` of the published benchmarks, from the command line."""
+
+import pytest
+from PIL import Image
+
+from rmjax.cli import main
+from rmjax.datasets.attribution88.make_archive import make_archive
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    file = tmp_path_factory.mktemp("archive") / "Attribution88.tar.gz"
+    make_archive(file, 10, size=16, show_progress=False)
+    return file
+
+
+def error_line(capsys, *arguments):
+    """Run a command that must fail; return its status and its last line."""
+    status = main(["prepare", *map(str, arguments)])
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    return status, line
+
+
+def test_attribution88(archive, tmp_path, capsys):
+    command = ["prepare", "attribution88", "--data-dir", str(tmp_path)]
+    subset = "--name some --sources real,gan1 --images-per-cell 5".split()
+    assert main([*command, "--from", str(archive), *subset, "--processes", "1"]) == 0
+    out = capsys.readouterr().out
+    assert f"data set:  {tmp_path}/attribution88/some/1.0.0" in out
+    assert "images:    train 88, val 22, test 22" in out
+
+
+def test_attribution88_errors(archive, tmp_path, capsys):
+    command = ("attribution88", "--data-dir", tmp_path)
+    status, line = error_line(capsys, *command)
+    assert status == 2 and "no Attribution88.tar.gz in" in line and "--from" in line
+    status, line = error_line(capsys, *command, "--config", "half")
+    assert status == 2 and "choose from full, test_processed, subset" in line
+    status, line = error_line(capsys, *command, "--images-per-cell", 5)
+    assert status == 2 and "--name: give a subset of your own a name" in line
+    status, line = error_line(capsys, *command, "--processes", 0)
+    assert status == 2 and "--processes 0: give 1 or more" in line
+    assert not (tmp_path / "attribution88" / "full").exists()
+
+
+def test_image_attribution_bench(tmp_path, capsys):
+    for source in ("real", "gan"):
+        for group in ("AnimalFace/cat", "COCO"):
+            folder = tmp_path / "tree" / source / group
+            folder.mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (8, 8), f"#0000{i:02x}").save(folder / f"{i}.png")
+    command = (
+        f"prepare image_attribution_bench --tree {tmp_path}/tree --data-dir {tmp_path}"
+    )
+    assert main(command.split()) == 0
+    assert "images:    train 32, val 4, test 4" in capsys.readouterr().out
+
+
+def test_annotation_list(tmp_path, capsys):
+    for source in ("real", "gan", "other"):
+        (tmp_path / source).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / source / "0.png")
+    (tmp_path / "train.txt").write_text("real/0.png\t0\ngan/0.png\t1\n")
+    (tmp_path / "out.txt").write_text("other/0.png\t0\n")
+    command = f"prepare annotation_list --name l --data-dir {tmp_path}/data"
+    lists = f"--list train={tmp_path}/train.txt --unknown arch={tmp_path}/out.txt"
+    assert main([*command.split(), *lists.split()]) == 0
+    out = capsys.readouterr().out
+    assert "sources:   real, gan, other\nunknown:   other\n" in out
+    assert "images:    train 2, unknown_arch 1" in out
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--list", "train.txt"])
+    assert "'train.txt' is not NAME=FILE" in capsys.readouterr().err
