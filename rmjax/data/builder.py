@@ -289,8 +289,9 @@ def _only_one(directory: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink()
-            if not any(directory.parent.iterdir()):
-                directory.parent.rmdir()
+            for folder in directory.parents[:2]:  # of the config, of the data set
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
 
 @contextlib.contextmanager
