@@ -1,7 +1,6 @@
 """Encoded image files to 8-bit RGB arrays, and the resampling before the network."""
 
 import io
-from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +22,12 @@ SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .pbm .pgm "
     ".ppm .pnm .tga .jp2 .j2k .avif .ico .qoi".split()
 )
+
+
+def readable_formats() -> list[str]:
+    """Return those of `FORMATS` that this build of Pillow can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
@@ -47,7 +52,7 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
     """
     name = name or "image"
     try:
-        image = Image.open(io.BytesIO(data), formats=_available(FORMATS))
+        image = Image.open(io.BytesIO(data), formats=readable_formats())
         width, height = image.size
         too_large = width * height > MAX_PIXELS
         if not too_large:
@@ -114,12 +119,6 @@ def centre(image: np.ndarray, size: int) -> np.ndarray:
     """Cut the middle square of `size` pixels out of an image `[height, width, ...]`."""
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
-
-
-def _available(formats: Iterable[str]) -> list[str]:
-    """Of `formats`, those that this build of Pillow can read."""
-    Image.init()
-    return [name for name in formats if name in Image.OPEN]
 
 
 def _one_line(error: Exception) -> str:

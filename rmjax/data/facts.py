@@ -1,0 +1,323 @@
+"""What a file tells beside its pixels: container, size, compression, a thumbnail.
+
+References:
+    The quality of a JPEG file is read from its luma quantisation table: the
+    Independent JPEG Group's library, and with it nearly every program, scales one table
+    (ITU-T T.81, annex K) by a quality of 1..100.
+"""
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from tqdm import tqdm
+
+from rmjax.corruptions.jpeg import LUMINANCE
+from rmjax.data.dataset import Dataset, open_dataset
+from rmjax.data.images import decode_rgb, readable_formats
+from rmjax.errors import InputError
+
+THUMBNAIL = 8  # side in pixels
+BLOCK = 64  # records a task: seconds of work, and few enough to hold encoded
+FEW = 2000  # images below which starting processes takes longer than it saves
+
+_SAMPLINGS = {
+    ((1, 1), (1, 1), (1, 1)): "4:4:4",
+    ((2, 1), (1, 1), (1, 1)): "4:2:2",
+    ((2, 2), (1, 1), (1, 1)): "4:2:0",
+    ((1, 2), (1, 1), (1, 1)): "4:4:0",
+    ((4, 1), (1, 1), (1, 1)): "4:1:1",
+}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of one encoded image.
+
+    Attributes:
+        format: Pillow's name of the container, such as `PNG`; empty where the header
+            can't be read, as `mode` is then, and the sizes 0.
+        mode: Pillow's name of the pixel layout, such as `RGB` or `P`.
+        width: pixels as stored, before an EXIF orientation is applied.
+        height: likewise.
+        bytes: length of the file.
+        quality: of a JPEG, 1..100: the one whose luma table is nearest; else nan.
+        standard: whether that table is the file's own, entry by entry.
+        subsampling: of a JPEG's chroma, such as `4:2:0`, `grey` for one component,
+            the sampling factors where there is no such name; else empty.
+        digest: the first 16 bytes of the SHA-256 of the file.
+        thumbnail: uint8 `[8, 8, 3]`, box-averaged RGB; zeros if unreadable.
+        reason: why the image does not decode; empty if it does.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    bytes: int
+    quality: float
+    standard: bool
+    subsampling: str
+    digest: bytes
+    thumbnail: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts of many images, a column each, in the order of the records.
+
+    Attributes:
+        split_names: names by split index.
+        source: int32 `[n]`, the data set's index.
+        semantic: int32 `[n]`, likewise.
+        split: int8 `[n]`, the index into `split_names`.
+        path: texts `[n]`.
+        group: int64 `[n]`, a hash of the group's name: equal where the groups are.
+        format: texts `[n]`; this and what follows as in `ImageFacts`.
+        mode: texts `[n]`.
+        width: int32 `[n]`.
+        height: int32 `[n]`.
+        bytes: int64 `[n]`.
+        quality: float32 `[n]`.
+        standard: bool `[n]`.
+        subsampling: texts `[n]`.
+        digest: uint64 `[n, 2]`.
+        thumbnail: uint8 `[n, 8, 8, 3]`.
+        reason: texts `[n]`.
+    """
+
+    split_names: tuple[str, ...]
+    source: np.ndarray
+    semantic: np.ndarray
+    split: np.ndarray
+    path: np.ndarray
+    group: np.ndarray
+    format: np.ndarray
+    mode: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    bytes: np.ndarray
+    quality: np.ndarray
+    standard: np.ndarray
+    subsampling: np.ndarray
+    digest: np.ndarray
+    thumbnail: np.ndarray
+    reason: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.source)
+
+    def take(self, rows: np.ndarray) -> "Facts":
+        """Return the facts of some images, given by a mask or by their numbers."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        return replace(self, **{name: c[rows] for name, c in columns.items()})
+
+
+def image_facts(data: bytes) -> ImageFacts:
+    """Gather what an encoded image tells beside its pixels.
+
+    Args:
+        data: the file's bytes; of anything, a file that is no image too.
+    """
+    try:
+        pixels, reason = decode_rgb(data), ""
+        small = Image.fromarray(pixels).resize((THUMBNAIL,) * 2, Image.Resampling.BOX)
+        thumbnail = np.asarray(small)
+    except InputError as error:
+        reason = str(error).removeprefix("image: ")
+        thumbnail = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+    header = _header(data)
+    jpeg = header if isinstance(header, JpegImageFile) else None
+    quality, standard = jpeg_quality(_luma_table(jpeg)) if jpeg else (np.nan, False)
+    return ImageFacts(
+        format=(header.format or "") if header else "",
+        mode=header.mode if header else "",
+        width=header.width if header else 0,
+        height=header.height if header else 0,
+        bytes=len(data),
+        quality=quality,
+        standard=standard,
+        subsampling=_subsampling(jpeg) if jpeg else "",
+        digest=hashlib.sha256(data).digest()[:16],
+        thumbnail=thumbnail,
+        reason=reason,
+    )
+
+
+def jpeg_quality(table: Sequence[int] | None) -> tuple[float, bool]:
+    """Estimate the quality that a luma quantisation table stands for.
+
+    Args:
+        table: its 64 steps row by row; None where a file has none.
+
+    Returns:
+        The quality 1..100 whose table differs least in the sum, nan for None, and
+        whether it does not differ at all.
+    """
+    if table is None or len(table) != 64:
+        return np.nan, False
+    distances = np.abs(_standard_tables() - np.asarray(table)).sum(1)
+    nearest = int(distances.argmin())
+    return float(nearest + 1), bool(distances[nearest] == 0)
+
+
+def collect_facts(
+    dataset: Dataset,
+    splits: Sequence[str] | None = None,
+    processes: int | None = None,
+    records: Mapping[str, np.ndarray] | None = None,
+    show_progress: bool = True,
+) -> Facts:
+    """Gather the facts of all images of some splits, in the order of the records.
+
+    A million images take about half a gigabyte.
+
+    Args:
+        dataset: an open data set.
+        splits: which; None takes all.
+        processes: how many read and decode; None is one a core, or, for fewer than
+            2,000 images, this one alone.
+        records: by split the numbers of the records to take; None takes all.
+        show_progress: whether to draw a progress bar.
+
+    Raises:
+        InputError: the data set has no such split.
+    """
+    splits = tuple(dataset.split_sizes if splits is None else splits)
+    for split in splits:
+        dataset.records(split)  # raises for an unknown one, before any work
+    if records is None:
+        records = {split: np.arange(dataset.split_sizes[split]) for split in splits}
+    total = sum(len(records[split]) for split in splits)
+    if processes is None:
+        processes = 1 if total < FEW else _cores()
+    tasks = (
+        (split, records[split][start : start + BLOCK])
+        for split in splits
+        for start in range(0, len(records[split]), BLOCK)
+    )
+    columns, done = _empty_columns(total), 0
+    with tqdm(
+        total=total, desc="reading images", delay=1, disable=not show_progress
+    ) as bar:
+        for split, block in _run(dataset, tasks, processes):
+            block["split"] = splits.index(split)
+            count = len(block["source"])
+            for name, values in block.items():
+                columns[name][done : done + count] = values
+            done += count
+            bar.update(count)
+    return Facts(split_names=splits, **columns)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _empty_columns(total: int) -> dict[str, np.ndarray]:
+    text = np.dtypes.StringDType()
+    types = {"source": np.int32, "semantic": np.int32, "split": np.int8}
+    types |= {"path": text, "group": np.int64, "format": text, "mode": text}
+    types |= {"width": np.int32, "height": np.int32, "bytes": np.int64}
+    types |= {"quality": np.float32, "standard": bool, "subsampling": text}
+    columns = {name: np.zeros(total, kind) for name, kind in types.items()}
+    columns["digest"] = np.zeros((total, 2), np.uint64)
+    columns["thumbnail"] = np.zeros((total, THUMBNAIL, THUMBNAIL, 3), np.uint8)
+    columns["reason"] = np.zeros(total, text)
+    return columns
+
+
+def _run(
+    dataset: Dataset, tasks: Iterator[tuple[str, np.ndarray]], processes: int
+) -> Iterator[tuple[str, dict]]:
+    """Yield the split and the columns of each task's block, in order."""
+    if processes <= 1:
+        opened = {}
+        for split, numbers in tasks:
+            if split not in opened:
+                opened[split] = dataset.records(split)
+            yield split, _read_block(opened[split], numbers)
+        return
+    # spawn: a fork of a process that runs JAX's threads may hang.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = deque()
+        for split, numbers in tasks:
+            future = pool.submit(_work, dataset.directory, split, numbers)
+            waiting.append((split, future))
+            if len(waiting) > 4 * processes:
+                split, future = waiting.popleft()
+                yield split, future.result()
+        for split, future in waiting:
+            yield split, future.result()
+
+
+def _work(directory: Path, split: str, numbers: np.ndarray) -> dict:
+    return _read_block(_opened(directory, split), numbers)
+
+
+@lru_cache
+def _opened(directory: Path, split: str) -> Sequence[dict]:
+    return open_dataset(directory).records(split)
+
+
+def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:
+    """Return the columns, but for the split, of some records."""
+    rows = records.__getitems__([int(number) for number in numbers])
+    facts = [image_facts(row["image"]) for row in rows]
+    columns = {
+        name: [getattr(fact, name) for fact in facts]
+        for name in (field.name for field in fields(ImageFacts))
+    }
+    columns["digest"] = [np.frombuffer(fact.digest, np.uint64) for fact in facts]
+    for name in ("source", "semantic"):
+        columns[name] = [row[name] for row in rows]
+    columns["path"] = [row["path"].decode(errors="replace") for row in rows]
+    columns["group"] = [_short_hash(row["group"]) for row in rows]
+    return columns
+
+
+def _short_hash(name: bytes) -> int:
+    digest = hashlib.sha256(name).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def _header(data: bytes) -> Image.Image | None:
+    try:
+        return Image.open(io.BytesIO(data), formats=readable_formats())
+    except Exception:  # Pillow's decoders raise a dozen different types
+        return None
+
+
+@lru_cache
+def _standard_tables() -> np.ndarray:
+    """Return the luma tables of qualities 1..100: `[100, 64]`."""
+    quality = np.arange(1, 101)[:, None]
+    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return np.clip((LUMINANCE.reshape(1, -1) * scale + 50) // 100, 1, 255)
+
+
+def _luma_table(image: JpegImageFile) -> Sequence[int] | None:
+    """Return the table of the first component; Pillow has undone its zigzag."""
+    return image.quantization.get(image.layer[0][3]) if image.layer else None
+
+
+def _subsampling(image: JpegImageFile) -> str:
+    factors = tuple((across, down) for _, across, down, _ in image.layer)
+    if len(factors) == 1:
+        return "grey"
+    named = _SAMPLINGS.get(factors)
+    return named or ",".join(f"{across}x{down}" for across, down in factors)
