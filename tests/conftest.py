@@ -13,9 +13,11 @@ _cache = tempfile.TemporaryDirectory(prefix="rmjax-test-cache-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from rmjax.config import load_config  # noqa: E402
+from rmjax.data.dataset import Dataset  # noqa: E402
 from rmjax.datasets.attribution_mini import (  # noqa: E402
     attribution_mini_dataset_builder as mini,
 )
@@ -56,6 +58,52 @@ def mini_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     mini.prepare(folder, images_per_cell=8, size=32, processes=1)
     return folder
+
+
+class MemoryDataset(Dataset):
+    """A data set whose records are a list, to be made in no time."""
+
+    def records(self, split):
+        self._check_split(split)
+
+        class Records(list):
+            def __getitems__(self, numbers):
+                return [self[number] for number in numbers]
+
+        return Records(self._labels["rows"][split])
+
+    def labels(self, split):
+        rows = self.records(split)
+        return {
+            name: np.array([row[name] for row in rows], np.int32)
+            for name in ("source", "semantic")
+        }
+
+
+@pytest.fixture
+def memory_dataset(tmp_path):
+    """Function of rows (image, source, semantic, path, split, group) to a data set."""
+
+    def make(rows):
+        sources = sorted(
+            {row["source"] for row in rows}, key=lambda n: (n != "real", n)
+        )
+        semantics = sorted({row["semantic"] for row in rows})
+        by_split = {}
+        for row in rows:
+            record = {
+                "image": row["image"],
+                "source": sources.index(row["source"]),
+                "semantic": semantics.index(row["semantic"]),
+                "path": row["path"].encode(),
+                "group": row.get("group", row["path"]).encode(),
+            }
+            by_split.setdefault(row["split"], []).append(record)
+        sizes = {split: len(found) for split, found in by_split.items()}
+        names = (tuple(sources), tuple(semantics))
+        return MemoryDataset(tmp_path, *names, sizes, {"rows": by_split})
+
+    return make
 
 
 @pytest.fixture(scope="session")
