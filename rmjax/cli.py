@@ -100,6 +100,28 @@ def _preview(args: argparse.Namespace, changes: list[str]) -> None:
     print(f"drawn: {args.out}")
 
 
+def _audit(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.audit import audit
+    from rmjax.audit_report import check_writable, format_audit, write_audit
+    from rmjax.data.dataset import find_dataset, open_dataset
+
+    dataset = open_dataset(find_dataset(args.data_dir, args.dataset))
+    out = Path(args.out or Path("audit") / args.dataset)
+    check_writable(out)
+    results = audit(
+        dataset,
+        splits=None if args.splits == ("all",) else args.splits,
+        sources=args.sources or None,
+        semantics=args.semantics or None,
+        folds=args.folds,
+        seed=args.seed,
+        max_images=args.max_images,
+    )
+    print(format_audit(results))
+    for kind, path in write_audit(results, out).items():
+        print(f"{kind + ':':<11} {path}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rmjax", description="Attribute images to the generator that made them."
@@ -111,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     add_prepare(commands.add_parser)
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
+    _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
     _add_bench(commands.add_parser)
     return parser
@@ -167,6 +190,25 @@ def _add_evaluate(add: Add) -> None:
     )
     _add_data_dir(parser, None)
     parser.set_defaults(run=_evaluate)
+
+
+def _add_audit(add: Add) -> None:
+    parser = add("audit", help="how well file, size or scene alone tell the source")
+    parser.add_argument("dataset", metavar="DATASET", help="such as image_folder/mine")
+    _add_data_dir(parser, "data")
+    parser.add_argument("--out", help="folder of the figures (default: audit/DATASET)")
+    parser.add_argument("--splits", type=names, default="all", help="A,B or all")
+    parser.add_argument("--sources", type=names, help="A,B (default: all with images)")
+    parser.add_argument("--semantics", type=names, help="A,B (default: all)")
+    for option, default, what in (
+        ("--folds", 5, "of the cross-validation"),
+        ("--seed", 0, "of the choice of images, the folds and the classifiers"),
+        ("--max-images", 20_000, "of more, so many, all sources alike"),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, help=f"{what} (default: {default})"
+        )
+    parser.set_defaults(run=_audit)
 
 
 def _add_preview(add: Add) -> None:
