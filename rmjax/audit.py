@@ -288,9 +288,7 @@ def _sample(
     return records, labels[mask]
 
 
-def _check_counts(
-    names: Sequence[str], labels: np.ndarray, folds: int, what: str
-) -> None:
+def _check_counts(names: tuple, labels: np.ndarray, folds: int, what: str) -> None:
     counts = np.bincount(labels, minlength=len(names))
     few = [f"{n} ({c})" for n, c in zip(names, counts, strict=True) if c < folds]
     if few:
