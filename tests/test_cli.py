@@ -66,7 +66,8 @@ def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["prepare"], ["train"], ["evaluate"], ["bench"], ["preview"]]
+    "command",
+    [[], ["prepare"], ["train"], ["evaluate"], ["audit"], ["bench"], ["preview"]],
 )
 def test_help_is_there(capsys, command):
     with pytest.raises(SystemExit) as caught:

@@ -49,8 +49,9 @@ def datasheet(
     # The copies below need no thumbnails, the largest column.
     facts = replace(facts, thumbnail=facts.thumbnail[:, :0])
     counts = _counts(dataset, facts)
-    readable = facts.take(facts.reason == "")
-    bad = facts.take(facts.reason != "")
+    fine = facts.reason == ""
+    readable = facts if fine.all() else facts.take(fine)
+    bad = facts.take(~fine)
     return {
         "dataset": str(dataset.directory),
         "images": len(facts),
@@ -212,7 +213,7 @@ def _sizes(facts: Facts) -> dict:
 
 def _by_source(dataset: Dataset, facts: Facts, values: np.ndarray) -> dict[str, dict]:
     return {
-        name: dict(Counter(values[facts.source == i].tolist()).most_common())
+        name: dict(Counter(map(str, values[facts.source == i])).most_common())
         for i, name in enumerate(dataset.source_names)
     }
 
