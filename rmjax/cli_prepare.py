@@ -158,6 +158,11 @@ def _add_how(parser: argparse.ArgumentParser, run: Callable) -> None:
         help='read by Apache Beam instead, with its options, such as "--runner=FlinkRunner '
         '--parallelism=64" (needs: pip install rmjax[beam])',
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="then decode every image and look for duplicates; write a data sheet",
+    )
     parser.set_defaults(run=run)
 
 
@@ -198,13 +203,13 @@ def _prepare_folder(args: argparse.Namespace, changes: list[str]) -> None:
         fractions=args.fractions,
         **_how(args),
     )
-    _describe(folder)
+    _finish(folder, args)
 
 
 def _prepare_attribution88(args: argparse.Namespace, changes: list[str]) -> None:
     from dataclasses import replace
 
-    from rmjax.datasets.attribution88 import CONFIGS, prepare
+    from rmjax.datasets.attribution88 import CONFIGS, IMAGES_PER_CELL, prepare
 
     if args.config not in CONFIGS:
         raise InputError(f"--config {args.config}: choose from {', '.join(CONFIGS)}")
@@ -221,7 +226,7 @@ def _prepare_attribution88(args: argparse.Namespace, changes: list[str]) -> None
             seed=args.seed,
         )
     folder = prepare(config, path=args.path, download=args.download, **_how(args))
-    _describe(folder)
+    _finish(folder, args, IMAGES_PER_CELL if config == "full" else None)
 
 
 def _prepare_bench(args: argparse.Namespace, changes: list[str]) -> None:
@@ -230,7 +235,7 @@ def _prepare_bench(args: argparse.Namespace, changes: list[str]) -> None:
     folder = image_attribution_bench.prepare(
         args.tree, train_semantics=args.train_semantics, **_how(args)
     )
-    _describe(folder)
+    _finish(folder, args)
 
 
 def _prepare_lists(args: argparse.Namespace, changes: list[str]) -> None:
@@ -244,7 +249,19 @@ def _prepare_lists(args: argparse.Namespace, changes: list[str]) -> None:
         names=args.source_names,
         **_how(args),
     )
+    _finish(folder, args)
+
+
+def _finish(
+    folder: os.PathLike, args: argparse.Namespace, per_cell: int | None = None
+) -> None:
+    """Describe a finished data set, and verify it if that is wanted."""
     _describe(folder)
+    if args.verify:
+        from rmjax.data.verify import verify
+
+        for kind, path in verify(folder, per_cell, args.processes).items():
+            print(f"{kind + ':':<10} {path}")
 
 
 def _describe(folder: os.PathLike) -> None:

@@ -101,7 +101,7 @@ def memory_dataset(tmp_path):
             by_split.setdefault(row["split"], []).append(record)
         sizes = {split: len(found) for split, found in by_split.items()}
         names = (tuple(sources), tuple(semantics))
-        return MemoryDataset(tmp_path, *names, sizes, {"rows": by_split})
+        return MemoryDataset(tmp_path, *names, sizes, _labels={"rows": by_split})
 
     return make
 

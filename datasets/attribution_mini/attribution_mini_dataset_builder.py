@@ -11,6 +11,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from rmjax.data.workers import cores
 from rmjax.datasets.attribution_mini import images
 from rmjax.errors import InputError
 
@@ -43,7 +44,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         **kwargs,
     ):
         self._made_with = made_with(images_per_cell, seed, size)
-        self._processes = processes or _cores()
+        self._processes = processes or cores()
         self._pool: ProcessPoolExecutor | None = None
         self._bar: tqdm | None = None
         kwargs.setdefault("file_format", "array_record")
@@ -116,12 +117,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 )
             if self._bar is not None:
                 self._bar.update(len(encoded))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def split_bounds(images_per_cell: int) -> dict[str, tuple[int, int]]:

@@ -38,11 +38,10 @@ from rmjax.data.records import (
     num_shards,
 )
 from rmjax.data.split_lists import Finder
-from rmjax.data.workers import cores, in_blocks, ordered_map
+from rmjax.data.workers import FEW, cores, in_blocks, ordered_map
 from rmjax.errors import InputError
 
 MADE_FROM = "made_from.txt"
-FEW = 2000  # images that one process has read before others have started
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,9 @@ References:
 
 import hashlib
 import io
-import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +21,10 @@ from tqdm import tqdm
 from rmjax.corruptions.jpeg import LUMINANCE
 from rmjax.data.dataset import Dataset, open_dataset
 from rmjax.data.images import decode_rgb, readable_formats
+from rmjax.data.workers import BLOCK, FEW, cores, ordered_map
 from rmjax.errors import InputError
 
 THUMBNAIL = 8  # side in pixels
-BLOCK = 64  # records a task: seconds of work, and few enough to hold encoded
-FEW = 2000  # images below which starting processes takes longer than it saves
 
 _SAMPLINGS = {
     ((1, 1), (1, 1), (1, 1)): "4:4:4",
@@ -202,17 +197,16 @@ def collect_facts(
         records = {split: np.arange(dataset.split_sizes[split]) for split in splits}
     total = sum(len(records[split]) for split in splits)
     if processes is None:
-        processes = 1 if total < FEW else _cores()
+        processes = 1 if total < FEW else cores()
     tasks = (
         (split, records[split][start : start + BLOCK])
         for split in splits
         for start in range(0, len(records[split]), BLOCK)
     )
     columns, done = _empty_columns(total), 0
-    with tqdm(
-        total=total, desc="reading images", delay=1, disable=not show_progress
-    ) as bar:
-        for split, block in _run(dataset, tasks, processes):
+    bar = tqdm(total=total, desc="reading images", delay=1, disable=not show_progress)
+    with bar, ordered_map(_Reader(dataset), processes) as read:
+        for (split, _), block in read(tasks):
             block["split"] = splits.index(split)
             count = len(block["source"])
             for name, values in block.items():
@@ -220,12 +214,6 @@ def collect_facts(
             done += count
             bar.update(count)
     return Facts(split_names=splits, **columns)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _empty_columns(total: int) -> dict[str, np.ndarray]:
@@ -241,37 +229,25 @@ def _empty_columns(total: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def _run(
-    dataset: Dataset, tasks: Iterator[tuple[str, np.ndarray]], processes: int
-) -> Iterator[tuple[str, dict]]:
-    """Yield the split and the columns of each task's block, in order."""
-    if processes <= 1:
-        opened = {}
-        for split, numbers in tasks:
-            if split not in opened:
-                opened[split] = dataset.records(split)
-            yield split, _read_block(opened[split], numbers)
-        return
-    # spawn: a fork of a process that runs JAX's threads may hang.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting = deque()
-        for split, numbers in tasks:
-            future = pool.submit(_work, dataset.directory, split, numbers)
-            waiting.append((split, future))
-            if len(waiting) > 4 * processes:
-                split, future = waiting.popleft()
-                yield split, future.result()
-        for split, future in waiting:
-            yield split, future.result()
+class _Reader:
+    """Reads the facts of blocks of records; in another process, opens the set anew."""
+
+    def __init__(self, dataset: Dataset):
+        self._dataset = dataset
+        self._records: dict[str, Sequence[dict]] = {}
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self._dataset.directory,)
+
+    def __call__(self, task: tuple[str, np.ndarray]) -> dict:
+        split, numbers = task
+        if split not in self._records:
+            self._records[split] = self._dataset.records(split)
+        return _read_block(self._records[split], numbers)
 
 
-def _work(directory: Path, split: str, numbers: np.ndarray) -> dict:
-    return _read_block(_opened(directory, split), numbers)
-
-
-@lru_cache
-def _opened(directory: Path, split: str) -> Sequence[dict]:
-    return open_dataset(directory).records(split)
+def _reopen(directory: Path) -> _Reader:
+    return _Reader(open_dataset(directory))
 
 
 def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 BLOCK = 64  # images that travel to a worker together
+FEW = 2000  # images that one process has read before others have started
 
 A = TypeVar("A")
 B = TypeVar("B")
