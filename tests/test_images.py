@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from rmjax.data import images
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
@@ -147,19 +148,162 @@ def test_declared_size_is_checked_before_decoding(monkeypatch):
     data = encode(Image.new("RGB", (40, 30)))
     monkeypatch.setattr(images, "MAX_PIXELS", 1199)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr(images, "_decode_plain", lambda *_: pytest.fail("decoded"))
     with pytest.raises(
         InputError, match="big.png: declares 40x30 pixels; at most 1,199"
     ):
         decode_rgb(data, "big.png")
 
 
-def test_enormous_declared_size_is_refused():
-    # A header of 30000 x 30000 pixels and no data behind it.
+def test_enormous_declared_size_is_refused(monkeypatch):
+    # Headers of 30000 x 30000 pixels and no data behind them.
+    monkeypatch.setattr(images, "_decode_plain", lambda *_: pytest.fail("decoded"))
+    data = bytearray(encode(Image.new("L", (1, 1)), "JPEG"))
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = (30000).to_bytes(2, "big") * 2
+    with pytest.raises(InputError, match="bomb.jpg"):
+        decode_rgb(bytes(data), "bomb.jpg")
     data = bytearray(encode(Image.new("L", (1, 1))))
     data[16:24] = (30000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     with pytest.raises(InputError, match="bomb.png"):
         decode_rgb(bytes(data), "bomb.png")
+
+
+SCENE = np.asarray(
+    Image.fromarray(noise(9, 9, 3, seed=1)).resize((150, 130), Image.Resampling.BICUBIC)
+)
+
+
+def plainly(data: bytes) -> np.ndarray | None:
+    return images._decode_plain(data, Image.open(io.BytesIO(data)))
+
+
+def by_pillow(data: bytes, monkeypatch) -> np.ndarray:
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_decode_plain", lambda *_: None)
+        return decode_rgb(data)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}]
+)
+def test_plain_jpeg_has_pillows_pixels(monkeypatch, subsampling, mode, options):
+    for height, width in ((1, 1), (8, 16), (17, 33), (129, 147)):
+        for pixels in (noise(height, width, 3), SCENE[:height, :width]):
+            image = Image.fromarray(pixels).convert(mode)
+            for quality in (30, 75, 96):
+                quantized = {"quality": quality, "subsampling": subsampling}
+                data = encode(image, "JPEG", **quantized, **options)
+                fast = plainly(data)
+                assert fast.dtype == np.uint8 and fast.shape == pixels.shape
+                np.testing.assert_array_equal(fast, by_pillow(data, monkeypatch))
+                np.testing.assert_array_equal(decode_rgb(data), fast)
+
+
+def test_jpeg_that_stores_rgb_has_pillows_pixels(monkeypatch):
+    data = encode(Image.fromarray(SCENE), "JPEG", keep_rgb=True)
+    np.testing.assert_array_equal(decode_rgb(data), by_pillow(data, monkeypatch))
+
+
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+def test_plain_png_has_its_pixels(level):
+    for height, width in ((1, 1), (1, 9), (9, 1), (17, 33), (129, 147)):
+        for pixels in (noise(height, width, 3), SCENE[:height, :width]):
+            data = encode(Image.fromarray(pixels), compress_level=level)
+            np.testing.assert_array_equal(plainly(data), pixels)
+            np.testing.assert_array_equal(decode_rgb(data), pixels)
+
+
+def text(**entries: str) -> PngInfo:
+    info = PngInfo()
+    for key, value in entries.items():
+        info.add_text(key, value)
+    return info
+
+
+def test_prompts_and_upright_exif_do_not_slow_an_image_down(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 1, "a description"
+    for data in (
+        encode(Image.fromarray(SCENE), "JPEG", exif=exif),
+        encode(Image.fromarray(SCENE), pnginfo=text(parameters="a cat")),
+    ):
+        np.testing.assert_array_equal(plainly(data), by_pillow(data, monkeypatch))
+
+
+XMP = '<rdf:Description tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    ("image", "fmt", "options"),
+    [
+        (
+            Image.fromarray(SCENE),
+            "JPEG",
+            {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"},
+        ),
+        (Image.fromarray(SCENE), "JPEG", {"xmp": XMP.encode()}),
+        (
+            Image.fromarray(SCENE),
+            "PNG",
+            {"pnginfo": text(**{"XML:com.adobe.xmp": XMP})},
+        ),
+        (Image.fromarray(SCENE).convert("CMYK"), "JPEG", {}),
+        (Image.fromarray(SCENE), "PNG", {"transparency": tuple(SCENE[0, 0].tolist())}),
+        (Image.fromarray(SCENE).convert("L"), "PNG", {}),
+        (Image.fromarray(SCENE).quantize(9), "PNG", {}),
+        (Image.fromarray(SCENE).convert("RGBA"), "PNG", {}),
+        (
+            Image.fromarray(SCENE),
+            "PNG",
+            {"save_all": True, "append_images": [Image.fromarray(SCENE[::-1].copy())]},
+        ),
+    ],
+)
+def test_what_is_not_plain_is_left_to_pillow(monkeypatch, image, fmt, options):
+    data = encode(image, fmt, **options)
+    assert plainly(data) is None
+    np.testing.assert_array_equal(decode_rgb(data), by_pillow(data, monkeypatch))
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
+def test_damaged_files_fare_as_with_pillow(monkeypatch, fmt):
+    """Some bytes changed, or the end missing: the same pixels, or the same words."""
+
+    def outcome(decode, data: bytes) -> bytes | str:
+        try:
+            return decode(data).tobytes()
+        except InputError as error:
+            return str(error)
+
+    whole = encode(Image.fromarray(SCENE[:40, :50]), fmt)
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for trial in range(400):
+        data = bytearray(whole)
+        data[rng.integers(33, len(data))] = rng.integers(256)
+        if trial % 4 == 0:
+            data = whole[: len(whole) - trial // 4]
+        found = outcome(decode_rgb, bytes(data))
+        expected = outcome(lambda d: by_pillow(d, monkeypatch), bytes(data))
+        assert found == expected, trial
+        kinds.add(type(found))
+    assert kinds == {bytes, str}
+
+
+def test_real_files_have_pillows_pixels(real_images, monkeypatch):
+    files = sorted(p for p in real_images.rglob("*") if p.suffix in (".jpg", ".png"))
+    fast = 0
+    for file in files[::5]:
+        data = file.read_bytes()
+        np.testing.assert_array_equal(
+            decode_rgb(data), by_pillow(data, monkeypatch), err_msg=file.name
+        )
+        fast += plainly(data) is not None
+    assert fast > 0.9 * len(files[::5])
 
 
 @pytest.mark.parametrize(
