@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from rmjax.data.manifest import REAL
@@ -64,6 +65,16 @@ class Dataset:
         skip = {"image": tfds.decode.SkipDecoding()}
         return self._builder.as_data_source(split, decoders=skip)
 
+    def files(self, split: str) -> "Files":
+        """Return the image files of a split for random access.
+
+        Raises:
+            InputError: the data set has no such split.
+        """
+        self._check_split(split)
+        method = tfds.decode.DeserializeMethod.RAW_BYTES
+        return Files(self._builder.as_data_source(split, deserialize_method=method))
+
     def labels(self, split: str) -> dict[str, np.ndarray]:
         """Return the labels of every record of a split.
 
@@ -97,6 +108,24 @@ class Dataset:
             raise InputError(
                 f"{self.directory} has no split {split!r}; it has {_listed(self.split_sizes)}"
             )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Path and bytes of each image of a split, and nothing else of its record.
+
+    TFDS makes NumPy values of all features of a record, which copies the image
+    twice: a tenth of the time that a small image takes to load.
+
+    Attributes:
+        messages: the records as they are stored, serialized.
+    """
+
+    messages: Sequence[bytes]
+
+    def read(self, numbers: Sequence[int]) -> list[tuple[str, bytes]]:
+        """Return path and encoded image for record numbers."""
+        return [_parse(message) for message in self.messages.__getitems__(numbers)]
 
 
 @dataclass(frozen=True)
@@ -261,6 +290,12 @@ def _check_names(
             f"the list of {kind}s {problem}; the choices are {_listed(known)}"
         )
     return wanted
+
+
+def _parse(message: bytes) -> tuple[str, bytes]:
+    features = tf_example_pb2.Example.FromString(message).features.feature
+    path, image = (features[name].bytes_list.value[0] for name in ("path", "image"))
+    return path.decode(), image
 
 
 def _read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndarray]:

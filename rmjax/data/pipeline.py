@@ -200,7 +200,7 @@ class _Reader:
         resize: int | None,
         cache: ImageCache | None,
     ):
-        self.records = dataset.records(split)
+        self.files = dataset.files(split)
         self.key = (str(dataset.directory), split, resize)
         self.size, self.resize = size, resize
         self.cache = cache or ImageCache(0)
@@ -210,16 +210,14 @@ class _Reader:
         numbers = [int(number) for number in numbers]
         images = {number: self.cache.get((*self.key, number)) for number in numbers}
         absent = [number for number, image in images.items() if image is None]
-        records = self.records.__getitems__(absent)
-        for number, record in zip(absent, records, strict=True):
-            images[number] = self._decode(record)
+        files = self.files.read(absent)
+        for number, (name, data) in zip(absent, files, strict=True):
+            images[number] = self._decode(name, data)
             self.cache.put((*self.key, number), images[number])
         return [images[number] for number in numbers]
 
-    def _decode(self, record: dict) -> np.ndarray:
-        name = record["path"]
-        name = name.decode() if isinstance(name, bytes) else str(name)
-        image = decode_rgb(record["image"], name)
+    def _decode(self, name: str, data: bytes) -> np.ndarray:
+        image = decode_rgb(data, name)
         if self.resize is not None:
             image = resize_shorter(image, self.resize)
         height, width = image.shape[:2]
