@@ -205,16 +205,20 @@ class _Reader:
         self.size, self.resize = size, resize
         self.cache = cache or ImageCache(0)
 
-    def __call__(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        """Return uint8 `[height, width, 3]`, no side under `size`, for record numbers."""
+    def __call__(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield uint8 `[height, width, 3]`, no side under `size`, for record numbers.
+
+        One after the other, so that the next image can take the memory of the last.
+        """
         numbers = [int(number) for number in numbers]
-        images = {number: self.cache.get((*self.key, number)) for number in numbers}
-        absent = [number for number, image in images.items() if image is None]
-        files = self.files.read(absent)
-        for number, (name, data) in zip(absent, files, strict=True):
-            images[number] = self._decode(name, data)
-            self.cache.put((*self.key, number), images[number])
-        return [images[number] for number in numbers]
+        cached = [self.cache.get((*self.key, number)) for number in numbers]
+        absent = [n for n, image in zip(numbers, cached, strict=True) if image is None]
+        files = iter(self.files.read(absent))
+        for number, image in zip(numbers, cached, strict=True):
+            if image is None:
+                image = self._decode(*next(files))
+                self.cache.put((*self.key, number), image)
+            yield image
 
     def _decode(self, name: str, data: bytes) -> np.ndarray:
         image = decode_rgb(data, name)
@@ -247,12 +251,13 @@ class _LoadTrain:
         position = step * len(chosen) + start + np.arange(self.items)
         numbers = self.selection.records[self.split][chosen[part]]
         labels = self.selection.labels[self.split]
-        images = self.reader(numbers)
         size = self.reader.size
+        images = np.empty((self.items, size, size, 3), np.uint8)
+        found = zip(images, self.reader(numbers), places[part], strict=True)
+        for row, image, place in found:
+            row[:] = window(image, size, place)
         return {
-            "image": np.stack(
-                [window(i, size, p) for i, p in zip(images, places[part], strict=True)]
-            ),
+            "image": images,
             "source": labels["source"][chosen[part]],
             "semantic": labels["semantic"][chosen[part]],
             "index": numbers.astype(np.int32),
