@@ -1,4 +1,4 @@
-"""Benchmarks, as ratios measured in one run: of the corruptions, so far."""
+"""Benchmark of the corruptions, beside the published code in the same run."""
 
 import logging
 import multiprocessing

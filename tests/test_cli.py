@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rmjax import bench_data
 from rmjax.cli import main
 
 
@@ -128,6 +129,46 @@ def test_bench_prints_a_table(tmp_path, capsys):
     assert all(kind["ms"] > 0 for kind in figures["kinds"].values())
     status, line = error_line(capsys, [*command, "--names", "rain"])
     assert status == 2 and "unknown rain" in line
+
+
+def test_data_bench_prints_a_table(tmp_path, mini_dir, capsys, monkeypatch):
+    # PyTorch, where it is there at all, would take half of this test's time to start.
+    monkeypatch.setattr(bench_data, "_torch_process", lambda: None)
+    command = ["bench", "data", "--batch-size", "4", "--repeats", "1"]
+    command += ["--seconds", "0.01", "--json", str(tmp_path / "bench.json")]
+    monkeypatch.setattr(bench_data, "DRAWN", 20)
+    assert main([*command, "--workers", "0,1"]) == 0
+    out = capsys.readouterr().out
+    assert "jpeg, 1 workers" in out and "png, best" in out and "torchvision" in out
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert (
+        10 < figures["jpeg"]["kilobytes"] < 20 < 80 < figures["png"]["kilobytes"] < 160
+    )
+    command += ["--dataset", "attribution_mini", "--data-dir", str(mini_dir)]
+    assert main([*command, "--workers=0", "--size=24", "--resize=0"]) == 0
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    found = figures["attribution_mini"]["workers"]["0"]["rmjax"]
+    assert found["images_per_second"] > 0 and found["first_batch_seconds"] > 0
+    status, line = error_line(capsys, [*command, "--seconds", "0"])
+    assert status == 2 and "seconds = 0" in line
+
+
+def test_data_bench_shows_both_loaders():
+    def row(ours: float, theirs: float) -> dict:
+        return {
+            "rmjax": {"images_per_second": ours, "first_batch_seconds": 0.5},
+            "DataLoader": {"images_per_second": theirs, "first_batch_seconds": 0.25},
+        }
+
+    rows = {"0": row(300, 100), "2": row(200, 150)}
+    results = {"png": {"images": 9, "kilobytes": 1.0, "workers": rows}}
+    head, first, second, best, _ = bench_data.format_data_bench(results).splitlines()
+    assert head.split() == (
+        "images a second rmjax DataLoader ratio first batch, s: rmjax DataLoader".split()
+    )
+    assert first.split()[3:] == ["300", "100", "3.0", "0.50", "0.25"]
+    assert second.split()[3:] == ["200", "150", "1.3", "0.50", "0.25"]
+    assert best.split() == ["png,", "best", "300", "150", "2.0"]
 
 
 def test_missing_tree_is_one_line(tmp_path, capsys):
