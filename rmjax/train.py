@@ -2,14 +2,12 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -18,7 +16,7 @@ from rmjax import metrics, parallel
 from rmjax.checkpoints import Checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
-from rmjax.errors import InputError, TrainingError
+from rmjax.errors import InputError
 from rmjax.evaluate import make_predictor
 from rmjax.experiment import (
     ExperimentData,
@@ -28,6 +26,7 @@ from rmjax.experiment import (
     open_data,
 )
 from rmjax.logs import RunLog
+from rmjax.meter import Meter
 from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
@@ -244,38 +243,6 @@ def _make_validation(
     return validate
 
 
-class _Meter:
-    """Collects the steps' scalars and fetches them, averaged, once in a while."""
-
-    def __init__(self, batch_size: int):
-        self.batch_size = batch_size
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what was collected and start the clock."""
-        self.steps: list[dict] = []
-        self.since = time.perf_counter()
-
-    def average(self, done: int) -> dict[str, float]:
-        """Average the scalars since `clear`, the newest of step `done`.
-
-        Raises:
-            TrainingError: one of them is not finite.
-        """
-        rows = jax.device_get(self.steps)
-        for i, row in enumerate(rows, start=done - len(rows) + 1):
-            bad = [name for name, value in row.items() if not np.isfinite(value)]
-            if bad:
-                raise TrainingError(
-                    f"{bad[0]} is {row[bad[0]]} at step {i}: training stopped, the "
-                    "last good checkpoint stays; try a smaller optim.lr"
-                )
-        images = len(rows) * self.batch_size
-        speed = {"images_per_second": images / (time.perf_counter() - self.since)}
-        means = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
-        return means | speed
-
-
 def _loop(
     state: TrainState,
     progress: Progress,
@@ -291,10 +258,10 @@ def _loop(
 ) -> TrainState:
     """Step, then in this order: log, validate, save, stop early."""
     done, total = int(state.step), config.num_epochs * steps_per_epoch
-    saved, meter = done, _Meter(config.batch_size)
+    saved, meter = done, Meter(config.batch_size)
     while done < total and progress.stale < config.patience:
         with jax.profiler.StepTraceAnnotation("train", step_num=done):
-            state, scalars = step(state, next(batches))
+            state, scalars = step(state, meter.wait_for(batches))
         if not meter.steps:
             bar.set_description("training")
         meter.steps.append(scalars)
@@ -308,7 +275,8 @@ def _loop(
             continue
         row = meter.average(done) | {"epoch": done / steps_per_epoch}
         log.write(done, "train", row)
-        bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.3f}")
+        shown = ("loss", "accuracy", "data_wait")
+        bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
         loss = None
         if validates:
             figures = validate(state)

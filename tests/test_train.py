@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 import rmjax
+from rmjax import meter
+from rmjax import train as training
 from rmjax.checkpoints import Checkpoints
+from rmjax.data.pipeline import train_batches
 from rmjax.errors import InputError, TrainingError
 from rmjax.logs import read_log
 from rmjax.parallel import choose_devices, place
@@ -43,6 +47,7 @@ def test_a_run_leaves_what_it_promises(small_run):
     assert [r["step"] for r in rows if r["kind"] == "train"] == [2, 4, 6, 8, 10, 12]
     assert [r["step"] for r in rows if r["kind"] == "validation"] == [4, 8, 12]
     assert all(math.isfinite(r["loss"]) for r in rows)
+    assert all(0 < r["data_wait"] < 1 for r in rows if r["kind"] == "train")
     assert list((small_run / "tensorboard").glob("events*"))
     assert {int(p.name) for p in (small_run / "checkpoints").iterdir()} == {4, 8, 12}
 
@@ -71,6 +76,31 @@ def test_every_mixing_trains(small_config, tmp_path, mixing):
     config = small_config(**{"mix.name": mixing, "num_epochs": 1})
     assert int(run(config, tmp_path).step) == 4
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
+
+
+@pytest.mark.parametrize(("seconds", "low", "high"), [(0, 0.1, 0.5), (500, 0.98, 1)])
+def test_waiting_for_a_slow_loader_shows(
+    small_config, tmp_path, monkeypatch, seconds, low, high
+):
+    """By a clock that moves at every reading, and by `seconds` for every batch."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    def slow(*arguments, **options):
+        nonlocal now
+        for batch in train_batches(*arguments, **options):
+            now += seconds
+            yield batch
+
+    monkeypatch.setattr(training, "train_batches", slow)
+    monkeypatch.setattr(meter, "time", SimpleNamespace(perf_counter=clock))
+    run(small_config(num_epochs=1), tmp_path)
+    shares = [r["data_wait"] for r in read_log(tmp_path) if r["kind"] == "train"]
+    assert len(shares) == 2 and all(low < share < high for share in shares)
 
 
 def test_an_input_of_many_channels_trains_and_loads(small_config, tmp_path):
