@@ -137,16 +137,27 @@ def test_stream_resumes_anywhere(whole, start):
     assert_same(take(4, whole, start_step=start), straight[start:])
 
 
-@pytest.mark.parametrize("count", [2, 4])
+def in_order(parts: list[list[dict]]) -> list[dict]:
+    """The processes' parts of every batch, one after the other."""
+    return [
+        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
+        for step in zip(*parts, strict=True)  # strict: as many batches in each
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_processes_share_the_same_batches(whole, count):
+    """Over the end of a pass: its remainder begins the next batch, in its place."""
     parts = [
-        take(20, whole, process_index=i, process_count=count) for i in range(count)
+        take(4, whole, batch_size=48, process_index=i, process_count=count)
+        for i in range(count)
     ]
-    together = [
-        {name: np.concatenate([p[name] for p in step]) for name in step[0]}
-        for step in zip(*parts, strict=True)
-    ]
-    assert_same(together, take(20, whole))
+    for part in parts:
+        assert all(len(values) == 48 // count for b in part for values in b.values())
+    positions = np.concatenate([joined(part, "position") for part in parts])
+    assert sorted(positions) == list(range(4 * 48))
+    assert 4 * 48 // 2 > whole.size("train")
+    assert_same(in_order(parts), take(4, whole, batch_size=48))
 
 
 def test_cache_and_read_ahead_change_nothing(whole):
@@ -235,22 +246,25 @@ def test_evaluation_sees_every_image_once(whole, batch_size):
     assert seen == Counter(range(103))
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_evaluation_over_processes_is_the_same(whole, count):
-    options = {"batch_size": 8, "size": 16}
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch_size", [24, 48, 120])
+def test_evaluation_over_processes_sees_every_image_once(whole, count, batch_size):
+    splits, options = ["test", "val", "train"], {"batch_size": batch_size, "size": 16}
     parts = [
         list(
-            eval_batches(
-                whole, ["test"], **options, process_index=i, process_count=count
-            )
+            eval_batches(whole, splits, **options, process_index=i, process_count=count)
         )
         for i in range(count)
     ]
-    together = [
-        {name: np.concatenate([p[name] for p in step]) for name in step[0]}
-        for step in zip(*parts, strict=True)  # strict: as many batches in each
-    ]
-    assert_same(together, list(eval_batches(whole, ["test"], **options)))
+    seen = Counter()
+    for part in parts:
+        assert len(part) == num_eval_batches(whole, splits, batch_size)
+        for batch in part:
+            assert all(len(values) == batch_size // count for values in batch.values())
+            kept = batch["mask"] == 1
+            seen.update(batch["image"][kept, 0, 0, 0].tolist())  # the image's number
+    assert seen == Counter(range(103))
+    assert_same(in_order(parts), list(eval_batches(whole, splits, **options)))
 
 
 def test_padding_is_zero(whole):
