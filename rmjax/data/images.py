@@ -98,6 +98,9 @@ def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         uint8 `[new_height, new_width, 3]`.
     """
+    # JPEGs are decoded whole before, though libjpeg could do so at 1/2 or 1/4: measured
+    # on photographs of 1024 px, 1/2 takes up to a quarter off the power of the finest
+    # detail left, and 1/4 changes it by factors of 0.7 to 2.7.
     height, width = image.shape[:2]
     if min(height, width) == size:
         return image
