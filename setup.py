@@ -34,7 +34,6 @@ setup(
         "ml-collections>=1.0",
         "Pillow>=10.1",
         "simplejpeg>=1.8",
-        "kornia-rs>=0.2,<0.3",  # its functions moved between 0.1 and 0.2
         "scikit-learn>=1.4.2",
         "matplotlib>=3.9",
         "tqdm>=4.66",
