@@ -34,6 +34,7 @@ setup(
         "ml-collections>=1.0",
         "Pillow>=10.1",
         "simplejpeg>=1.8",
+        "imagecodecs>=2024.9.22",
         "scikit-learn>=1.4.2",
         "matplotlib>=3.9",
         "tqdm>=4.66",

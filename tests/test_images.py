@@ -208,6 +208,15 @@ def test_jpeg_that_stores_rgb_has_pillows_pixels(monkeypatch):
     np.testing.assert_array_equal(decode_rgb(data), by_pillow(data, monkeypatch))
 
 
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+def test_plain_png_has_its_pixels(level):
+    for height, width in ((1, 1), (1, 9), (9, 1), (17, 33), (129, 147)):
+        for pixels in (noise(height, width, 3), SCENE[:height, :width]):
+            data = encode(Image.fromarray(pixels), compress_level=level)
+            np.testing.assert_array_equal(plainly(data), pixels)
+            np.testing.assert_array_equal(decode_rgb(data), pixels)
+
+
 def text(**entries: str) -> PngInfo:
     info = PngInfo()
     for key, value in entries.items():
@@ -215,11 +224,14 @@ def text(**entries: str) -> PngInfo:
     return info
 
 
-def test_upright_exif_does_not_slow_an_image_down(monkeypatch):
+def test_prompts_and_upright_exif_do_not_slow_an_image_down(monkeypatch):
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 1, "a description"
-    data = encode(Image.fromarray(SCENE), "JPEG", exif=exif)
-    np.testing.assert_array_equal(plainly(data), by_pillow(data, monkeypatch))
+    for data in (
+        encode(Image.fromarray(SCENE), "JPEG", exif=exif),
+        encode(Image.fromarray(SCENE), pnginfo=text(parameters="a cat")),
+    ):
+        np.testing.assert_array_equal(plainly(data), by_pillow(data, monkeypatch))
 
 
 XMP = '<rdf:Description tiff:Orientation="6"/>'
@@ -291,7 +303,7 @@ def test_real_files_have_pillows_pixels(real_images, monkeypatch):
             decode_rgb(data), by_pillow(data, monkeypatch), err_msg=file.name
         )
         fast += plainly(data) is not None
-    assert fast == sum(file.suffix == ".jpg" for file in files[::5]) > 0
+    assert fast > 0.9 * len(files[::5])
 
 
 @pytest.mark.parametrize(

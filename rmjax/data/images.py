@@ -2,6 +2,7 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
@@ -23,6 +24,11 @@ SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .pbm .pgm "
     ".ppm .pnm .tga .jp2 .j2k .avif .ico .qoi".split()
 )
+
+# Chunks of a PNG file, and beginnings of its texts, that make its picture other than
+# its pixels: transparency, frames, an orientation.
+_PNG_EXTRAS = (b"tRNS", b"acTL", b"eXIf")
+_PNG_TEXTS = (b"Raw profile type", b"XML:com.adobe.xmp")
 
 
 def readable_formats() -> list[str]:
@@ -129,20 +135,24 @@ def centre(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _decode_plain(data: bytes, image: Image.Image) -> np.ndarray | None:
-    """Decode a plain JPEG to Pillow's pixels in half of its time.
+    """Decode a plain JPEG or PNG to Pillow's pixels in a fraction of its time.
 
     Anything else is None, files with the least fault among it: what they show, if
     anything, is for Pillow to say.
     """
-    if image.format != "JPEG" or image.mode not in ("L", "RGB") or _is_turned(image):
-        return None
+    height, width = image.height, image.width
     try:
-        # Pillow knows the size from its own reading of the header.
-        if simplejpeg.decode_jpeg_header(data)[:2] != (image.height, image.width):
-            return None
-        return simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
+        if image.format == "JPEG" and image.mode in ("L", "RGB"):
+            # Pillow knows the size from its own reading of the header.
+            same = simplejpeg.decode_jpeg_header(data)[:2] == (height, width)
+            if same and not _is_turned(image):
+                return simplejpeg.decode_jpeg(data, "RGB")
+        if image.format == "PNG" and _is_plain_png(data):
+            pixels = imagecodecs.spng_decode(data)
+            return pixels if pixels.shape == (height, width, 3) else None
+    except (ValueError, imagecodecs.SpngError):
         return None
+    return None
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -151,6 +161,20 @@ def _is_turned(image: Image.Image) -> bool:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception:  # a damaged block counts as none
         return False
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """Whether a PNG is 8-bit RGB, not interlaced, and nothing beside."""
+    depth, colour, interlaced = data[24], data[25], data[28]
+    if (depth, colour, interlaced) != (8, 2, 0):
+        return False
+    at = 8  # the first chunk: length, name, contents, checksum
+    while at < len(data):
+        name = data[at + 4 : at + 8]
+        if name in _PNG_EXTRAS or data.startswith(_PNG_TEXTS, at + 8):
+            return False
+        at += int.from_bytes(data[at : at + 4]) + 12
+    return True
 
 
 def _one_line(error: Exception) -> str:
