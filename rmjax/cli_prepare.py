@@ -258,7 +258,7 @@ def _finish(
     """Describe a finished data set, and verify it if that is wanted."""
     _describe(folder)
     if args.verify:
-        from rmjax.data.verify import verify
+        from rmjax.prepare.verify import verify
 
         for kind, path in verify(folder, per_cell, args.processes).items():
             print(f"{kind + ':':<10} {path}")

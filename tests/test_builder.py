@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from rmjax.data.dataset import open_dataset
-from rmjax.data.workers import in_blocks, ordered_map
 from rmjax.datasets.attribution88 import Config, prepare
 from rmjax.datasets.attribution88.make_archive import make_archive
 from rmjax.datasets.image_folder import prepare as prepare_folder
 from rmjax.errors import InputError
+from rmjax.workers import in_blocks, ordered_map
 
 CONFIG = Config(name="a")
 
@@ -95,7 +95,7 @@ def test_disk_without_room_is_told_before_anything_is_written(
 
 
 def test_large_splits_get_several_shards(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("rmjax.data.records.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("rmjax.prepare.records.SHARD_BYTES", 100_000)
     directory = prepare(CONFIG, tmp_path, path=archive)
     assert len(list(directory.glob("*-train.array_record-*"))) > 2
     dataset = open_dataset(directory)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rmjax.data.lists import read_manifest
-from rmjax.data.manifest import Row, read_tree
-from rmjax.data.splits import assign_splits
 from rmjax.errors import InputError
+from rmjax.prepare.lists import read_manifest
+from rmjax.prepare.manifest import Row, read_tree
+from rmjax.prepare.splits import assign_splits
 
 
 def touch(root: Path, *paths: str) -> None:

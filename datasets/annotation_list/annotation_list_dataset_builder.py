@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
 
-from rmjax.data import builder
-from rmjax.data.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
 from rmjax.errors import InputError
+from rmjax.prepare import builder
+from rmjax.prepare.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
 
 SEMANTIC = "unspecified"  # these lists say nothing of what the images show
 UNKNOWN = "unknown_"  # begins the names of splits with unknown sources
@@ -194,7 +194,7 @@ def prepare(
         The folder of the data set, for `rmjax.data.dataset.open_dataset`.
 
     Raises:
-        InputError: as `read_lists` and `rmjax.data.builder.prepare`.
+        InputError: as `read_lists` and `rmjax.prepare.builder.prepare`.
     """
     builder.check_name(name)
     config = Config(

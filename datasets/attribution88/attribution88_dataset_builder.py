@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from rmjax.data import builder
-from rmjax.data.manifest import Manifest
-from rmjax.data.split_lists import read_archive_lists, read_folder_lists
-from rmjax.data.splits import take_subset
 from rmjax.errors import InputError
+from rmjax.prepare import builder
+from rmjax.prepare.manifest import Manifest
+from rmjax.prepare.split_lists import read_archive_lists, read_folder_lists
+from rmjax.prepare.splits import take_subset
 
 # Where its authors keep it, as their published code says.
 ADDRESS = "https://kahlan.cvssp.org/data/Flickr25K/tubui/eccv22_repmix/"
@@ -61,7 +61,7 @@ class Builder(builder.ImagesBuilder):
         path: the archive, or the folder that it was extracted to; None looks into
             TFDS's folder of manual downloads.
         download: fetch the archive where there is none.
-        **kwargs: as for `rmjax.data.builder.ImagesBuilder`.
+        **kwargs: as for `rmjax.prepare.builder.ImagesBuilder`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -136,7 +136,7 @@ def prepare(
         The folder of the data set, for `rmjax.data.dataset.open_dataset`.
 
     Raises:
-        InputError: as `rmjax.data.builder.prepare`; no archive, a damaged one, or
+        InputError: as `rmjax.prepare.builder.prepare`; no archive, a damaged one, or
             lists that contradict themselves.
     """
     made = Builder(

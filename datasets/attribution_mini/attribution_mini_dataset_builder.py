@@ -11,9 +11,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rmjax.data.workers import cores
 from rmjax.datasets.attribution_mini import images
 from rmjax.errors import InputError
+from rmjax.workers import cores
 
 MIN_IMAGES_PER_CELL = 5
 

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rmjax.data import builder
-from rmjax.data.manifest import REAL, Manifest, Row, read_tree
+from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
+from rmjax.prepare import builder
+from rmjax.prepare.manifest import Manifest, Row, read_tree
 
 # What the benchmark's code reads: so many images of each source and semantic, and of
 # each generator those of the first prompts and the first images of each prompt.
@@ -149,7 +150,7 @@ def prepare(
         The folder of the data set, for `rmjax.data.dataset.open_dataset`.
 
     Raises:
-        InputError: as `rmjax.data.builder.prepare` and `read_tree`; an unknown
+        InputError: as `rmjax.prepare.builder.prepare` and `read_tree`; an unknown
             semantic.
     """
     name = "_".join(train_semantics) or "standard"

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from rmjax.data.dataset import open_dataset
-from rmjax.data.manifest import read_tree
 from rmjax.datasets.image_attribution_bench import (
     Builder,
     image_attribution_bench_dataset_builder,
@@ -18,6 +17,7 @@ from rmjax.datasets.image_attribution_bench.image_attribution_bench_dataset_buil
     split_as_published,
 )
 from rmjax.errors import InputError
+from rmjax.prepare.manifest import read_tree
 
 SOURCES = ("4o", "FLUX", "SDXL", "gemini", "mid-6.0", "real")
 FOLDERS = (

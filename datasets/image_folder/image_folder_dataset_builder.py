@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from rmjax.data import builder
-from rmjax.data.lists import read_manifest
-from rmjax.data.manifest import Manifest, read_tree
-from rmjax.data.splits import assign_splits
 from rmjax.errors import InputError
+from rmjax.prepare import builder
+from rmjax.prepare.lists import read_manifest
+from rmjax.prepare.manifest import Manifest, read_tree
+from rmjax.prepare.splits import assign_splits
 
 
 @dataclasses.dataclass
@@ -20,7 +20,7 @@ class Config(tfds.core.BuilderConfig):
 
     Attributes:
         tree: folder `<source>/<semantic>/<image>`.
-        manifest: CSV files (see `rmjax.data.manifest.read_manifest`).
+        manifest: CSV files (see `rmjax.prepare.manifest.read_manifest`).
         root: folder that the manifest's paths are relative to.
         seed: of the splits, where no manifest gives them.
         fractions: shares of train, val and test, likewise.
@@ -97,7 +97,7 @@ def prepare(
         that could not be read are listed there in left_out.txt.
 
     Raises:
-        InputError: bad input (see `rmjax.data.manifest`), more than 1 % unreadable
+        InputError: bad input (see `rmjax.prepare.manifest`), more than 1 % unreadable
             images, a source without training images, or a data set of that name made
             from other images. Nothing is written then.
     """

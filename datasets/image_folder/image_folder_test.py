@@ -12,9 +12,9 @@ from PIL import Image
 
 from rmjax.data.dataset import find_dataset, open_dataset, select
 from rmjax.data.pipeline import eval_batches
-from rmjax.data.records import SplitWriter
 from rmjax.datasets.image_folder import Builder, Config, prepare
 from rmjax.errors import InputError
+from rmjax.prepare.records import SplitWriter
 
 
 def make_tree(root: Path, per_cell: int = 10) -> Path:

@@ -19,9 +19,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from rmjax.data.manifest import REAL
 from rmjax.errors import InputError
 
+REAL = "real"  # what the source of photographs is called
 UNKNOWN = "unknown_sources"  # in a data set's metadata
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from rmjax.corruptions.jpeg import LUMINANCE
 from rmjax.data.dataset import Dataset, open_dataset
 from rmjax.data.images import decode_rgb, readable_formats
-from rmjax.data.workers import BLOCK, FEW, cores, ordered_map
 from rmjax.errors import InputError
+from rmjax.workers import BLOCK, FEW, cores, ordered_map
 
 THUMBNAIL = 8  # side in pixels
 

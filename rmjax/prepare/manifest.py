@@ -1,7 +1,7 @@
 """Which images there are and what they are: rows, and how a folder tree gives them.
 
 Images of a group show the same thing (such as a photograph and what was made from
-it) and never part over two splits. `rmjax.data.lists` reads rows from CSV files.
+it) and never part over two splits. `rmjax.prepare.lists` reads rows from CSV files.
 """
 
 import os
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from rmjax.data.dataset import REAL
 from rmjax.data.images import SUFFIXES
 from rmjax.errors import InputError
 
-REAL = "real"
 SPLITS = ("train", "val", "test")
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmjax.data.left_out import LEFT_OUT, LeftOut
-from rmjax.data.manifest import Manifest, Row
-from rmjax.data.records import Encoder, check_trained, example
 from rmjax.errors import InputError
+from rmjax.prepare.left_out import LEFT_OUT, LeftOut
+from rmjax.prepare.manifest import Manifest, Row
+from rmjax.prepare.records import Encoder, check_trained, example
 
 if TYPE_CHECKING:
     import apache_beam as beam

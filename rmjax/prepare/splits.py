@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rmjax.data.manifest import SPLITS, Manifest, Row
 from rmjax.errors import InputError
+from rmjax.prepare.manifest import SPLITS, Manifest, Row
 
 
 def assign_splits(

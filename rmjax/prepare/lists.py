@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from rmjax.data.manifest import (
+from rmjax.errors import InputError
+from rmjax.prepare.manifest import (
     SPLITS,
     InsideRoot,
     Manifest,
@@ -21,7 +22,6 @@ from rmjax.data.manifest import (
     check_once,
     real_first,
 )
-from rmjax.errors import InputError
 
 LISTS = tuple(f"{split}.csv" for split in SPLITS)
 REQUIRED = ("path", "label", "dlabel")

@@ -11,8 +11,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
-from rmjax.data.manifest import Manifest, Row
 from rmjax.errors import InputError
+from rmjax.prepare.manifest import Manifest, Row
 
 SHARD_BYTES = 256 * 2**20
 

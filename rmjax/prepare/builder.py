@@ -21,14 +21,15 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rmjax.data.archive import read_members
-from rmjax.data.beam import check_with_beam, only, read_with_beam
-from rmjax.data.checks import check_file
 from rmjax.data.dataset import UNKNOWN, open_dataset, save_labels
 from rmjax.data.images import decode_rgb
-from rmjax.data.left_out import LEFT_OUT, LeftOut
-from rmjax.data.manifest import SPLITS, Manifest
-from rmjax.data.records import (
+from rmjax.errors import InputError
+from rmjax.prepare.archive import read_members
+from rmjax.prepare.beam import check_with_beam, only, read_with_beam
+from rmjax.prepare.checks import check_file
+from rmjax.prepare.left_out import LEFT_OUT, LeftOut
+from rmjax.prepare.manifest import SPLITS, Manifest
+from rmjax.prepare.records import (
     Encoder,
     Item,
     Shards,
@@ -37,9 +38,8 @@ from rmjax.data.records import (
     features,
     num_shards,
 )
-from rmjax.data.split_lists import Finder
-from rmjax.data.workers import FEW, cores, in_blocks, ordered_map
-from rmjax.errors import InputError
+from rmjax.prepare.split_lists import Finder
+from rmjax.workers import FEW, cores, in_blocks, ordered_map
 
 MADE_FROM = "made_from.txt"
 

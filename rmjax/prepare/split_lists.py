@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from rmjax.data.archive import read_members
-from rmjax.data.lists import Labels, Open, opener, opener_of_bytes, read_list
-from rmjax.data.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
 from rmjax.errors import InputError
+from rmjax.prepare.archive import read_members
+from rmjax.prepare.lists import Labels, Open, opener, opener_of_bytes, read_list
+from rmjax.prepare.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
 
 LISTS = tuple(f"{split}.csv" for split in SPLITS)
 
@@ -133,7 +133,7 @@ def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
         root: the folder or archive that they are in.
 
     Raises:
-        InputError: as `rmjax.data.lists.read_list`; no list, or no rows.
+        InputError: as `rmjax.prepare.lists.read_list`; no list, or no rows.
     """
     # The training list first: it says what names go with a label.
     names = sorted(lists, key=lambda name: (LISTS.index(_file(name)), name))

@@ -5,8 +5,8 @@ from pathlib import Path
 from rmjax.data.dataset import open_dataset
 from rmjax.data.datasheet import datasheet, find_duplicates, write_datasheet
 from rmjax.data.facts import collect_facts
-from rmjax.data.left_out import LEFT_OUT
 from rmjax.errors import InputError
+from rmjax.prepare.left_out import LEFT_OUT
 
 
 def verify(
