@@ -1,5 +1,7 @@
 """`rmjax prepare` of the published benchmarks, from the command line."""
 
+import json
+
 import pytest
 from PIL import Image
 
@@ -72,3 +74,35 @@ def test_annotation_list(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*command.split(), "--list", "train.txt"])
     assert "'train.txt' is not NAME=FILE" in capsys.readouterr().err
+
+
+def test_verify_writes_a_data_sheet_and_fails_where_something_is_wrong(
+    archive, tmp_path, capsys
+):
+    command = ["attribution88", "--from", str(archive), "--data-dir", str(tmp_path)]
+    assert main(["prepare", *command, "--name", "all", "--verify"]) == 0
+    folder = tmp_path / "attribution88" / "all" / "1.0.0"
+    assert f"datasheet: {folder}/datasheet.md" in capsys.readouterr().out
+    assert json.loads((folder / "datasheet.json").read_text())["images"] == 880
+    # Not the published figures: 12,000 images in each of the 88 cells.
+    status, line = error_line(capsys, *command, "--verify")
+    assert status == 2 and "88 cells without 12000 images; see" in line
+
+
+def test_verify_finds_duplicates_across_splits(tmp_path, capsys):
+    for source in ("real", "gan"):
+        folder = tmp_path / "tree" / source / "cat"
+        folder.mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (8, 8), f"#{len(source):02x}00{i:02x}").save(
+                folder / f"{i}.png"
+            )
+    for source in ("real", "gan"):  # in another group, so maybe in another split
+        folder = tmp_path / "tree" / source / "cat"
+        for i in range(10):
+            (folder / f"again{i}.png").write_bytes((folder / f"{i}.png").read_bytes())
+    command = ("image_folder", "--name", "twice", "--tree", tmp_path / "tree")
+    status, line = error_line(capsys, *command, "--data-dir", tmp_path, "--verify")
+    assert status == 2 and "20 contents that occur twice; see" in line
+    sheet = (tmp_path / "image_folder/twice/1.0.0/datasheet.md").read_text()
+    assert "again3.png" in sheet and "across splits" in sheet

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_few_damaged_images_are_left_out_and_listed(tmp_path, damage, caplog):
     assert all(line.split("\t")[1] for line in lines)
     assert f"left out {len(damage)} of 204 images" in caplog.text
     assert prepare("mine", tmp_path / "data", tree=root) == directory
+
+
+def test_name_that_is_not_utf8_is_left_out_and_listed(tmp_path):
+    root = make_tree(tmp_path / "odd", 34)
+    os.rename(root / "agan/cat/0.png", os.fsencode(root / "agan/cat") + b"/\xff.png")
+    directory = prepare("mine", tmp_path / "data", tree=root)
+    assert (directory / "left_out.txt").read_text().split("\t") == [
+        r"agan/cat/\udcff.png",
+        "the name is not UTF-8\n",
+    ]
+    os.rename(root / "agan", os.fsencode(root) + b"/\xff")
+    with pytest.raises(InputError, match=r"odd: source '.udcff': rename it"):
+        prepare("other", tmp_path / "data", tree=root)
 
 
 def test_many_damaged_images_stop_the_preparation(tmp_path):

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from rmjax.errors import InputError
 
 REAL = "real"  # what the source of photographs is called
+LABELS = "labels-{}.npz"  # of a split, beside its records
 UNKNOWN = "unknown_sources"  # in a data set's metadata
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -93,7 +94,7 @@ class Dataset:
         return self._labels[split]
 
     def _load_labels(self, split: str) -> dict[str, np.ndarray]:
-        file = _labels_file(self.directory, split)
+        file = self.directory / LABELS.format(split)
         if file.is_file():
             with np.load(file) as stored:
                 labels = {name: stored[name] for name in ("source", "semantic")}
@@ -318,7 +319,7 @@ def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -
 
     The file is written in one piece; without write access it is just not there.
     """
-    file = _labels_file(directory, split)
+    file = directory / LABELS.format(split)
     try:
         handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=".labels")
     except OSError:
@@ -330,10 +331,6 @@ def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -
         os.replace(scratch, file)
     except OSError:  # such as a full disk: the labels are still in memory
         Path(scratch).unlink(missing_ok=True)
-
-
-def _labels_file(directory: Path, split: str) -> Path:
-    return directory / f"labels-{split}.npz"
 
 
 def _prepare_command(name: str, data_dir: str | Path) -> str:

@@ -53,7 +53,7 @@ def datasheet(
     readable = facts if fine.all() else facts.take(fine)
     bad = facts.take(~fine)
     return {
-        "dataset": str(dataset.directory),
+        "dataset": "/".join(dataset.directory.parts[-3:]),
         "images": len(facts),
         "splits": {
             name: int((facts.split == i).sum())

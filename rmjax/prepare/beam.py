@@ -56,7 +56,8 @@ def read_with_beam(
                 data = encoder.read((row, None))
             except InputError as error:
                 reason = str(error).removeprefix(f"{row.path}: ")
-                yield beam.pvalue.TaggedOutput("bad", f"{row.path}\t{reason}")
+                line = f"{row.path}\t{reason}".encode(errors="backslashreplace")
+                yield beam.pvalue.TaggedOutput("bad", line.decode())
             else:
                 yield row.split, (row.path, example(row, data))
 

@@ -102,8 +102,12 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _find(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
         manifest = self.find_images(dl_manager)
-        self.info.features["source"].names = list(manifest.source_names)
-        self.info.features["semantic"].names = list(manifest.semantic_names)
+        named = {"source": manifest.source_names, "semantic": manifest.semantic_names}
+        for kind, names in named.items():
+            for name in names:
+                if not name.isprintable():  # nor are bytes that are not UTF-8
+                    raise InputError(f"{manifest.root}: {kind} {name!a}: rename it")
+            self.info.features[kind].names = list(names)
         self.info.metadata[UNKNOWN] = list(manifest.unknown)
         # TFDS renames its scratch folder as a whole: this comes with the data.
         file = Path(self.data_path) / MADE_FROM

@@ -47,4 +47,7 @@ class LeftOut:
         """List them in a file, if there are any."""
         if self.reasons:
             lines = [f"{path}\t{why}\n" for path, why in sorted(self.reasons.items())]
-            (folder / LEFT_OUT).write_text("".join(lines), encoding="utf-8")
+            # Names that are not UTF-8 are among the reasons.
+            (folder / LEFT_OUT).write_text(
+                "".join(lines), encoding="utf-8", errors="backslashreplace"
+            )

@@ -88,7 +88,7 @@ class Encoder:
         try:
             row.path.encode()
         except UnicodeEncodeError:
-            raise InputError(f"{row.path!a}: the name is not UTF-8") from None
+            raise InputError(f"{row.path}: the name is not UTF-8") from None
         if data is None:
             try:
                 data = (self.root / row.path).read_bytes()
