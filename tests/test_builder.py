@@ -94,6 +94,21 @@ def test_disk_without_room_is_told_before_anything_is_written(
         prepare(CONFIG, tmp_path, path=archive)
 
 
+def test_room_for_a_subset_is_that_of_its_images(archive, tmp_path, monkeypatch):
+    free = archive.stat().st_size // 2
+    usage = namedtuple("usage", "total used free")(free, 0, free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="the disk has"):
+        prepare(CONFIG, tmp_path, path=archive)
+    prepare(Config(name="b", sources=("real", "gan1")), tmp_path, path=archive)
+
+
+def test_folder_that_is_none_is_one_line(archive, tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(InputError, match="data/attribution88.*: Not a directory"):
+        prepare(CONFIG, tmp_path / "data", path=archive)
+
+
 def test_large_splits_get_several_shards(archive, tmp_path, monkeypatch):
     monkeypatch.setattr("rmjax.prepare.records.SHARD_BYTES", 100_000)
     directory = prepare(CONFIG, tmp_path, path=archive)

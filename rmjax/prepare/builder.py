@@ -120,7 +120,6 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         processes = self._processes or (1 if total < FEW else cores())
         bad = LeftOut(total)
         with (
-            _full_disk_in_words(folder),
             ordered_map(make_encoder(manifest), processes) as encode,
             contextlib.closing(self._open_shards(manifest)) as shards,
         ):
@@ -177,7 +176,9 @@ def prepare(
     """
     directory = Path(builder.data_path)
     if not directory.exists():
-        with _only_one(directory), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_disk_errors_in_words(directory))
+            stack.enter_context(_only_one(directory))
             if download_dir is None:  # TFDS wants a folder in any case
                 download_dir = stack.enter_context(tempfile.TemporaryDirectory())
             # Without this TFDS looks for a finished copy in a public bucket.
@@ -251,8 +252,8 @@ def split_sizes(manifest: Manifest) -> dict[str, int]:
     folder = manifest.root.is_dir()
     for row in manifest.rows:
         counts[row.split] += max(_size(manifest.root / row.path), 0) if folder else 1
-    # Images do not get smaller by compression: the archive's size is theirs.
-    unit = 1 if folder else manifest.root.stat().st_size / len(manifest.rows)
+    # Images do not get smaller by compression: the archive's size is that of all.
+    unit = 1 if folder else manifest.root.stat().st_size / manifest.listed
     order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
     return {split: int(counts[split] * unit) for split in order if split in counts}
 
@@ -298,15 +299,19 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _full_disk_in_words(folder: Path) -> Iterator[None]:
-    """Turn what a full disk raises into one line."""
+def _disk_errors_in_words(directory: Path) -> Iterator[None]:
+    """Turn what a full disk or a folder that cannot be written to raises into one line."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC
         if full or "No space left" in str(error):  # array_record's own words
             raise InputError(
-                f"{folder}: the disk is full; make room or choose another --data-dir"
+                f"{directory}: the disk is full; make room or choose another --data-dir"
+            ) from error
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(
+                f"{error.filename or directory}: {error.strerror}"
             ) from error
         raise
 

@@ -57,6 +57,7 @@ class Manifest:
         source_names: names by index, `real` first.
         semantic_names: names by index.
         unknown: sources that are for testing alone, as unknown ones.
+        listed: images of an archive's lists, of which `rows` may be some.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class Manifest:
     source_names: tuple[str, ...]
     semantic_names: tuple[str, ...]
     unknown: tuple[str, ...] = ()
+    listed: int = 0
 
 
 def read_tree(root: str | Path, levels: int = 0) -> Manifest:

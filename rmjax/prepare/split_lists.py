@@ -145,7 +145,7 @@ def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
         what = f"no rows in {', '.join(names)}" if names else f"no {', '.join(LISTS)}"
         raise InputError(f"{root}: {what}; is this the whole data set?")
     sources, semantics = labels.sources.in_order(), labels.semantics.in_order()
-    return Manifest(root, tuple(rows), sources, semantics)
+    return Manifest(root, tuple(rows), sources, semantics, listed=len(rows))
 
 
 def _base_folders(name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -112,7 +111,7 @@ def _kept(kind: str, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, 
 
 
 def _hash(seed: int, name: str) -> bytes:
-    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:
