@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from there", file=sys.stderr)
+        print("\ninterrupted; run the same command again", file=sys.stderr)
         return 130
     return 0
 

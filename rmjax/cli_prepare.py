@@ -19,7 +19,10 @@ def add_prepare(add: Add) -> None:
 
 def names(text: str) -> tuple[str, ...]:
     """Read a list A,B of the command line."""
-    return tuple(name for name in text.split(",") if name)
+    found = tuple(text.split(",")) if text else ()
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
+    return found
 
 
 def _add_mini(add: Add) -> None:
@@ -169,6 +172,8 @@ def _add_how(parser: argparse.ArgumentParser, run: Callable) -> None:
 def _how(args: argparse.Namespace) -> dict:
     if args.processes is not None and args.processes < 1:
         raise InputError(f"--processes {args.processes}: give 1 or more")
+    if args.processes and args.beam:
+        raise InputError("--processes and --beam: give one of them")
     how = {"data_dir": args.data_dir, "processes": args.processes}
     if args.beam is not None:
         try:
@@ -214,7 +219,8 @@ def _prepare_attribution88(args: argparse.Namespace, changes: list[str]) -> None
     if args.config not in CONFIGS:
         raise InputError(f"--config {args.config}: choose from {', '.join(CONFIGS)}")
     config = args.config
-    if args.sources or args.semantics or args.images_per_cell or args.name:
+    chosen = (args.sources, args.semantics, args.images_per_cell, args.seed, args.name)
+    if chosen != ((), (), None, 0, None):
         if args.name is None or args.name in CONFIGS:
             raise InputError("--name: give a subset of your own a name of its own")
         config = replace(
@@ -222,7 +228,9 @@ def _prepare_attribution88(args: argparse.Namespace, changes: list[str]) -> None
             name=args.name,
             sources=args.sources,
             semantics=args.semantics,
-            images_per_cell=args.images_per_cell or CONFIGS[config].images_per_cell,
+            images_per_cell=CONFIGS[config].images_per_cell
+            if args.images_per_cell is None
+            else args.images_per_cell,
             seed=args.seed,
         )
     folder = prepare(config, path=args.path, download=args.download, **_how(args))
@@ -243,8 +251,8 @@ def _prepare_lists(args: argparse.Namespace, changes: list[str]) -> None:
 
     folder = annotation_list.prepare(
         args.name,
-        lists=dict(args.list),
-        unknown=dict(args.unknown),
+        lists=_once(args.list, "--list"),
+        unknown=_once(args.unknown, "--unknown"),
         root=args.root,
         names=args.source_names,
         **_how(args),
@@ -279,6 +287,15 @@ def _describe(folder: os.PathLike) -> None:
 
 def _fractions(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
+
+
+def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise InputError(
+            f"{option}: each name once; join the lists of a split into one"
+        )
+    return given
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,12 +1,17 @@
 """Work on many things in several processes, in order and in bounded memory."""
 
+import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
+
+from rmjax.errors import InputError
 
 BLOCK = 64  # images that travel to a worker together
 FEW = 2000  # images that one process has read before others have started
@@ -41,7 +46,13 @@ def ordered_map(
     # spawn: a fork of a process that runs JAX's threads may hang
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (function,)) as pool:
-        yield lambda items: _map_ahead(pool, items, 2 * processes + 2)
+        try:
+            yield lambda items: _map_ahead(pool, items, 2 * processes + 2)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker process was killed, perhaps for want of memory; try with fewer "
+                "--processes"
+            ) from error
 
 
 def in_blocks(items: Iterable[A], size: int = BLOCK) -> Iterator[list[A]]:
@@ -81,6 +92,13 @@ _function: Callable | None = None
 def _start(function: Callable) -> None:
     global _function
     _function = function
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent has ended, even if that was killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _work(item: A) -> B:

@@ -62,6 +62,23 @@ def test_members_are_those_that_tarfile_wrote(tmp_path, form):
     assert read(tmp_path / "a.tar") == files
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE])
+def test_every_kind_of_file_is_read(tmp_path, kind):
+    with tarfile.open(tmp_path / "a", "w") as tar:
+        member = tarfile.TarInfo("x")
+        member.type, member.size = kind, 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    assert read(tmp_path / "a") == {"x": b"abc"}
+
+
+def test_sparse_member_is_refused(tmp_path):
+    member = tarfile.TarInfo("x")
+    member.type = tarfile.GNUTYPE_SPARSE
+    (tmp_path / "a").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(InputError, match="x is stored sparsely"):
+        read(tmp_path / "a")
+
+
 @pytest.mark.parametrize("suffix", OPENERS)
 def test_compression_is_recognised(tmp_path, suffix):
     files = pack(tmp_path / "a", ["x", "y/z"], tarfile.PAX_FORMAT, OPENERS[suffix])

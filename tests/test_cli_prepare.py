@@ -43,6 +43,12 @@ def test_attribution88_errors(archive, tmp_path, capsys):
     status, line = error_line(capsys, *command, "--processes", 0)
     assert status == 2 and "--processes 0: give 1 or more" in line
     assert not (tmp_path / "attribution88" / "full").exists()
+    named = (*command, "--from", archive, "--name", "zero")
+    status, line = error_line(capsys, *named, "--images-per-cell", 0)
+    assert status == 2 and "images_per_cell = 0" in line
+    with pytest.raises(SystemExit):
+        main(["prepare", *map(str, named), "--sources", "real,,gan1"])
+    assert "'real,,gan1' has an empty name" in capsys.readouterr().err
 
 
 def test_image_attribution_bench(tmp_path, capsys):
@@ -71,6 +77,9 @@ def test_annotation_list(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "sources:   real, gan, other\nunknown:   other\n" in out
     assert "images:    train 2, unknown_arch 1" in out
+    again = [*lists.split()[:2]] * 2
+    status, line = error_line(capsys, *command.split()[1:], *again)
+    assert status == 2 and "--list: each name once" in line
     with pytest.raises(SystemExit):
         main([*command.split(), "--list", "train.txt"])
     assert "'train.txt' is not NAME=FILE" in capsys.readouterr().err

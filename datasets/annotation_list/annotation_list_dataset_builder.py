@@ -90,14 +90,21 @@ def read_lists(
     first = next(iter(files))
     root = Path(root) if root else _find_root(Path(files[first]), entries[first][0][0])
     folders = [path.parent for found in entries.values() for path, _, _ in found]
+    if len({folder.is_absolute() for folder in folders}) > 1:
+        raise InputError(f"{files[first]}: absolute and relative paths are mixed")
     common = PurePosixPath(os.path.commonpath(folders))
     known = [entry for split in lists for entry in entries[split]]
     known_names = dict(enumerate(names)) if names else _names_of(known, common)
     _check_names(known_names, known, str(files[first]))
+    if not any(label == 0 for _, label, _ in known):
+        raise InputError(f"{files[first]}: no image has label 0, that of the real ones")
     all_names = [known_names[label] for label in sorted(known_names)]
     inside, rows = InsideRoot(root), []
     for split, found in entries.items():
         of_label = known_names if split in lists else _names_of(found, common)
+        _check_names(of_label, found, str(files[split]))
+        if split not in lists:
+            _check_unknown(of_label, known_names, str(files[split]))
         all_names += [n for n in of_label.values() if n not in all_names]
         for path, label, line in found:
             where = f"{files[split]}, line {line}"
@@ -112,7 +119,7 @@ def read_lists(
 def _read_list(file: Path) -> Iterator[Entry]:
     """Yield what the lines of a list say; its paths may contain spaces."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot read this list ({error})") from error
     if not any(line.strip() for line in lines):
@@ -156,11 +163,24 @@ def _check_names(names: Mapping[int, str], known: Sequence[Entry], file: str) ->
         raise InputError(
             f"{file}: label {absent[0]} has no name; give one for each label"
         )
+    if "." in names.values():
+        raise InputError(
+            f"{file}: images of a label lie in the folder of all others, which does not name "
+            "it; give a name for each label"
+        )
     if len(set(names.values())) < len(names):
         raise InputError(
             f"{file}: two labels are called {_twice(names)!r}, the folder that holds the images of "
             "both; give a name for each label"
         )
+
+
+def _check_unknown(
+    names: Mapping[int, str], known: Mapping[int, str], file: str
+) -> None:
+    both = sorted(set(names.values()) & set(known.values()))
+    if both:
+        raise InputError(f"{file}: {both[0]!r} is a known source as well")
 
 
 def _twice(names: Mapping[int, str]) -> str:

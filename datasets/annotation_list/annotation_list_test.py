@@ -95,12 +95,30 @@ def test_names_may_be_given(lists, tmp_path):
         ("a.png\t-1\n", "train.txt, line 1: .* is not a path"),
         ("gone/a.png\t0\n", "gone/a.png is in no folder from .* upward; give the root"),
         (
-            "./dataset/real/summer/train 0.png 0\n./dataset/real/summer/train 1.png 1\n",
+            "./dataset/real/summer/train 0.png 0\n./dataset/real/summer/train 1.png 1\n"
+            "./dataset/fake/agan/bus/train 0.png 2\n",
             "two labels are called",
         ),
         (
-            "./dataset/real/summer/train 0.png 0\n./dataset/real/summer/train 0.png 0\n",
+            "./dataset/real/summer/train 0.png 0\n./dataset/real/summer/train 0.png 0\n"
+            "./dataset/fake/agan/bus/train 0.png 1\n",
             "train.txt, line 2: path .* already given",
+        ),
+        (
+            "./dataset/real/summer/train 0.png 0\n/dataset/a.png 1\n",
+            "train.txt: absolute and relative paths are mixed",
+        ),
+        (
+            "./dataset/real/summer/train 0.png 0\n./dataset/fake/agan/a\0b.png 1\n",
+            "train.txt, line 2: path .* holds a NUL",
+        ),
+        (
+            "./dataset/real/summer/train 0.png 0\n./dataset/real/summer/train 1.png 0\n",
+            "train.txt: images of a label lie in the folder of all others",
+        ),
+        (
+            "./dataset/real/summer/train 0.png 1\n./dataset/fake/agan/bus/train 0.png 2\n",
+            "train.txt: no image has label 0",
         ),
         (
             "./dataset/real/summer/train 0.png 0\n../out/a.png 1\n",
@@ -113,6 +131,34 @@ def test_bad_list_is_refused_with_its_place(lists, tmp_path, text, message):
     with pytest.raises(InputError, match=message) as error:
         prepare("osma", tmp_path / "data", lists={"train": lists["train"]})
     assert "\n" not in str(error.value)
+
+
+def test_byte_order_mark_does_no_harm(lists, tmp_path):
+    text = lists["train"].read_text()
+    lists["train"].write_text(text, encoding="utf-8-sig")
+    directory = prepare("osma", tmp_path / "data", lists={"train": lists["train"]})
+    assert open_dataset(directory).split_sizes == {"train": 12}
+
+
+def test_known_source_cannot_be_unknown(lists, tmp_path):
+    lists["seed"].write_text("./dataset/fake/agan/bus/train 0.png 0\n")
+    with pytest.raises(InputError, match="'fake/agan/bus' is a known source as well"):
+        prepare(
+            "osma",
+            tmp_path,
+            lists={"train": lists["train"]},
+            unknown={"a": lists["seed"]},
+        )
+    lists["seed"].write_text(
+        "./dataset/fake/cgan/seed 1/seed 0.png 0\n./dataset/fake/cgan/seed 1/seed 1.png 1\n"
+    )
+    with pytest.raises(InputError, match="seed.txt: two labels are called"):
+        prepare(
+            "osma",
+            tmp_path,
+            lists={"train": lists["train"]},
+            unknown={"a": lists["seed"]},
+        )
 
 
 def test_other_bad_input_is_refused(lists, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import tensorflow_datasets as tfds
 from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.manifest import Manifest
-from rmjax.prepare.split_lists import read_archive_lists, read_folder_lists
+from rmjax.prepare.split_lists import find_lists, read_archive_lists, read_folder_lists
 from rmjax.prepare.splits import take_subset
 
 # Where its authors keep it, as their published code says.
@@ -76,40 +77,61 @@ class Builder(builder.ImagesBuilder):
     def __init__(
         self, *, path: str | Path | None = None, download: bool = False, **kwargs
     ):
-        self._given, self._download = path, download
+        self._given, self._download = path and Path(path), download
+        if path is not None and not self._given.exists():
+            raise InputError(f"{path}: no such file or folder")
         super().__init__(**kwargs)
 
     def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
         config = self.builder_config
-        path = self._path(dl_manager)
+        path = self._given = self._path(dl_manager)
         found = read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
         return take_subset(
             found, config.sources, config.semantics, config.images_per_cell, config.seed
         )
 
-    def made_from(self) -> str:
-        config = self.builder_config
+    def made_from(self) -> str | None:
+        config, path = self.builder_config, self._given
+        if path is None:  # what was prepared may be there no more
+            return None
         chosen = (config.sources, config.semantics, config.images_per_cell, config.seed)
-        return json.dumps([config.archive, *chosen])
+        return json.dumps([*chosen, _identity(path)])
 
     def _path(self, dl_manager: tfds.download.DownloadManager) -> Path:
         """Return the archive, or the folder it was extracted to."""
         if self._given is not None:
-            path = Path(self._given)
-            if not path.exists():
-                raise InputError(f"{path}: no such file or folder")
-            return path
+            return self._given
         archive = self.builder_config.archive
         manual = Path(dl_manager._manual_dir)  # the public property raises without it
         for name in (archive, archive.removesuffix(".tar.gz")):
             if (manual / name).exists():
                 return manual / name
         if self._download:
-            return Path(dl_manager.download(ADDRESS + archive))
+            return self._fetch(dl_manager, archive)
         raise InputError(
             f"no {archive} in {manual}: put it there, from {ADDRESS}, or give the archive "
             "or its extracted folder with --from, or let --download fetch it (30 GB)"
         )
+
+    def _fetch(self, dl_manager: tfds.download.DownloadManager, archive: str) -> Path:
+        tfds.enable_progress_bar()
+        try:
+            return Path(dl_manager.download(ADDRESS + archive))
+        except Exception as error:  # of requests, urllib3 and TFDS
+            for scratch in Path(dl_manager._download_dir).glob("**/*.tmp.*"):
+                shutil.rmtree(scratch, ignore_errors=True)
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"cannot download {ADDRESS + archive}: {reason}"
+            ) from error
+        finally:
+            tfds.disable_progress_bar()
+
+
+def _identity(path: Path) -> list:
+    """Return what tells an archive, or the lists of a folder, from another."""
+    files = [path] if path.is_file() else list(find_lists(path))
+    return sorted([file.name, file.stat().st_size] for file in files)
 
 
 def prepare(

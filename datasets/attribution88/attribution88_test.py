@@ -216,6 +216,42 @@ def test_subset_keeps_the_shares_of_the_splits(archive, tmp_path):
         prepare(Config(name="x", sources=("gan9",)), tmp_path, path=archive)
     with pytest.raises(InputError, match="images_per_cell = 0"):
         prepare(Config(name="x", images_per_cell=0), tmp_path, path=archive)
+    with pytest.raises(InputError, match="real has to be among them, source 0"):
+        prepare(Config(name="x", sources=("gan1",)), tmp_path, path=archive)
+
+
+def test_another_archive_of_the_same_name_is_refused(archive, tmp_path):
+    directory = prepare(Config(name="a"), tmp_path, path=archive)
+    assert prepare(Config(name="a"), tmp_path) == directory  # whatever it was
+    other = pack(tmp_path / "other.tar.gz", small())
+    with pytest.raises(InputError, match="was prepared from other images"):
+        prepare(Config(name="a"), tmp_path, path=other)
+    with pytest.raises(InputError, match="absent.tar: no such file"):
+        prepare(Config(name="a"), tmp_path, path=tmp_path / "absent.tar")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "a b"])
+def test_wrong_name_is_refused(archive, tmp_path, name):
+    with pytest.raises(InputError, match="data set name"):
+        prepare(Config(name=name), tmp_path, path=archive)
+
+
+def test_download_that_fails_is_one_line(tmp_path, monkeypatch):
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=tmp_path
+    )
+    monkeypatch.setattr(
+        http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(attribution88_dataset_builder, "ADDRESS", address)
+        with pytest.raises(InputError, match="cannot download http://127") as error:
+            prepare("full", tmp_path, download=True)
+        server.shutdown()
+    assert "\n" not in str(error.value)
+    assert not left_behind(tmp_path)
 
 
 def test_archive_is_looked_for_and_can_be_downloaded(archive, tmp_path, monkeypatch):
@@ -316,6 +352,16 @@ def test_link_out_of_an_extracted_folder_is_refused(tmp_path):
             {"val.csv": b"path,label,dlabel\nreal/cat/test.jpg,0,0\n"},
             "val.csv, line 2: real/cat/test.jpg is in test.csv, line 2 as well|"
             "test.csv, line 2: real/cat/test.jpg is in val.csv, line 2 as well",
+        ),
+        (
+            {"train.csv": b"path,label,dlabel\nagan/cat/train.jpg,1,0\n"}
+            | {"val.csv": None, "test.csv": None},
+            "a.tar.gz: no image has label 0",
+        ),
+        (
+            {"val.csv": b"path,label,dlabel,group\nreal/cat/val.jpg,0,0,g\n"}
+            | {"test.csv": b"path,label,dlabel,group\nreal/cat/test.jpg,0,0,g\n"},
+            "test.csv, line 2: group 'g' is in split 'test' here, but in 'val'",
         ),
         (
             {"real/cat/val.jpg": None},

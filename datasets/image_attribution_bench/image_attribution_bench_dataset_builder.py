@@ -153,7 +153,8 @@ def prepare(
         InputError: as `rmjax.prepare.builder.prepare` and `read_tree`; an unknown
             semantic.
     """
+    train_semantics = tuple(sorted(set(train_semantics)))
     name = "_".join(train_semantics) or "standard"
-    config = Config(name=name, tree=tree, train_semantics=tuple(train_semantics))
+    config = Config(name=name, tree=tree, train_semantics=train_semantics)
     made = Builder(config=config, data_dir=data_dir, processes=processes)
     return builder.prepare(made, **options)

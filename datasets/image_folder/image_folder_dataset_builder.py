@@ -20,7 +20,7 @@ class Config(tfds.core.BuilderConfig):
 
     Attributes:
         tree: folder `<source>/<semantic>/<image>`.
-        manifest: CSV files (see `rmjax.prepare.manifest.read_manifest`).
+        manifest: CSV files (see `rmjax.prepare.lists.read_manifest`).
         root: folder that the manifest's paths are relative to.
         seed: of the splits, where no manifest gives them.
         fractions: shares of train, val and test, likewise.

@@ -15,6 +15,7 @@ from rmjax.data.dataset import find_dataset, open_dataset, select
 from rmjax.data.pipeline import eval_batches
 from rmjax.datasets.image_folder import Builder, Config, prepare
 from rmjax.errors import InputError
+from rmjax.prepare import left_out
 from rmjax.prepare.records import SplitWriter
 
 
@@ -133,6 +134,29 @@ def test_name_that_is_not_utf8_is_left_out_and_listed(tmp_path):
     os.rename(root / "agan", os.fsencode(root) + b"/\xff")
     with pytest.raises(InputError, match=r"odd: source '.udcff': rename it"):
         prepare("other", tmp_path / "data", tree=root)
+
+
+def test_pipe_and_giant_are_left_out(tmp_path):
+    root = make_tree(tmp_path / "odd", 60)
+    os.mkfifo(root / "agan/cat/pipe.png")
+    with open(root / "agan/cat/giant.png", "wb") as stream:
+        stream.truncate(2**29 + 1)
+    directory = prepare("mine", tmp_path / "data", tree=root)
+    assert (directory / "left_out.txt").read_text().splitlines() == [
+        "agan/cat/giant.png\t536,870,913 bytes; at most 536,870,912 are read",
+        "agan/cat/pipe.png\tnot a regular file",
+    ]
+
+
+def test_split_without_a_readable_image_is_refused(tree, tmp_path, monkeypatch):
+    lines = ["path,label,dlabel,split", "real/cat/none.png,0,0,val"]
+    for label, source in enumerate(("real", "agan", "bgan")):
+        lines.append(f"{source}/cat/0.png,{label},0,train")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(left_out, "MAX_BAD", 0.5)
+    with pytest.raises(InputError, match="no readable image in split val"):
+        prepare("m", tmp_path / "data", manifest=tmp_path / "m.csv", root=tree)
+    assert not left_behind(tmp_path / "data")
 
 
 def test_many_damaged_images_stop_the_preparation(tmp_path):

@@ -25,8 +25,13 @@ BLOCK = 512
 MAX_MEMBER = 512 * 2**20  # bytes: no list or image is larger
 
 _OPENERS = {b"\x1f\x8b": igzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-_REGULAR = b"0\07"  # type flags: a file, by its old name, and one in one piece
+_REGULAR = (
+    b"0",
+    b"\0",
+    b"7",
+)  # type flags: a file, by its old name, and one in one piece
 _WITHOUT_DATA = b"123456"  # links, devices, folders, pipes
+_SPARSE = b"S"
 _LONG_NAME, _LONG_LINK, _EXTENDED, _EXTENDED_ALL = b"L", b"K", b"x", b"g"
 # What the decompressors raise.
 _DAMAGE = (EOFError, zlib.error, isal_zlib.error, lzma.LZMAError, ValueError)
@@ -112,6 +117,8 @@ def _read_headers(stream: BinaryIO) -> Iterator[Member]:
             extended["path"] = _text(_data(stream, member).split(b"\0")[0])
         elif member.kind == _EXTENDED:
             extended |= _records(_data(stream, member))
+        elif member.kind == _SPARSE or "GNU.sparse.name" in extended:
+            raise ValueError(f"{member.name} is stored sparsely")
         elif member.kind in (_LONG_LINK, _EXTENDED_ALL):
             _skip(stream, member)
         else:

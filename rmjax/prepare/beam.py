@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmjax.errors import InputError
-from rmjax.prepare.left_out import LEFT_OUT, LeftOut
+from rmjax.prepare.left_out import LEFT_OUT, LeftOut, printable
 from rmjax.prepare.manifest import Manifest, Row
 from rmjax.prepare.records import Encoder, check_trained, example
 
@@ -56,8 +57,8 @@ def read_with_beam(
                 data = encoder.read((row, None))
             except InputError as error:
                 reason = str(error).removeprefix(f"{row.path}: ")
-                line = f"{row.path}\t{reason}".encode(errors="backslashreplace")
-                yield beam.pvalue.TaggedOutput("bad", line.decode())
+                line = f"{printable(row.path)}\t{printable(reason)}"
+                yield beam.pvalue.TaggedOutput("bad", line)
             else:
                 yield row.split, (row.path, example(row, data))
 
@@ -70,6 +71,18 @@ def read_with_beam(
     left_out = str(folder / LEFT_OUT)
     _ = read.bad | beam.io.WriteToText(left_out, shard_name_template="")
     return read.good
+
+
+@contextmanager
+def beam_errors_in_words() -> Iterator[None]:
+    """Turn what a runner or a worker raises into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # every runner has its own
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise InputError(f"Apache Beam: {type(error).__name__}: {reason}") from error
 
 
 def only(images: beam.PCollection, split: str) -> beam.PCollection:
@@ -97,5 +110,5 @@ def check_with_beam(manifest: Manifest, folder: Path) -> None:
     bad.check()
     file.unlink()
     bad.save(folder)
-    rows = (row for row in manifest.rows if row.path not in bad.reasons)
+    rows = (row for row in manifest.rows if printable(row.path) not in bad.reasons)
     check_trained(manifest, {row.source for row in rows if row.split == "train"})

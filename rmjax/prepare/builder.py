@@ -24,8 +24,13 @@ from tqdm import tqdm
 from rmjax.data.dataset import UNKNOWN, open_dataset, save_labels
 from rmjax.data.images import decode_rgb
 from rmjax.errors import InputError
-from rmjax.prepare.archive import read_members
-from rmjax.prepare.beam import check_with_beam, only, read_with_beam
+from rmjax.prepare.archive import MAX_MEMBER, read_members
+from rmjax.prepare.beam import (
+    beam_errors_in_words,
+    check_with_beam,
+    only,
+    read_with_beam,
+)
 from rmjax.prepare.checks import check_file
 from rmjax.prepare.left_out import LEFT_OUT, LeftOut
 from rmjax.prepare.manifest import SPLITS, Manifest
@@ -68,8 +73,11 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Return the images with their splits, in a folder or in an archive."""
 
     @abc.abstractmethod
-    def made_from(self) -> str:
-        """Return a line that differs for other images, names or splits."""
+    def made_from(self) -> str | None:
+        """Return a line that differs for other images, names or splits.
+
+        None where that cannot be told for a data set that is finished.
+        """
 
     def _info(self) -> tfds.core.DatasetInfo:
         # Names are not known before the images: `_find` sets them.
@@ -85,7 +93,8 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         manifest = self._find(dl_manager)
         if download_config.beam_runner or download_config.beam_options:
             self._manifest = manifest
-            super()._download_and_prepare(dl_manager, download_config)
+            with beam_errors_in_words():
+                super()._download_and_prepare(dl_manager, download_config)
             check_with_beam(manifest, Path(self.data_path))
         else:
             splits = self._write(manifest)
@@ -111,7 +120,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.info.metadata[UNKNOWN] = list(manifest.unknown)
         # TFDS renames its scratch folder as a whole: this comes with the data.
         file = Path(self.data_path) / MADE_FROM
-        file.write_text(self.made_from() + "\n", encoding="utf-8")
+        file.write_text(f"{self.made_from()}\n", encoding="utf-8")
         return manifest
 
     def _write(self, manifest: Manifest) -> list[tfds.core.SplitInfo]:
@@ -130,6 +139,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     else:
                         shards.write(row, record)
             bad.check()
+            shards.check_filled()
             check_trained(manifest, shards.trained())
         bad.save(folder)
         for split, labels in shards.labels().items():
@@ -175,6 +185,8 @@ def prepare(
             Nothing is left then.
     """
     directory = Path(builder.data_path)
+    if builder.builder_config is not None:
+        check_name(builder.builder_config.name)
     if not directory.exists():
         with contextlib.ExitStack() as stack:
             stack.enter_context(_disk_errors_in_words(directory))
@@ -260,13 +272,15 @@ def split_sizes(manifest: Manifest) -> dict[str, int]:
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        return min(file.stat().st_size, MAX_MEMBER)  # what is larger is left out
     except OSError:
         return -1
 
 
-def _check_same(directory: Path, made_from: str) -> None:
+def _check_same(directory: Path, made_from: str | None) -> None:
     """Check that a finished data set was made from these very images."""
+    if made_from is None:
+        return
     file = directory / MADE_FROM
     if not file.is_file() or file.read_text(encoding="utf-8").strip() != made_from:
         raise InputError(

@@ -8,6 +8,11 @@ MAX_BAD = 0.01  # share of images left out above which a data set is refused
 LEFT_OUT = "left_out.txt"
 
 
+def printable(text: str) -> str:
+    """Return a text in one line of UTF-8, with escapes for what does not fit in there."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class LeftOut:
     """The images that cannot be used, by path, with the reasons.
 
@@ -25,7 +30,7 @@ class LeftOut:
         Raises:
             InputError: so many are too many, however the rest may be.
         """
-        self.reasons[path] = reason
+        self.reasons[printable(path)] = printable(reason)
         # A few more than the limit, to have examples of what is wrong.
         if len(self.reasons) > MAX_BAD * self.total + 3:
             self.check()
@@ -47,7 +52,4 @@ class LeftOut:
         """List them in a file, if there are any."""
         if self.reasons:
             lines = [f"{path}\t{why}\n" for path, why in sorted(self.reasons.items())]
-            # Names that are not UTF-8 are among the reasons.
-            (folder / LEFT_OUT).write_text(
-                "".join(lines), encoding="utf-8", errors="backslashreplace"
-            )
+            (folder / LEFT_OUT).write_text("".join(lines), encoding="utf-8")

@@ -141,6 +141,9 @@ class _Names:
                 f"{self._labels[name]} further up; check the labels or the `{self.kind}` column"
             )
 
+    def has(self, label: int) -> bool:
+        return label in self._names
+
     def in_order(self) -> tuple[str, ...]:
         return tuple(name for _, name in sorted(self._names.items()))
 

@@ -120,6 +120,8 @@ class InsideRoot:
 
     def relative(self, path: str, where: str) -> PurePosixPath:
         """Return a path of a manifest in normal form, or say what is wrong with it."""
+        if "\0" in path:
+            raise InputError(f"{where}: path {path!r} holds a NUL")
         given = Path(path)
         if given.is_absolute():
             given = Path(os.path.relpath(given, self.root))
@@ -170,13 +172,23 @@ def check_once(rows: Sequence[Row]) -> None:
         InputError: names the two places.
     """
     paths: dict[str, Row] = {}
-    groups: dict[str, Row] = {}
     for row in rows:
         first = paths.setdefault(row.path, row)
         if first is not row:
             raise InputError(
                 f"{row.where}: path {row.path!r} already given in {first.where}"
             )
+    check_groups(rows)
+
+
+def check_groups(rows: Sequence[Row]) -> None:
+    """Check that no group occurs in two splits.
+
+    Raises:
+        InputError: names the two places.
+    """
+    groups: dict[str, Row] = {}
+    for row in rows:
         first = groups.setdefault(row.group, row)
         if first.split != row.split:
             raise InputError(

@@ -1,5 +1,7 @@
 """Images to records: checked, serialised, and written to array_record shards."""
 
+import errno
+import stat
 from array import array
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
@@ -12,6 +14,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
 from rmjax.errors import InputError
+from rmjax.prepare.archive import MAX_MEMBER
 from rmjax.prepare.manifest import Manifest, Row
 
 SHARD_BYTES = 256 * 2**20
@@ -91,7 +94,7 @@ class Encoder:
             raise InputError(f"{row.path}: the name is not UTF-8") from None
         if data is None:
             try:
-                data = (self.root / row.path).read_bytes()
+                data = _read_file(self.root / row.path)
             except OSError as error:
                 raise InputError(f"{row.path}: {error.strerror or error}") from error
         if not data:
@@ -117,6 +120,17 @@ class Encoder:
 def num_shards(num_bytes: int) -> int:
     """Return how many shards a split of that size gets."""
     return max(1, round(num_bytes / SHARD_BYTES))
+
+
+def _read_file(file: Path) -> bytes:
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if found.st_size > MAX_MEMBER:
+        raise OSError(
+            errno.EFBIG, f"{found.st_size:,} bytes; at most {MAX_MEMBER:,} are read"
+        )
+    return file.read_bytes()
 
 
 class SplitWriter:
@@ -195,6 +209,12 @@ class Shards:
     def close(self) -> None:
         for writer in self._writers.values():
             writer.close()
+
+    def check_filled(self) -> None:
+        """Raise an InputError for a split of which no image can be used."""
+        empty = [split for split, writer in self._writers.items() if not writer.length]
+        if empty:
+            raise InputError(f"no readable image in split {', '.join(empty)}")
 
     def trained(self) -> set[str]:
         """Return the sources that have training images."""

@@ -11,10 +11,14 @@ from pathlib import Path, PurePosixPath
 
 from rmjax.errors import InputError
 from rmjax.prepare.archive import read_members
-from rmjax.prepare.lists import Labels, Open, opener, opener_of_bytes, read_list
-from rmjax.prepare.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
-
-LISTS = tuple(f"{split}.csv" for split in SPLITS)
+from rmjax.prepare.lists import LISTS, Labels, Open, opener, opener_of_bytes, read_list
+from rmjax.prepare.manifest import (
+    InsideRoot,
+    Manifest,
+    Row,
+    check_groups,
+    check_once,
+)
 
 
 def read_archive_lists(archive: Path) -> Manifest:
@@ -93,7 +97,7 @@ def read_folder_lists(root: Path) -> Manifest:
         InputError: as `_read_lists`; a path given twice, or a link that leaves the
             folder.
     """
-    files = {file.relative_to(root).as_posix(): file for file in _find_lists(root)}
+    files = {file.relative_to(root).as_posix(): file for file in find_lists(root)}
     found = _read_lists({name: opener(file) for name, file in files.items()}, root)
     bases = {name: _base_folders(name) for name in files}
     inside = InsideRoot(root)
@@ -110,7 +114,7 @@ def read_folder_lists(root: Path) -> Manifest:
     return replace(found, rows=tuple(rows))
 
 
-def _find_lists(root: Path) -> Iterator[Path]:
+def find_lists(root: Path) -> Iterator[Path]:
     """Yield the lists under a folder, as high up as there are all three."""
     found = set()
     for folder, folders, names in os.walk(root):
@@ -145,6 +149,10 @@ def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
         what = f"no rows in {', '.join(names)}" if names else f"no {', '.join(LISTS)}"
         raise InputError(f"{root}: {what}; is this the whole data set?")
     sources, semantics = labels.sources.in_order(), labels.semantics.in_order()
+    if not labels.sources.has(0):
+        raise InputError(f"{root}: no image has label 0, that of the real photographs")
+    # Equal paths in two lists may be different images: that shows when they are found.
+    check_groups([row for row in rows if row.group != row.path])
     return Manifest(root, tuple(rows), sources, semantics, listed=len(rows))
 
 

@@ -82,6 +82,11 @@ def take_subset(
     """
     names = _kept("source", sources, manifest.source_names)
     shown = _kept("semantic", semantics, manifest.semantic_names)
+    if names[:1] != manifest.source_names[:1]:
+        raise InputError(
+            f"sources {', '.join(names)}: {manifest.source_names[0]} has to be among them, "
+            "source 0, the real photographs"
+        )
     if images_per_cell is not None and images_per_cell < 1:
         raise InputError(f"images_per_cell = {images_per_cell} is not 1 or more")
     cells: dict[tuple, list[Row]] = defaultdict(list)
@@ -98,6 +103,8 @@ def take_subset(
             del rows[math.ceil(share * len(rows)) :]
     kept = {id(row) for rows in cells.values() for row in rows}
     rows = tuple(row for row in manifest.rows if id(row) in kept)
+    if not rows:
+        raise InputError(f"no image of {', '.join(names)} shows {', '.join(shown)}")
     return replace(manifest, rows=rows, source_names=names, semantic_names=shown)
 
 
@@ -116,7 +123,7 @@ def _hash(seed: int, name: str) -> bytes:
 
 def _check_fractions(fractions: Sequence[float]) -> None:
     valid = len(fractions) == len(SPLITS) and min(fractions) >= 0 and fractions[0] > 0
-    if not valid or abs(sum(fractions) - 1) > 1e-6:
+    if not valid or not abs(sum(fractions) - 1) <= 1e-6:  # not: NaN
         raise InputError(
             f"split fractions {tuple(fractions)}: give shares of {', '.join(SPLITS)} that "
             "sum to 1, with some for train"
