@@ -366,10 +366,27 @@ def test_labels_are_stored_once_and_checked(prepared, tmp_path, monkeypatch):
         np.testing.assert_array_equal(labels("train")[name], expected[name])
     assert len(labels("test")["source"]) == open_dataset(copy).split_sizes["test"]
     monkeypatch.setattr(
-        dataset_module, "_read_labels", lambda *_: pytest.fail("read again")
+        dataset_module, "read_labels", lambda *_: pytest.fail("read again")
     )
     assert len(open_dataset(copy).labels("train")["source"]) == len(expected["source"])
     assert not list(copy.glob(".labels*"))
+
+
+def test_damaged_data_set_is_refused_in_one_line(prepared, tmp_path):
+    copy = tmp_path / "1.0.0"
+    shutil.copytree(prepared, copy)
+    (copy / "labels-train.npz").write_bytes(b"PK\x03\x04 and no more")  # read anew
+    assert len(open_dataset(copy).labels("train")["source"]) > 0
+    shard = next(copy.glob("*-train.array_record-*"))
+    shard.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=f"{shard}: missing; remove {copy} and prepare"
+    ):
+        open_dataset(copy)
+    (copy / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match=f"{copy}: damaged .*; remove it and") as error:
+        open_dataset(copy)
+    assert "\n" not in str(error.value)
 
 
 def test_labels_without_write_access(prepared, tmp_path, monkeypatch):

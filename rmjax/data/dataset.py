@@ -6,9 +6,7 @@ image, with the features `image` (the original encoded bytes), `source`,
 TensorFlow.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
-from tqdm import tqdm
 
+from rmjax.data.labels import load_labels, read_labels, save_labels
 from rmjax.errors import InputError
 
 REAL = "real"  # what the source of photographs is called
-LABELS = "labels-{}.npz"  # of a split, beside its records
 UNKNOWN = "unknown_sources"  # in a data set's metadata
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -90,19 +87,12 @@ class Dataset:
         """
         self._check_split(split)
         if split not in self._labels:
-            self._labels[split] = self._load_labels(split)
+            labels = load_labels(self.directory, split, self.split_sizes[split])
+            if labels is None:
+                labels = read_labels(self.records(split), f"labels of {split}")
+                save_labels(self.directory, split, labels)
+            self._labels[split] = labels
         return self._labels[split]
-
-    def _load_labels(self, split: str) -> dict[str, np.ndarray]:
-        file = self.directory / LABELS.format(split)
-        if file.is_file():
-            with np.load(file) as stored:
-                labels = {name: stored[name] for name in ("source", "semantic")}
-            if len(labels["source"]) == self.split_sizes[split]:
-                return labels
-        labels = _read_labels(self.records(split), f"labels of {split}")
-        save_labels(self.directory, split, labels)
-        return labels
 
     def _check_split(self, split: str) -> None:
         if split not in self.split_sizes:
@@ -197,13 +187,23 @@ def open_dataset(directory: str | Path) -> Dataset:
             f"{directory} {state}; make one with: "
             + _prepare_command("image_folder/NAME", "DATA_DIR")
         )
-    builder = tfds.builder_from_directory(directory)
+    try:
+        builder = tfds.builder_from_directory(directory)
+    except Exception as error:  # TFDS and protobuf raise many types
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"{directory}: damaged ({reason}); remove it and prepare it anew"
+        ) from error
     features = builder.info.features
     missing = {"image", "source", "semantic", "path"} - set(features or ())
     if missing:
         raise InputError(
             f"{directory}: records have no {_listed(missing)}; prepare it anew"
         )
+    files = (file for split in builder.info.splits.values() for file in split.filepaths)
+    lost = next((file for file in files if not file.exists()), None)
+    if lost is not None:
+        raise InputError(f"{lost}: missing; remove {directory} and prepare it anew")
     return Dataset(
         directory=directory,
         source_names=tuple(features["source"].names),
@@ -297,40 +297,6 @@ def _parse(message: bytes) -> tuple[str, bytes]:
     features = tf_example_pb2.Example.FromString(message).features.feature
     path, image = (features[name].bytes_list.value[0] for name in ("path", "image"))
     return path.decode(), image
-
-
-def _read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndarray]:
-    """Read the labels of all records, in chunks: one call a record is slower."""
-    total, chunk = len(records), 256
-    labels = {name: np.empty(total, np.int32) for name in ("source", "semantic")}
-    starts = range(0, total, chunk)
-    for start in tqdm(starts, description, unit=f"x{chunk}", delay=2, leave=False):
-        numbers = range(start, min(start + chunk, total))
-        for number, record in zip(
-            numbers, records.__getitems__(list(numbers)), strict=True
-        ):
-            for name, values in labels.items():
-                values[number] = record[name]
-    return labels
-
-
-def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -> None:
-    """Leave the labels of a split beside its records, for `Dataset.labels`.
-
-    The file is written in one piece; without write access it is just not there.
-    """
-    file = directory / LABELS.format(split)
-    try:
-        handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=".labels")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **labels)
-        os.chmod(scratch, 0o644)  # mkstemp lets nobody else read it
-        os.replace(scratch, file)
-    except OSError:  # such as a full disk: the labels are still in memory
-        Path(scratch).unlink(missing_ok=True)
 
 
 def _prepare_command(name: str, data_dir: str | Path) -> str:

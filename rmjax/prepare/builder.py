@@ -21,8 +21,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rmjax.data.dataset import UNKNOWN, open_dataset, save_labels
+from rmjax.data.dataset import UNKNOWN, open_dataset
 from rmjax.data.images import decode_rgb
+from rmjax.data.labels import save_labels
 from rmjax.errors import InputError
 from rmjax.prepare.archive import MAX_MEMBER, read_members
 from rmjax.prepare.beam import (

@@ -144,7 +144,10 @@ def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
     labels = Labels()
     rows: list[Row] = []
     for name in names:
-        rows += read_list(name, lists[name], labels, _inside)
+        try:
+            rows += read_list(name, lists[name], labels, _inside)
+        except InputError as error:  # which train.csv?
+            raise InputError(f"{root}: {error}") from error
     if not rows:
         what = f"no rows in {', '.join(names)}" if names else f"no {', '.join(LISTS)}"
         raise InputError(f"{root}: {what}; is this the whole data set?")

@@ -1,0 +1,59 @@
+"""The labels of a split's records, kept beside them to be had without reading them all."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+NAMES = ("source", "semantic")
+CHUNK = 256  # records a call: one at a time is slower
+
+
+def load_labels(
+    directory: Path, split: str, length: int
+) -> dict[str, np.ndarray] | None:
+    """Return what `save_labels` left, or None where that is nothing to be used."""
+    try:
+        with np.load(_file(directory, split)) as stored:
+            labels = {name: stored[name] for name in NAMES}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return labels if all(len(part) == length for part in labels.values()) else None
+
+
+def read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndarray]:
+    """Read the labels of all records: `source` and `semantic`, int32."""
+    labels = {name: np.empty(len(records), np.int32) for name in NAMES}
+    starts = range(0, len(records), CHUNK)
+    for start in tqdm(starts, description, unit=f"x{CHUNK}", delay=2, leave=False):
+        numbers = list(range(start, min(start + CHUNK, len(records))))
+        for number, record in zip(numbers, records.__getitems__(numbers), strict=True):
+            for name, values in labels.items():
+                values[number] = record[name]
+    return labels
+
+
+def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -> None:
+    """Leave the labels of a split beside its records, for `load_labels`.
+
+    The file is written in one piece; without write access it is just not there.
+    """
+    try:
+        handle, scratch = tempfile.mkstemp(dir=directory, prefix=".labels")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, **labels)
+        os.chmod(scratch, 0o644)  # mkstemp lets nobody else read it
+        os.replace(scratch, _file(directory, split))
+    except OSError:  # such as a full disk: the labels are still in memory
+        Path(scratch).unlink(missing_ok=True)
+
+
+def _file(directory: Path, split: str) -> Path:
+    return directory / f"labels-{split}.npz"
