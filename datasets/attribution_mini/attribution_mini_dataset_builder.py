@@ -3,9 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -13,7 +10,7 @@ from tqdm import tqdm
 
 from rmjax.datasets.attribution_mini import images
 from rmjax.errors import InputError
-from rmjax.workers import cores
+from rmjax.workers import OrderedMap, cores, ordered_map
 
 MIN_IMAGES_PER_CELL = 5
 
@@ -45,7 +42,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ):
         self._made_with = made_with(images_per_cell, seed, size)
         self._processes = processes or cores()
-        self._pool: ProcessPoolExecutor | None = None
+        self._draw: OrderedMap[images.Task, list[bytes]] | None = None
         self._bar: tqdm | None = None
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
@@ -70,16 +67,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if self.data_path.exists():
             return
         cells = len(images.SOURCES) * len(images.SEMANTICS)
-        # spawn: a fork of a process that runs JAX's threads may hang
-        pool = (
-            nullcontext()
-            if self._processes == 1
-            else ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"))
-        )
         tfds.disable_progress_bar()  # one bar of ours instead of six
         try:
             with (
-                pool as self._pool,
+                ordered_map(images.encode_range, self._processes) as self._draw,
                 tqdm(
                     total=cells * self._made_with["images_per_cell"],
                     unit="image",
@@ -99,10 +90,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, start: int, stop: int) -> Iterator[tuple[str, dict]]:
         seed, size = self._made_with["seed"], self._made_with["size"]
-        tasks = list(images.tasks_of(start, stop, seed, size))
-        ahead = 4 * self._processes
-        drawn = images.draw_many(tasks, self._pool, ahead)
-        for task, encoded in zip(tasks, drawn, strict=True):
+        for task, encoded in self._draw(images.tasks_of(start, stop, seed, size)):
             for index, data in enumerate(encoded, task.start):
                 path = f"{task.source}/{task.semantic}/{index:05d}.png"
                 yield (

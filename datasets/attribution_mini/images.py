@@ -1,8 +1,6 @@
 """Images of one cell (source x semantic) of the grid, in blocks that stand alone."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -74,25 +72,3 @@ def encode_range(task: Task) -> list[bytes]:
     drawn = draw_block(task.source, task.semantic, block, task.seed, task.size)
     first = block * BLOCK
     return [encode_png(drawn[i - first]) for i in range(task.start, task.stop)]
-
-
-def draw_many(
-    tasks: Iterable[Task], pool: Executor | None, ahead: int
-) -> Iterator[list[bytes]]:
-    """Yield `encode_range` of each task in order, at most `ahead` of them in flight.
-
-    Args:
-        tasks: what to draw.
-        pool: where to draw; None draws in this process.
-        ahead: bounds the memory that finished images wait in.
-    """
-    if pool is None:
-        yield from map(encode_range, tasks)
-        return
-    pending: deque = deque()
-    for task in tasks:
-        pending.append(pool.submit(encode_range, task))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
