@@ -39,7 +39,7 @@ class Config(tfds.core.BuilderConfig):
     names: Sequence[str] = ()
 
 
-class Builder(builder.ImagesBuilder):
+class Builder(builder.ListedBuilder):
     """Images of known and unknown sources, their bytes as they were."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -53,12 +53,6 @@ class Builder(builder.ImagesBuilder):
         if config is None or not config.lists:
             raise InputError("annotation_list: give at least one list")
         return read_lists(config.lists, config.unknown, config.root, config.names)
-
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
-        return self.manifest
-
-    def made_from(self) -> str:
-        return builder.fingerprint(self.manifest)
 
 
 def read_lists(
@@ -102,8 +96,8 @@ def read_lists(
     inside, rows = InsideRoot(root), []
     for split, found in entries.items():
         of_label = known_names if split in lists else _names_of(found, common)
-        _check_names(of_label, found, str(files[split]))
         if split not in lists:
+            _check_names(of_label, found, str(files[split]))
             _check_unknown(of_label, known_names, str(files[split]))
         all_names += [n for n in of_label.values() if n not in all_names]
         for path, label, line in found:
@@ -216,7 +210,6 @@ def prepare(
     Raises:
         InputError: as `read_lists` and `rmjax.prepare.builder.prepare`.
     """
-    builder.check_name(name)
     config = Config(
         name=name, lists=lists, unknown=unknown or {}, root=root, names=tuple(names)
     )

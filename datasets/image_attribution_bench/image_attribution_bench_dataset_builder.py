@@ -40,7 +40,7 @@ class Config(tfds.core.BuilderConfig):
     train_semantics: Sequence[str] = ()
 
 
-class Builder(builder.ImagesBuilder):
+class Builder(builder.ListedBuilder):
     """The images of ImageAttributionBench, their bytes as they were."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -62,12 +62,6 @@ class Builder(builder.ImagesBuilder):
             )
         rows = tuple(split_as_published(found.rows, config.train_semantics))
         return dataclasses.replace(found, rows=rows)
-
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
-        return self.manifest
-
-    def made_from(self) -> str:
-        return builder.fingerprint(self.manifest)
 
 
 def split_as_published(

@@ -33,7 +33,7 @@ class Config(tfds.core.BuilderConfig):
     fractions: Sequence[float] = (0.8, 0.1, 0.1)
 
 
-class Builder(builder.ImagesBuilder):
+class Builder(builder.ListedBuilder):
     """Images of named sources and semantics, their bytes as they were."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -56,12 +56,6 @@ class Builder(builder.ImagesBuilder):
             found = read_manifest(config.manifest, config.root)
         rows = assign_splits(found.rows, config.seed, config.fractions)
         return dataclasses.replace(found, rows=rows)
-
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
-        return self.manifest
-
-    def made_from(self) -> str:
-        return builder.fingerprint(self.manifest)
 
 
 def prepare(
@@ -101,7 +95,6 @@ def prepare(
             images, a source without training images, or a data set of that name made
             from other images. Nothing is written then.
     """
-    builder.check_name(name)
     config = Config(
         name=name,
         tree=tree,

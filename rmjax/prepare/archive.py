@@ -25,11 +25,8 @@ BLOCK = 512
 MAX_MEMBER = 512 * 2**20  # bytes: no list or image is larger
 
 _OPENERS = {b"\x1f\x8b": igzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-_REGULAR = (
-    b"0",
-    b"\0",
-    b"7",
-)  # type flags: a file, by its old name, and one in one piece
+# Type flags: a file, a file by its old name, one in one piece.
+_REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = b"123456"  # links, devices, folders, pipes
 _SPARSE = b"S"
 _LONG_NAME, _LONG_LINK, _EXTENDED, _EXTENDED_ALL = b"L", b"K", b"x", b"g"

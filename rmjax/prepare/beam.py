@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmjax.errors import InputError
-from rmjax.prepare.left_out import LEFT_OUT, LeftOut, printable
+from rmjax.prepare.left_out import LEFT_OUT, LeftOut, printable, read_left_out
 from rmjax.prepare.manifest import Manifest, Row
 from rmjax.prepare.records import Encoder, check_trained, example
 
@@ -104,11 +104,10 @@ def check_with_beam(manifest: Manifest, folder: Path) -> None:
     """
     (folder / ROWS).unlink()
     bad = LeftOut(len(manifest.rows))
-    file = folder / LEFT_OUT
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in read_left_out(folder):
         bad.add(*line.split("\t", 1))
     bad.check()
-    file.unlink()
+    (folder / LEFT_OUT).unlink()
     bad.save(folder)
     rows = (row for row in manifest.rows if printable(row.path) not in bad.reasons)
     check_trained(manifest, {row.source for row in rows if row.split == "train"})

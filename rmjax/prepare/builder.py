@@ -8,13 +8,11 @@ import abc
 import contextlib
 import errno
 import fcntl
-import hashlib
 import io
 import logging
 import re
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from rmjax.data.dataset import UNKNOWN, open_dataset
 from rmjax.data.images import decode_rgb
 from rmjax.data.labels import save_labels
 from rmjax.errors import InputError
-from rmjax.prepare.archive import MAX_MEMBER, read_members
+from rmjax.prepare.archive import read_members
 from rmjax.prepare.beam import (
     beam_errors_in_words,
     check_with_beam,
@@ -33,8 +31,8 @@ from rmjax.prepare.beam import (
     read_with_beam,
 )
 from rmjax.prepare.checks import check_file
-from rmjax.prepare.left_out import LEFT_OUT, LeftOut
-from rmjax.prepare.manifest import SPLITS, Manifest
+from rmjax.prepare.left_out import LEFT_OUT, LeftOut, read_left_out
+from rmjax.prepare.manifest import Manifest, fingerprint, split_sizes
 from rmjax.prepare.records import (
     Encoder,
     Item,
@@ -165,6 +163,21 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
 
+class ListedBuilder(ImagesBuilder, skip_registration=True):
+    """Writes images that are known without a download, those of `manifest`."""
+
+    @property
+    @abc.abstractmethod
+    def manifest(self) -> Manifest:
+        """Return the images with their splits."""
+
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
+        return self.manifest
+
+    def made_from(self) -> str:
+        return fingerprint(self.manifest)
+
+
 def prepare(
     builder: ImagesBuilder, download_dir: str | Path | None = None, **options
 ) -> Path:
@@ -187,8 +200,10 @@ def prepare(
     """
     directory = Path(builder.data_path)
     if builder.builder_config is not None:
-        check_name(builder.builder_config.name)
-    if not directory.exists():
+        _check_name(builder.builder_config.name)
+    if directory.exists():
+        _check_same(directory, builder.made_from())
+    else:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_disk_errors_in_words(directory))
             stack.enter_context(_only_one(directory))
@@ -200,36 +215,16 @@ def prepare(
             builder.download_and_prepare(
                 download_dir=str(download_dir), download_config=config
             )
-    _check_same(directory, builder.made_from())
     dataset = open_dataset(directory)
     for split in dataset.split_sizes:
         dataset.labels(split)
-    if (directory / LEFT_OUT).exists():
-        count = len((directory / LEFT_OUT).read_text(encoding="utf-8").splitlines())
+    count = len(read_left_out(directory))
+    if count:
         logger.warning(
             "left out %d of %d images, which cannot be used: see %s",
             *(count, count + sum(dataset.split_sizes.values()), directory / LEFT_OUT),
         )
     return directory
-
-
-def check_name(name: str) -> None:
-    """Raise an InputError for a name that cannot be that of a data set."""
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
-        raise InputError(
-            f"data set name {name!r}: use letters, digits, '_', '-' and '.' alone"
-        )
-
-
-def fingerprint(manifest: Manifest) -> str:
-    """Return a hash of what a data set is made from: names, labels, splits, file sizes."""
-    digest = hashlib.sha256(
-        repr((manifest.source_names, manifest.semantic_names)).encode()
-    )
-    for row in manifest.rows:
-        entry = (row.path, row.source, row.semantic, row.group, row.split)
-        digest.update(repr((*entry, _size(manifest.root / row.path))).encode())
-    return digest.hexdigest()
 
 
 def make_encoder(manifest: Manifest) -> Encoder:
@@ -259,23 +254,12 @@ def read_images(manifest: Manifest, bad: LeftOut) -> Iterator[Item]:
         bad.add(row.path, "not in the archive")
 
 
-def split_sizes(manifest: Manifest) -> dict[str, int]:
-    """Estimate the bytes of each split that there is, in the order of `SPLITS`."""
-    counts: Counter = Counter()
-    folder = manifest.root.is_dir()
-    for row in manifest.rows:
-        counts[row.split] += max(_size(manifest.root / row.path), 0) if folder else 1
-    # Images do not get smaller by compression: the archive's size is that of all.
-    unit = 1 if folder else manifest.root.stat().st_size / manifest.listed
-    order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
-    return {split: int(counts[split] * unit) for split in order if split in counts}
-
-
-def _size(file: Path) -> int:
-    try:
-        return min(file.stat().st_size, MAX_MEMBER)  # what is larger is left out
-    except OSError:
-        return -1
+def _check_name(name: str) -> None:
+    """Raise an InputError for a name that cannot be that of a data set."""
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
+        raise InputError(
+            f"data set name {name!r}: use letters, digits, '_', '-' and '.' alone"
+        )
 
 
 def _check_same(directory: Path, made_from: str | None) -> None:

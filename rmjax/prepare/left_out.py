@@ -13,6 +13,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def read_left_out(folder: Path) -> list[str]:
+    """Return the lines that `LeftOut.save` wrote: path, tab, reason."""
+    file = folder / LEFT_OUT
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
 class LeftOut:
     """The images that cannot be used, by path, with the reasons.
 

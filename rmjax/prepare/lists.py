@@ -163,6 +163,8 @@ def _find_places(
     pairs = {"source": defaultdict(set), "semantic": defaultdict(set)}
     depths = set()
     for line, cells in _read_csv(name, open_text):
+        if pairs.keys() <= cells.keys():  # the names have columns
+            break
         folders = locate(cells["path"], f"{name}, line {line}").parts[:-1]
         depths.add(len(folders))
         for place, folder in enumerate(folders):

@@ -4,8 +4,10 @@ Images of a group show the same thing (such as a photograph and what was made fr
 it) and never part over two splits. `rmjax.prepare.lists` reads rows from CSV files.
 """
 
+import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from rmjax.data.dataset import REAL
 from rmjax.data.images import SUFFIXES
 from rmjax.errors import InputError
+from rmjax.prepare.archive import MAX_MEMBER
 
 SPLITS = ("train", "val", "test")
 
@@ -209,3 +212,33 @@ def real_first(names: Sequence[str], where: str) -> tuple[str, ...]:
             "of the real photographs"
         )
     return (REAL, *(name for name in names if name != REAL))
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Return a hash of what a data set is made from: names, labels, splits, file sizes."""
+    digest = hashlib.sha256(
+        repr((manifest.source_names, manifest.semantic_names)).encode()
+    )
+    for row in manifest.rows:
+        entry = (row.path, row.source, row.semantic, row.group, row.split)
+        digest.update(repr((*entry, _size(manifest.root / row.path))).encode())
+    return digest.hexdigest()
+
+
+def split_sizes(manifest: Manifest) -> dict[str, int]:
+    """Estimate the bytes of each split that there is, in the order of `SPLITS`."""
+    counts: Counter = Counter()
+    folder = manifest.root.is_dir()
+    for row in manifest.rows:
+        counts[row.split] += max(_size(manifest.root / row.path), 0) if folder else 1
+    # Images do not get smaller by compression: the archive's size is that of all.
+    unit = 1 if folder else manifest.root.stat().st_size / manifest.listed
+    order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
+    return {split: int(counts[split] * unit) for split in order if split in counts}
+
+
+def _size(file: Path) -> int:
+    try:
+        return min(file.stat().st_size, MAX_MEMBER)  # what is larger is left out
+    except OSError:
+        return -1

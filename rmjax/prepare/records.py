@@ -13,6 +13,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
+from rmjax.data.labels import NAMES
 from rmjax.errors import InputError
 from rmjax.prepare.archive import MAX_MEMBER
 from rmjax.prepare.manifest import Manifest, Row
@@ -170,7 +171,7 @@ class SplitWriter:
         columns = zip(*self._labels, strict=True)
         return {
             name: np.concatenate([np.asarray(part, np.int32) for part in parts])
-            for name, parts in zip(("source", "semantic"), columns, strict=True)
+            for name, parts in zip(NAMES, columns, strict=True)
         }
 
     def info(self) -> tfds.core.SplitInfo:

@@ -6,7 +6,7 @@ from rmjax.data.dataset import open_dataset
 from rmjax.data.datasheet import datasheet, find_duplicates, write_datasheet
 from rmjax.data.facts import collect_facts
 from rmjax.errors import InputError
-from rmjax.prepare.left_out import LEFT_OUT
+from rmjax.prepare.left_out import read_left_out
 
 
 def verify(
@@ -32,7 +32,7 @@ def verify(
     directory = Path(directory)
     dataset = open_dataset(directory)
     facts = collect_facts(dataset, processes=processes)
-    missing = _left_out(directory / LEFT_OUT)
+    missing = [line.replace("\t", ": ") for line in read_left_out(directory)]
     sheet = datasheet(dataset, facts, expected_per_cell, missing)
     figures, text = write_datasheet(sheet, directory)
     problems = [
@@ -48,10 +48,3 @@ def verify(
     if problems:
         raise InputError(f"{directory}: {', '.join(problems)}; see {text}")
     return {"datasheet": text, "figures": figures}
-
-
-def _left_out(file: Path) -> list[str]:
-    if not file.is_file():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [line.replace("\t", ": ") for line in lines]
