@@ -18,6 +18,7 @@ import pytest  # noqa: E402
 
 from rmjax.config import load_config  # noqa: E402
 from rmjax.data.dataset import Dataset  # noqa: E402
+from rmjax.data.labels import hash_name  # noqa: E402
 from rmjax.datasets.attribution_mini import (  # noqa: E402
     attribution_mini_dataset_builder as mini,
 )
@@ -74,10 +75,11 @@ class MemoryDataset(Dataset):
 
     def labels(self, split):
         rows = self.records(split)
-        return {
+        labels = {
             name: np.array([row[name] for row in rows], np.int32)
             for name in ("source", "semantic")
         }
+        return labels | {"group": np.array([hash_name(row["group"]) for row in rows])}
 
 
 @pytest.fixture

@@ -80,7 +80,8 @@ class Dataset:
         beside it, if the folder can be written to.
 
         Returns:
-            `source` and `semantic`, int32 `[split_sizes[split]]` each.
+            `source` and `semantic`, int32, and `group`, int64, a hash that images which
+            belong together share; `[split_sizes[split]]` each.
 
         Raises:
             InputError: the data set has no such split.
@@ -130,7 +131,7 @@ class Selection:
         records: for each split the selected record numbers, ascending.
         labels: for each split `source` (the new index) and `semantic` (the data
             set's own index, so that selections can be compared) of these records,
-            int32 `[len(records[split])]`.
+            int32 `[len(records[split])]`, and their `group`, int64.
     """
 
     dataset: Dataset
@@ -252,6 +253,7 @@ def select(
         labels[split] = {
             "source": source[chosen],
             "semantic": found["semantic"][chosen],
+            "group": found["group"][chosen],
         }
     return Selection(dataset, sources, semantics, records, labels)
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from rmjax.corruptions.jpeg import LUMINANCE
 from rmjax.data.dataset import Dataset, open_dataset
 from rmjax.data.images import decode_rgb, readable_formats
+from rmjax.data.labels import hash_name
 from rmjax.errors import InputError
 from rmjax.workers import BLOCK, FEW, cores, ordered_map
 
@@ -262,13 +263,8 @@ def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:
     for name in ("source", "semantic"):
         columns[name] = [row[name] for row in rows]
     columns["path"] = [row["path"].decode(errors="replace") for row in rows]
-    columns["group"] = [_short_hash(row["group"]) for row in rows]
+    columns["group"] = [hash_name(row["group"]) for row in rows]
     return columns
-
-
-def _short_hash(name: bytes) -> int:
-    digest = hashlib.sha256(name).digest()
-    return int.from_bytes(digest[:8], "little", signed=True)
 
 
 def _header(data: bytes) -> Image.Image | None:

@@ -1,5 +1,6 @@
 """The labels of a split's records, kept beside them to be had without reading them all."""
 
+import hashlib
 import os
 import tempfile
 import zipfile
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-NAMES = ("source", "semantic")
+# `group` is a hash of the name: equal where images belong together.
+TYPES = {"source": np.int32, "semantic": np.int32, "group": np.int64}
 CHUNK = 256  # records a call: one at a time is slower
 
 
@@ -19,22 +21,28 @@ def load_labels(
     """Return what `save_labels` left, or None where that is nothing to be used."""
     try:
         with np.load(_file(directory, split)) as stored:
-            labels = {name: stored[name] for name in NAMES}
+            labels = {name: stored[name] for name in TYPES}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return labels if all(len(part) == length for part in labels.values()) else None
 
 
 def read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndarray]:
-    """Read the labels of all records: `source` and `semantic`, int32."""
-    labels = {name: np.empty(len(records), np.int32) for name in NAMES}
+    """Read the labels of all records, arrays of `TYPES`."""
+    labels = {name: np.empty(len(records), kind) for name, kind in TYPES.items()}
     starts = range(0, len(records), CHUNK)
     for start in tqdm(starts, description, unit=f"x{CHUNK}", delay=2, leave=False):
         numbers = list(range(start, min(start + CHUNK, len(records))))
         for number, record in zip(numbers, records.__getitems__(numbers), strict=True):
             for name, values in labels.items():
-                values[number] = record[name]
+                value = record[name]
+                values[number] = hash_name(value) if name == "group" else value
     return labels
+
+
+def hash_name(name: bytes) -> int:
+    """Return 64 bits of the SHA-256 of a group's name, as a signed integer."""
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "little", signed=True)
 
 
 def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -> None:

@@ -145,7 +145,7 @@ def eval_batches(
         An iterator over `num_eval_batches` dicts of arrays, the same number in
         every process, `items = batch_size / process_count`: `image` uint8
         `[items, size, size, 3]`; `source`, `semantic`, `index` int32 `[items]` as
-        in `train_batches`; `split` int32 `[items]`, the place in `splits`; `mask`
+        in `train_batches`; `group` int64 `[items]`; `split` int32 `[items]`, the place in `splits`; `mask`
         float32 `[items]`, 1, or 0 for the padding of the last batch, whose other
         entries are 0.
 
@@ -282,6 +282,7 @@ class _LoadEval:
             name: np.zeros(self.items, np.int32)
             for name in ("source", "semantic", "index", "split")
         }
+        batch["group"] = np.zeros(self.items, np.int64)
         batch["image"] = np.zeros((self.items, size, size, 3), np.uint8)
         batch["mask"] = np.zeros(self.items, np.float32)
         begin = number * self.batch_size + self.process_index * self.items

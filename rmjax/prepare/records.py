@@ -13,7 +13,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
-from rmjax.data.labels import NAMES
+from rmjax.data.labels import TYPES, hash_name
 from rmjax.errors import InputError
 from rmjax.prepare.archive import MAX_MEMBER
 from rmjax.prepare.manifest import Manifest, Row
@@ -151,13 +151,14 @@ class SplitWriter:
             )
             for i in range(shards)
         ]
-        self._labels = [(array("i"), array("i")) for _ in range(shards)]
+        self._labels = [tuple(array(code) for code in "iiq") for _ in range(shards)]
         self.length, self._bytes = 0, 0
 
-    def write(self, record: bytes, source: int, semantic: int) -> None:
+    def write(self, record: bytes, source: int, semantic: int, group: int) -> None:
+        labels = source, semantic, group
         shard = self.length % len(self._writers)
         self._writers[shard].write(record)
-        for values, value in zip(self._labels[shard], (source, semantic), strict=True):
+        for values, value in zip(self._labels[shard], labels, strict=True):
             values.append(value)
         self.length += 1
         self._bytes += len(record)
@@ -167,18 +168,18 @@ class SplitWriter:
             writer.close()
 
     def labels(self) -> dict[str, np.ndarray]:
-        """Return `source` and `semantic`, int32, in the order of the finished split."""
+        """Return arrays of `labels.TYPES`, in the order of the finished split."""
         columns = zip(*self._labels, strict=True)
         return {
-            name: np.concatenate([np.asarray(part, np.int32) for part in parts])
-            for name, parts in zip(NAMES, columns, strict=True)
+            name: np.concatenate([np.asarray(part, kind) for part in parts])
+            for (name, kind), parts in zip(TYPES.items(), columns, strict=True)
         }
 
     def info(self) -> tfds.core.SplitInfo:
         """Return what TFDS notes of a split."""
         return tfds.core.SplitInfo(
             name=self._template.split,
-            shard_lengths=[len(source) for source, _ in self._labels],
+            shard_lengths=[len(source) for source, *_ in self._labels],
             num_bytes=self._bytes,
             filename_template=self._template,
         )
@@ -205,7 +206,8 @@ class Shards:
 
     def write(self, row: Row, record: bytes) -> None:
         source, semantic = self._sources[row.source], self._semantics[row.semantic]
-        self._writers[row.split].write(record, source, semantic)
+        group = hash_name(row.group.encode())
+        self._writers[row.split].write(record, source, semantic, group)
 
     def close(self) -> None:
         for writer in self._writers.values():
