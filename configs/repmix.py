@@ -25,6 +25,8 @@ def get_config() -> ConfigDict:
     config.data.dir = "data"  # where `rmjax prepare` put it
     config.data.name = "image_folder/mine"
     config.data.sources = ()  # empty: all; `real` comes first
+    config.data.held_out_sources = ()  # not trained on: the unknown ones in testing
+    config.data.near_sources = ()  # those of them whose kin is trained on
     config.data.seen_semantics = ()  # trained on; empty: all that are not unseen
     config.data.unseen_semantics = ()  # kept for testing
     config.data.unseen_split = "test"  # "all": every image of the unseen semantics

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -49,8 +50,9 @@ def _train(args: argparse.Namespace, changes: list[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.calibration import FPRS, REJECT_FPR
     from rmjax.evaluate import evaluate
-    from rmjax.report import format_summary, format_table
+    from rmjax.results import format_results
 
     results = evaluate(
         args.workdir,
@@ -60,12 +62,13 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
         checkpoint=args.checkpoint,
         data_dir=args.data_dir,
         cache_dir=args.cache_dir,
+        fprs=args.fpr or FPRS,
+        reject_fpr=args.reject_fpr or REJECT_FPR,
+        draws=args.bootstrap,
     )
-    print(format_table(results["groups"]))
-    if len(results["conditions"]) > 1:
-        print(format_summary(results["summary"]))
-    for kind, path in results["files"].items():
-        print(f"{kind + ':':<11} {path}")
+    print(format_results(results))
+    print(f"\nresults: {results['folder']}")
+    print(f"report:  rmjax report --workdir {shlex.quote(args.workdir)}")
 
 
 def _bench(args: argparse.Namespace, changes: list[str]) -> None:
@@ -148,6 +151,17 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return share
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return tuple(_share(part) for part in text.split(","))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rmjax", description="Attribute images to the generator that made them."
@@ -205,8 +219,26 @@ def _add_evaluate(add: Add) -> None:
         "--suite",
         default="clean",
         help="what the images suffer first: clean, seen or unseen (the ImageNet-C kinds "
-        "trained with or kept), full (all 19), resharing, or a list such as "
+        "trained with or kept), resharing, full (all of these), or a list such as "
         "fog:3,jpeg:75,flip (default: clean)",
+    )
+    parser.add_argument(
+        "--fpr",
+        type=_shares,
+        help="choose the probability from which on an image is called synthetic so that "
+        "these shares of real validation images are (default: 0.05,0.01)",
+    )
+    parser.add_argument(
+        "--reject-fpr",
+        type=_share,
+        help="choose the probability below which the source is called unknown so that "
+        "this share of known validation images is (default: 0.05)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        help="draws for the 95 %% intervals (default: 1000)",
     )
     parser.add_argument(
         "--cache-dir", help="keep corrupted images there, for the next evaluation"

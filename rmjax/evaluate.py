@@ -1,97 +1,45 @@
-"""Evaluation: exact figures of a run on images of seen and unseen semantics."""
+"""Evaluation: the figures of a run on seen, unseen and unknown, written to files."""
 
 import hashlib
 import logging
+import platform
 import re
-from collections.abc import Callable, Sequence
+import shlex
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rmjax import parallel, report
-from rmjax.data.dataset import Selection, select
-from rmjax.data.pipeline import ImageCache, eval_batches, num_eval_batches
-from rmjax.errors import InputError
-from rmjax.experiment import ExperimentData, make_eval_step, open_data
-from rmjax.inference import Attributor, load
-from rmjax.logs import read_log, write_json
-from rmjax.metrics import Predictions, summarize
-from rmjax.robustness import (
-    CLEAN,
-    SUITES,
-    Condition,
-    Corrupter,
-    parse_suite,
-    summarize_conditions,
+from rmjax.calibration import (
+    FPRS,
+    REJECT_FPR,
+    Calibration,
+    calibrate,
+    load_calibration,
+    save_calibration,
 )
-from rmjax.train_step import PyTree
+from rmjax.clusters import choose_evenly, frechet_ratio, purity
+from rmjax.data.dataset import select, take
+from rmjax.errors import InputError
+from rmjax.exhibits import draw_map, save_mistakes, save_predictions
+from rmjax.experiment import ExperimentData, open_data
+from rmjax.inference import Attributor, load
+from rmjax.metrics import Predictions
+from rmjax.openset import fit_reference
+from rmjax.predict import Grid, Part, digest_images, make_runner, predict_grid
+from rmjax.protocol import COMBINED, measure_clean, measure_grid
+from rmjax.results import EVALUATIONS, SCHEMA, SCHEMA_VERSION, write_results
+from rmjax.robustness import parse_suite
+from rmjax.run import PACKAGES
+from rmjax.unknown import measure_open_set
 
 logger = logging.getLogger(__name__)
 
-MAX_TAG = 80  # characters in the name of a result file
-
-Predictor = Callable[..., Predictions]
-# What to evaluate on: by group of semantics, a selection and its splits.
-Parts = dict[str, tuple[Selection, tuple[str, ...]]]
-
-
-def make_predictor(
-    config: ConfigDict,
-    num_sources: int,
-    devices: parallel.Devices,
-    corrupter: Corrupter | None = None,
-) -> Predictor:
-    """Return `predict(variables, selection, splits, condition=CLEAN, bar=None)`.
-
-    It runs the network once over every selected image of the splits, without mixing,
-    and gives their `Predictions` in the data set's order. With a corrupter, images come
-    as the condition says. `bar` counts batches.
-    """
-    step = make_eval_step(config, num_sources, devices)
-    cache = ImageCache(config.data.cache_mib * 2**20)
-    batch_size = _batch_size(config, devices)
-
-    def predict(
-        variables: PyTree,
-        selection: Selection,
-        splits: tuple[str, ...],
-        condition: Condition = CLEAN,
-        bar: tqdm | None = None,
-    ) -> Predictions:
-        batches = eval_batches(
-            selection,
-            splits,
-            batch_size=batch_size,
-            size=config.data.eval_size,
-            resize=config.data.eval_resize or None,
-            cache=cache,
-        )
-        if corrupter is not None:
-            batches = corrupter(batches, condition, selection, splits)
-        parts = []
-        for batch in batches:
-            outputs = step(
-                variables, parallel.shard({"image": batch["image"]}, devices)
-            )
-            truth = {
-                key: batch[key] for key in ("source", "semantic", "split", "index")
-            }
-            real = batch["mask"] > 0
-            parts.append({k: v[real] for k, v in (truth | outputs).items()})
-            if bar is not None:
-                bar.update()
-        return Predictions(
-            **{key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-        )
-
-    return predict
-
-
-def _batch_size(config: ConfigDict, devices: parallel.Devices) -> int:
-    """Return the config's evaluation batch, filled up to whole devices."""
-    return -(-config.eval_batch_size // len(devices)) * len(devices)
+MAX_NAME = 80  # characters in the name of an evaluation
+MAX_REFERENCE = 5_000  # training fingerprints that open-set scores compare with
 
 
 def evaluate(
@@ -103,14 +51,19 @@ def evaluate(
     checkpoint: str | int = "best",
     data_dir: str | None = None,
     cache_dir: str | None = None,
+    fprs: Sequence[float] = FPRS,
+    reject_fpr: float = REJECT_FPR,
+    draws: int = 1000,
     num_devices: int | None = None,
     show_progress: bool = True,
 ) -> dict:
-    """Evaluate the run in `workdir` and write its results there.
+    """Evaluate the run in `workdir` and write the results there.
 
-    Writes `results.json`, `confusion.png`, `mistakes.png` and `curves.png`, and with
-    corruptions `robustness.png`; when not of the test split, the config's own
-    semantics and clean images, named after what they are of.
+    The checkpoint is calibrated on validation images first, unless it was; what that
+    gives lies in the run's `calibration.json`. The results are in a folder of their
+    own in `evaluation/`, named after the suite, and the split and semantics where they
+    are not the usual: `results.json`, `results.csv`, `predictions.npz` and the
+    greatest `mistakes/`. An evaluation that was stopped goes on where it was.
 
     Args:
         workdir: folder of a training run.
@@ -120,18 +73,18 @@ def evaluate(
         checkpoint: "best" by validation loss, "last", or a step.
         data_dir: where the data lies now, if not where the run found it.
         cache_dir: folder to keep corrupted images in, for other runs.
+        fprs: false-positive rates on real images to choose operating points for.
+        reject_fpr: share of known images that may be called unknown.
+        draws: bootstrap draws for the intervals.
         num_devices: devices to use, all for None.
         show_progress: whether to draw a bar.
 
     Returns:
-        What `results.json` holds: `run`, `checkpoint`, `split`, `suite`, `sources`,
-        `files`; in `groups` the figures (see `metrics.summarize`) of `seen`,
-        `unseen` and `combined` semantics on clean images, each with `by_semantic`;
-        in `conditions` the main ones by condition and group; in `summary` means of
-        the accuracies over kinds of corruption (see `summarize_conditions`).
+        What `results.json` holds (docs/results.md), and `folder`, where it is.
 
     Raises:
-        InputError: there is no such run, checkpoint, split, semantic or suite.
+        InputError: there is no such run, checkpoint, split, semantic or suite, or the
+            workdir can't be written to.
     """
     workdir = Path(workdir)
     conditions = parse_suite(suite)
@@ -141,86 +94,236 @@ def evaluate(
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     parts = _choose_parts(data, split, semantics)
-    files = _result_files(workdir, suite, split, semantics)
-    clean, figures = _measure(run, data, parts, conditions, cache_dir, show_progress)
-    groups = figures[str(CLEAN)]
-    shown = {group: (clean[group], *parts[group]) for group in parts}
-    report.draw_confusion(groups, data.sources, files["confusion"])
-    report.draw_mistakes(shown, data.sources, files["mistakes"])
-    report.draw_curves(read_log(workdir), files["curves"])
-    if "robustness" in files:
-        report.draw_robustness(figures, files["robustness"])
-    results = {
-        "run": str(workdir),
-        "checkpoint": run.checkpoint,
-        "split": split,
-        "suite": suite,
-        "sources": list(data.sources),
-        "groups": groups,
-        "conditions": {name: _brief(values) for name, values in figures.items()},
-        "summary": summarize_conditions(figures),
-        "files": {kind: str(path) for kind, path in files.items()},
+    name = _name(suite, split, semantics)
+    folder = workdir / EVALUATIONS / name
+    runner = make_runner(run.config, len(data.sources), run.devices, cache_dir)
+    calibration = load_calibration(workdir, run.checkpoint)
+    others = {
+        "validation": _validation(data, calibration, fprs, reject_fpr),
+        "reference": _reference(data, parts, split),
+        "unknown": _unknown(data, parts, split),
     }
-    write_json(files["results"], results)
-    return results
-
-
-def _measure(
-    run: Attributor,
-    data: ExperimentData,
-    parts: Parts,
-    conditions: Sequence[Condition],
-    cache_dir: str | None,
-    show_progress: bool,
-) -> tuple[dict[str, Predictions], dict[str, dict]]:
-    """Run the network on all parts under all conditions, the first of them clean.
-
-    Returns:
-        The predictions on clean images by group of semantics, and the figures by
-        condition (as text) and group.
-    """
-    corrupter = None
-    if conditions != SUITES["clean"]:
-        corrupter = Corrupter(run.config, run.devices, cache_dir)
-    predict = make_predictor(run.config, len(data.sources), run.devices, corrupter)
-    batch_size = _batch_size(run.config, run.devices)
-    batches = sum(num_eval_batches(*part, batch_size) for part in parts.values())
-    clean, figures = None, {}
-    with tqdm(
-        total=batches * len(conditions), disable=not show_progress, unit="batch"
-    ) as bar:
-        for condition in conditions:
-            bar.set_description(str(condition))
-            found = {
-                group: predict(run.variables, *part, condition, bar)
-                for group, part in parts.items()
-            }
-            clean = clean or found
-            figures[str(condition)] = {
-                group: _figures(p, data.sources, data.dataset.semantic_names)
-                for group, p in _with_combined(found).items()
-            }
-    return clean, figures
-
-
-def _result_files(
-    workdir: Path, suite: str, split: str, semantics: tuple[str, ...]
-) -> dict[str, Path]:
-    """Name what is written after what is not the default."""
-    chosen = [suite] * (suite != "clean") + [split] * (split != "test") + [*semantics]
-    tag = "".join("_" + re.sub(r"[^\w.]+", "-", part) for part in chosen)
-    if len(tag) > MAX_TAG:
-        digest = hashlib.sha256(tag.encode()).hexdigest()[:8]
-        tag = f"{tag[:MAX_TAG]}-{digest}"
-    files = {
-        "results": workdir / f"results{tag}.json",
-        "confusion": workdir / f"confusion{tag}.png",
-        "mistakes": workdir / f"mistakes{tag}.png",
-        "curves": workdir / "curves.png",
-    }
-    return files | (
-        {} if suite == "clean" else {"robustness": workdir / f"robustness{tag}.png"}
+    bar = tqdm(
+        total=_count_images(parts, others, len(conditions)),
+        unit="img",
+        unit_scale=True,
+        disable=not show_progress,
     )
+    with bar:
+        found = {}
+        for kind, part in others.items():
+            if part is not None:
+                bar.set_description(kind)
+                found[kind] = runner.predict(run.variables, part, bar)
+        if "validation" in found:
+            digest = digest_images({"validation": others["validation"]})
+            calibration = calibrate(
+                found["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
+            )
+            save_calibration(workdir, run.checkpoint, calibration)
+        grid = predict_grid(
+            runner, run.variables, parts, conditions, folder / "partial", bar
+        )
+    results = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "run": _describe_run(workdir, run),
+        "evaluation": {
+            "name": name,
+            "suite": suite,
+            "split": split,
+            "semantics": list(semantics),
+            "command": _command(workdir, suite, split, semantics, checkpoint),
+            "bootstrap": draws,
+        },
+        "data": _describe_data(data, parts, grid),
+        "sources": list(data.sources),
+        "semantics": {
+            group: list(selection.semantic_names)
+            for group, (selection, _) in parts.items()
+        },
+        "without_images": _without_images(grid, data.sources),
+        **measure_grid(grid, data.sources, calibration, draws=draws),
+        "clean": _measure_clean(grid, data),
+        "calibration": _describe_calibration(calibration),
+        "open_set": _measure_open_set(grid, data, found, calibration),
+        "map": draw_map(grid, data, found.get("unknown")),
+        "mistakes": save_mistakes(folder, grid, parts, data.sources, calibration),
+    }
+    save_predictions(folder, grid)
+    write_results(folder, results)
+    shutil.rmtree(folder / "partial")
+    return results | {"folder": str(folder)}
+
+
+def _validation(
+    data: ExperimentData,
+    stored: Calibration,
+    fprs: Sequence[float],
+    reject_fpr: float,
+) -> Part | None:
+    """Return the images to calibrate on; None if that was done, or there are none."""
+    part = (data.seen, ("val",))
+    if not data.seen.size("val"):
+        logger.warning("no validation images: probabilities are not calibrated")
+        return None
+    wanted = (tuple(fprs), reject_fpr, digest_images({"validation": part}))
+    if stored.reject:
+        if wanted == (stored.fprs(), stored.reject["fpr"], stored.digest):
+            return None
+    return part
+
+
+def _reference(data: ExperimentData, parts: dict[str, Part], split: str) -> Part | None:
+    """Return training images that open-set scores compare with."""
+    if _unknown(data, parts, split) is None:
+        return None
+    rows = choose_evenly(data.seen.labels["train"]["source"], MAX_REFERENCE)
+    return take(data.seen, "train", rows), ("train",)
+
+
+def _unknown(data: ExperimentData, parts: dict[str, Part], split: str) -> Part | None:
+    """Return the test images of the sources that the network was not trained on."""
+    if data.held_out is None or split != "test" or "seen" not in parts:
+        return None
+    if not data.held_out.size(*data.held_out_splits):
+        logger.warning("no test images of held-out sources: nothing to be unknown")
+        return None
+    return data.held_out, data.held_out_splits
+
+
+def _count_images(
+    parts: dict[str, Part], others: dict[str, Part | None], conditions: int
+) -> int:
+    """Return how many images the network will see, each condition counted."""
+    size = sum(selection.size(*splits) for selection, splits in parts.values())
+    rest = (part for part in others.values() if part is not None)
+    return size * conditions + sum(s.size(*splits) for s, splits in rest)
+
+
+def _measure_clean(grid: Grid, data: ExperimentData) -> dict[str, dict]:
+    """Return what is reported of clean images and their fingerprints, by group."""
+    parts = {part: grid.predictions(0, part) for part in grid.rows}
+    if len(parts) > 1:
+        parts[COMBINED] = Predictions.concatenate(parts.values())
+    found = {}
+    for group, predictions in parts.items():
+        ratio, note = frechet_ratio(predictions.embedding, predictions.source)
+        found[group] = measure_clean(
+            predictions, data.sources, data.dataset.semantic_names
+        ) | {
+            "purity": purity(predictions.embedding, predictions.source),
+            "frechet_ratio": ratio,
+            "frechet_note": note,
+        }
+    return found
+
+
+def _measure_open_set(
+    grid: Grid,
+    data: ExperimentData,
+    found: dict[str, Predictions],
+    calibration: Calibration,
+) -> dict | None:
+    if "unknown" not in found:
+        return None
+    reference = found["reference"]
+    names = data.held_out.source_names
+    return measure_open_set(
+        grid.predictions(0, "seen"),
+        found["unknown"],
+        fit_reference(reference.embedding, reference.source),
+        calibration,
+        sources=data.sources,
+        held_out=names,
+        near=data.near_sources,
+        unseen=grid.predictions(0, "unseen") if "unseen" in grid.rows else None,
+    ) | {"reference_images": len(reference)}
+
+
+def _describe_run(workdir: Path, run: Attributor) -> dict:
+    return {
+        "workdir": str(workdir),
+        "checkpoint": run.checkpoint,
+        "seed": run.config.seed,
+        "config": run.config.to_dict(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _describe_data(data: ExperimentData, parts: dict[str, Part], grid: Grid) -> dict:
+    directory = data.dataset.directory
+    return {
+        "name": str(Path(*directory.parts[-3:-1]))
+        if len(directory.parts) > 2
+        else directory.name,
+        "directory": str(directory),
+        "digest": digest_images(parts),
+        "images": len(grid.truth["source"]),
+        "bootstrap_groups": len(np.unique(grid.truth["group"])),
+    }
+
+
+def _describe_calibration(calibration: Calibration) -> dict | None:
+    if not calibration.images:
+        return None
+    return {
+        "split": "val",
+        "images": calibration.images,
+        "temperature": {
+            "attribution": calibration.attribution,
+            "detection": calibration.detection,
+        },
+        "validation": calibration.validation,
+        "reject": calibration.reject,
+        "operating_points": list(calibration.operating_points),
+    }
+
+
+def _without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
+    """Name the sources that a group has no images of."""
+    found = {}
+    for group, rows in grid.rows.items():
+        present = np.unique(grid.truth["source"][rows])
+        found[group] = [n for i, n in enumerate(sources) if i not in present]
+        if found[group]:
+            logger.warning(
+                "no test images of %s among %s semantics: not in its macro F1",
+                ", ".join(found[group]),
+                group,
+            )
+    return found
+
+
+def _command(
+    workdir: Path,
+    suite: str,
+    split: str,
+    semantics: tuple[str, ...],
+    checkpoint: str | int,
+) -> str:
+    """Return the command that gives these results, without what is the default."""
+    words = ["rmjax", "evaluate", "--workdir", str(workdir)]
+    for option, value, default in (
+        ("--suite", suite, "clean"),
+        ("--split", split, "test"),
+        ("--semantics", ",".join(semantics), ""),
+        ("--checkpoint", str(checkpoint), "best"),
+    ):
+        if value != default:
+            words += [option, value]
+    return shlex.join(words)
+
+
+def _name(suite: str, split: str, semantics: tuple[str, ...]) -> str:
+    """Name an evaluation after its suite and what else is not the default."""
+    parts = [suite, *([split] if split != "test" else []), *semantics]
+    name = "_".join(re.sub(r"[^\w.]+", "-", part) for part in parts)
+    if len(name) > MAX_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name[:MAX_NAME]}-{digest}"
+    return name
 
 
 def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None:
@@ -233,7 +336,7 @@ def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None
 
 def _choose_parts(
     data: ExperimentData, split: str, semantics: tuple[str, ...]
-) -> Parts:
+) -> dict[str, Part]:
     """Say which images to evaluate on: by group, a selection and its splits."""
     known = tuple(data.dataset.split_sizes)
     if split not in (*known, "all"):
@@ -256,30 +359,3 @@ def _choose_parts(
     if not parts:
         raise InputError(f"no images to evaluate on in split '{split}'")
     return parts
-
-
-def _with_combined(predictions: dict[str, Predictions]) -> dict[str, Predictions]:
-    if len(predictions) < 2:
-        return predictions
-    return predictions | {"combined": Predictions.concatenate(predictions.values())}
-
-
-def _brief(groups: dict[str, dict]) -> dict[str, dict]:
-    """Leave the figures of each group that are worth keeping for every condition."""
-    left_out = ("confusion", "by_semantic")
-    return {
-        group: {k: v for k, v in values.items() if k not in left_out}
-        for group, values in groups.items()
-    }
-
-
-def _figures(
-    predictions: Predictions, sources: Sequence[str], semantics: Sequence[str]
-) -> dict:
-    """Summarise predictions, and the accuracies of each semantic in them."""
-    by_semantic = {}
-    for i in np.unique(predictions.semantic):
-        part = summarize(predictions.where(predictions.semantic == i), sources)
-        kept = ("images", "detection_accuracy", "attribution_accuracy", "recall")
-        by_semantic[semantics[i]] = {key: part[key] for key in kept}
-    return summarize(predictions, sources) | {"by_semantic": by_semantic}

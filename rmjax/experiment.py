@@ -10,7 +10,14 @@ from ml_collections import ConfigDict
 
 from rmjax import parallel
 from rmjax.corruptions import check_settings, load_panes, random_corrupt
-from rmjax.data.dataset import Dataset, Selection, find_dataset, open_dataset, select
+from rmjax.data.dataset import (
+    REAL,
+    Dataset,
+    Selection,
+    find_dataset,
+    open_dataset,
+    select,
+)
 from rmjax.errors import InputError
 from rmjax.models.repmix import RepMix, make_model
 from rmjax.preprocess import get_input
@@ -27,6 +34,10 @@ class ExperimentData:
         seen: images of the semantics that are trained on.
         unseen: images of the semantics kept for testing; None when there are none.
         unseen_splits: splits whose unseen images are tested on.
+        held_out: images of seen semantics of the sources that are not trained on, to
+            be recognised as unknown; None when there are no such sources.
+        held_out_splits: splits whose held-out images are tested on.
+        near_sources: the held-out sources whose kin is trained on.
     """
 
     dataset: Dataset
@@ -34,6 +45,9 @@ class ExperimentData:
     seen: Selection
     unseen: Selection | None
     unseen_splits: tuple[str, ...]
+    held_out: Selection | None
+    held_out_splits: tuple[str, ...]
+    near_sources: tuple[str, ...]
 
 
 def open_data(config: ConfigDict) -> ExperimentData:
@@ -44,7 +58,7 @@ def open_data(config: ConfigDict) -> ExperimentData:
     """
     data = config.data
     dataset = open_dataset(find_dataset(Path(data.dir), data.name))
-    sources = tuple(data.sources or dataset.known_sources)
+    sources, held_out = _part_sources(data, dataset)
     unseen = tuple(data.unseen_semantics)
     rest = tuple(name for name in dataset.semantic_names if name not in unseen)
     seen = tuple(data.seen_semantics) or rest
@@ -64,7 +78,42 @@ def open_data(config: ConfigDict) -> ExperimentData:
         seen=select(dataset, sources=sources, semantics=seen),
         unseen=select(dataset, sources=sources, semantics=unseen) if unseen else None,
         unseen_splits=splits,
+        held_out=select(dataset, sources=held_out, semantics=seen)
+        if held_out
+        else None,
+        held_out_splits=("test", *_unknown_splits(dataset)),
+        near_sources=tuple(data.near_sources),
     )
+
+
+def _part_sources(
+    data: ConfigDict, dataset: Dataset
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sources to train on, and those to hold out as unknown."""
+    named = tuple(data.held_out_sources)
+    sources = tuple(
+        data.sources or (n for n in dataset.known_sources if n not in named)
+    )
+    both = [name for name in named if name in sources or name == REAL]
+    if both:
+        raise InputError(
+            f"data.held_out_sources: {', '.join(both)} can't be held out: named in "
+            f"data.sources too, or '{REAL}'"
+        )
+    unknown = (n for n in dataset.unknown_sources if n not in (*sources, *named))
+    held_out = (*named, *unknown)
+    strangers = [name for name in data.near_sources if name not in held_out]
+    if strangers:
+        raise InputError(
+            f"data.near_sources: {', '.join(strangers)} not held out; held out are: "
+            f"{', '.join(held_out) or 'none'}"
+        )
+    return sources, held_out
+
+
+def _unknown_splits(dataset: Dataset) -> tuple[str, ...]:
+    """Return the splits that a data set has for unknown sources alone."""
+    return tuple(name for name in dataset.split_sizes if name.startswith("unknown_"))
 
 
 def build_model(

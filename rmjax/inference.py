@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax import parallel
+from rmjax.calibration import Calibration, load_calibration
 from rmjax.checkpoints import load_variables
 from rmjax.data.images import decode_rgb, resize_shorter
 from rmjax.errors import InputError
@@ -30,6 +31,7 @@ class Attributor:
         variables: its parameters and batch statistics, on `devices`.
         devices: where it runs.
         checkpoint: the training step it is of.
+        calibration: what turns its logits into probabilities.
     """
 
     config: ConfigDict
@@ -37,6 +39,7 @@ class Attributor:
     variables: dict
     devices: parallel.Devices
     checkpoint: int
+    calibration: Calibration
 
     def embed(self, images: Sequence[ImageLike], batch_size: int = 64) -> np.ndarray:
         """Return the fingerprints of images, float32 `[len(images), 256]`.
@@ -52,22 +55,25 @@ class Attributor:
 
     def predict(
         self, images: Sequence[ImageLike], batch_size: int = 64
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, np.ndarray | bool]:
         """Return what the network says of each image; arguments as for `embed`.
 
         Returns:
-            `embedding` `[N, 256]`; `attribution`, the softmax of the gated logits
+            `embedding` `[N, 256]`; `attribution`, the probability of each source
             `[N, num_sources]`; `detection`, the probabilities of real and synthetic
-            `[N, 2]`; `source`, the name of the most probable source `[N]`. The
-            probabilities are not calibrated.
+            `[N, 2]`, were both equally likely before; `source`, the name of the most
+            probable source `[N]`; `calibrated`, whether these probabilities are (a run
+            is calibrated when it is evaluated).
         """
         outputs = self._run(images, batch_size)
         best = outputs["attribution"].argmax(-1)
+        synthetic = self.calibration.detect(outputs["detection"])
         return {
             "embedding": outputs["embedding"],
-            "attribution": _softmax(outputs["attribution"]),
-            "detection": _softmax(outputs["detection"]),
+            "attribution": self.calibration.attribute(outputs["attribution"]),
+            "detection": np.stack([1 - synthetic, synthetic], axis=-1),
             "source": np.array(self.source_names)[best],
+            "calibrated": self.calibration.images > 0,
         }
 
     @cached_property
@@ -87,7 +93,8 @@ class Attributor:
             batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
-            for name, values in self._step(self.variables, sharded).items():
+            outputs = parallel.fetch(self._step(self.variables, sharded))
+            for name, values in outputs.items():
                 whole = np.zeros((len(pixels), *values.shape[1:]), values.dtype)
                 results.setdefault(name, whole)[rows] = values[: len(rows)]
         return results
@@ -117,11 +124,8 @@ def load(
     shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
     like = parallel.place_shapes(shapes, devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
-    return Attributor(config, names, variables, devices, step)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.softmax(logits))
+    calibration = load_calibration(workdir, step)
+    return Attributor(config, names, variables, devices, step, calibration)
 
 
 def _read(image: ImageLike, config: ConfigDict) -> np.ndarray:

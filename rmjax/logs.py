@@ -53,15 +53,20 @@ def read_log(workdir: Path) -> list[dict]:
 
 
 def write_json(path: Path, data: dict) -> None:
-    """Write `data` as indented JSON, whole or not at all."""
-    _replace(path, json.dumps(data, indent=2) + "\n")
+    """Write `data` as indented JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number is not finite, which JSON has no word for.
+    """
+    replace_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 def _write_lines(path: Path, rows: list[dict]) -> None:
-    _replace(path, "".join(json.dumps(row) + "\n" for row in rows))
+    replace_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -108,15 +108,15 @@ def map_step(step: Callable, devices: Devices) -> Callable:
 def map_examples(function: Callable, devices: Devices) -> Callable:
     """Compile `function(state, batch) -> [items, ...]` leaves over the devices.
 
-    The results come back as NumPy arrays `[items of the whole batch, ...]`.
+    What it returns stays there, cut as `shard` cuts a batch, until `fetch`.
     """
-    mapped = jax.pmap(function, AXIS, in_axes=(None, 0), devices=devices)
+    return jax.pmap(function, AXIS, in_axes=(None, 0), devices=devices)
 
-    def run(state: PyTree, batch: PyTree) -> PyTree:
-        result = jax.device_get(mapped(state, batch))
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
 
-    return run
+def fetch(result: PyTree) -> PyTree:
+    """Wait for what `map_examples` makes: NumPy arrays `[items of the batch, ...]`."""
+    result = jax.device_get(result)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
 
 
 def _mesh(devices: Devices) -> Mesh:

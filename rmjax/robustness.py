@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -52,8 +52,19 @@ class Condition:
     def __str__(self) -> str:
         return self.name if self == CLEAN else f"{self.name}:{self.value:g}"
 
+    @property
+    def set(self) -> str:
+        """Return which of the `SETS` it belongs to."""
+        return next(name for name, kinds in SETS.items() if self.name in kinds)
+
 
 CLEAN = Condition("clean", 0)
+SETS = {
+    "clean": (CLEAN.name,),
+    "seen_corruptions": SEEN,
+    "unseen_corruptions": UNSEEN,
+    "resharing": tuple(RESHARING),
+}
 
 
 def _grid(names: tuple[str, ...]) -> tuple[Condition, ...]:
@@ -64,12 +75,14 @@ SUITES = {
     "clean": (CLEAN,),
     "seen": (CLEAN, *_grid(SEEN)),
     "unseen": (CLEAN, *_grid(UNSEEN)),
-    "full": (CLEAN, *_grid(NAMES)),
     "resharing": (
         CLEAN,
         *(Condition(name, v) for name, kind in RESHARING.items() for v in kind.values),
     ),
 }
+SUITES["full"] = tuple(
+    dict.fromkeys((*SUITES["seen"], *SUITES["unseen"], *SUITES["resharing"]))
+)
 
 
 def parse_suite(text: str) -> tuple[Condition, ...]:
@@ -114,49 +127,8 @@ def _check(condition: Condition) -> Condition:
     return condition
 
 
-def summarize_conditions(figures: dict[str, dict]) -> dict[str, dict]:
-    """Average accuracies over the values of each kind, then over kinds.
-
-    Args:
-        figures: by condition (as text) and group of semantics, what
-            `metrics.summarize` returns.
-
-    Returns:
-        By group: `clean`, and where there are any `seen_corruptions`,
-        `unseen_corruptions` and `resharing`, each with `attribution_accuracy` and
-        `detection_accuracy`; and `kinds`, the same for every kind.
-    """
-    by_kind: dict[str, list[str]] = {}
-    for condition in figures:
-        by_kind.setdefault(condition.partition(":")[0], []).append(condition)
-    sets = {
-        "clean": (CLEAN.name,),
-        "seen_corruptions": SEEN,
-        "unseen_corruptions": UNSEEN,
-        "resharing": tuple(RESHARING),
-    }
-    summary = {}
-    for group in figures[str(CLEAN)]:
-        kinds = {
-            kind: _mean([figures[condition][group] for condition in conditions])
-            for kind, conditions in by_kind.items()
-        }
-        summary[group] = {
-            name: _mean([kinds[kind] for kind in members if kind in kinds])
-            for name, members in sets.items()
-            if set(members) & set(kinds)
-        }
-        summary[group]["kinds"] = kinds
-    return summary
-
-
-def _mean(rows: list[dict]) -> dict[str, float]:
-    names = ("attribution_accuracy", "detection_accuracy")
-    return {name: float(np.mean([row[name] for row in rows])) for name in names}
-
-
 class Corrupter:
-    """Turns evaluation batches into corrupted ones, on the devices or from a cache."""
+    """Turns sharded evaluation batches into corrupted ones, on their devices."""
 
     def __init__(
         self,
@@ -172,62 +144,37 @@ class Corrupter:
             _check_writable(self._cache_dir)
 
     def __call__(
-        self,
-        batches: Iterator[Batch],
-        condition: Condition,
-        selection: Selection,
-        splits: tuple[str, ...],
-    ) -> Iterator[Batch]:
-        """Yield the batches of `eval_batches`, their images under a condition."""
+        self, condition: Condition, batch: dict, file: Path | None = None
+    ) -> jax.Array:
+        """Return a batch's images under a condition, uint8, where the batch is.
+
+        Args:
+            condition: what happens to them.
+            batch: `image`, `index` and `split` (the split's place in the data set), as
+                `parallel.shard` leaves them.
+            file: from `cache_file`: keeps the images, or has them from before.
+        """
         if condition == CLEAN:
-            yield from batches
-            return
-        file = self._file(condition, selection, splits)
+            return batch["image"]
         if file is not None and file.is_file():
-            yield from _replay(batches, file)
-            return
-        order = list(selection.dataset.split_sizes)
-        numbers = np.array([order.index(split) for split in splits])
-        corrupted = (
-            batch | {"image": self._corrupt(condition, batch, numbers)}
-            for batch in batches
-        )
-        if file is None:
-            yield from corrupted
-        else:
-            yield from _record(corrupted, file, selection.size(*splits))
-
-    def _corrupt(
-        self, condition: Condition, batch: Batch, split_numbers: np.ndarray
-    ) -> np.ndarray:
-        severity = jnp.int32(condition.value)
+            return parallel.shard(np.load(file), self._devices)
         static = 0 if condition.name in NAMES else condition.value
-        inputs = {
-            "image": batch["image"],
-            "split": split_numbers[batch["split"]].astype(np.int32),
-            "index": batch["index"],
-        }
         step = self._step(condition.name, static)
-        return step(severity, parallel.shard(inputs, self._devices))
+        images = step(jnp.int32(condition.value), batch)
+        if file is not None:
+            _save(file, parallel.fetch(images))
+        return images
 
-    def _compile(self, name: str, value: float) -> Callable:
-        if name in RESHARING:
-            step = partial(_reshare_batch, name=name, value=value)
-        else:
-            options = corruption_options(self._config, self._config.data.eval_size)
-            options["rounding"] = True  # what comes out is stored in 8 bits
-            step = partial(_corrupt_batch, name=name, options=options)
-        return parallel.map_examples(step, self._devices)
-
-    def _file(
-        self, condition: Condition, selection: Selection, splits: tuple[str, ...]
+    def cache_folder(
+        self, selection: Selection, splits: tuple[str, ...], batch_size: int
     ) -> Path | None:
-        """Say where the cache keeps these images; None without one."""
+        """Say where the cache keeps the batches of these images; None without one."""
         if self._cache_dir is None:
             return None
         dataset = selection.dataset
         described = {
             "rmjax": version("rmjax"),
+            "batch_size": batch_size,
             "size": self._config.data.eval_size,
             "resize": self._config.data.eval_resize,
             "glass_swap": self._config.corrupt.glass_swap,
@@ -239,8 +186,24 @@ class Corrupter:
             "splits": splits,
         }
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-        folder = f"{dataset.directory.parent.name}-{digest.hexdigest()[:12]}"
-        return self._cache_dir / folder / f"{str(condition).replace(':', '-')}.npy"
+        name = f"{dataset.directory.parent.name}-{digest.hexdigest()[:12]}"
+        return self._cache_dir / name
+
+    def _compile(self, name: str, value: float) -> Callable:
+        if name in RESHARING:
+            step = partial(_reshare_batch, name=name, value=value)
+        else:
+            options = corruption_options(self._config, self._config.data.eval_size)
+            options["rounding"] = True  # what comes out is stored in 8 bits
+            step = partial(_corrupt_batch, name=name, options=options)
+        return parallel.map_examples(step, self._devices)
+
+
+def cache_file(folder: Path | None, condition: Condition, number: int) -> Path | None:
+    """Name the file of a batch's images under a condition; None without a folder."""
+    if folder is None or condition == CLEAN:
+        return None
+    return folder / str(condition).replace(":", "-") / f"{number:06d}.npy"
 
 
 def _describe_folder(folder: str) -> list[tuple[str, int]]:
@@ -282,32 +245,13 @@ def _to_8bit(images: jax.Array) -> jax.Array:
     return jnp.round(images * 255).astype(jnp.uint8)
 
 
-def _record(batches: Iterator[Batch], file: Path, total: int) -> Iterator[Batch]:
-    """Pass batches on, and keep their images in a file when the last has come."""
+def _save(file: Path, images: np.ndarray) -> None:
+    """Write images whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(f".{os.getpid()}.part")
-    stored, done = None, 0
     try:
-        for batch in batches:
-            images = batch["image"][batch["mask"] > 0]
-            if stored is None:
-                shape = (total, *images.shape[1:])
-                stored = np.lib.format.open_memmap(scratch, "w+", np.uint8, shape)
-            stored[done : done + len(images)] = images
-            done += len(images)
-            yield batch
-        stored.flush()
+        with scratch.open("wb") as stream:
+            np.save(stream, images)
         scratch.replace(file)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def _replay(batches: Iterator[Batch], file: Path) -> Iterator[Batch]:
-    """Put the images that `_record` kept into the batches."""
-    stored, done = np.load(file, mmap_mode="r"), 0
-    for batch in batches:
-        real = batch["mask"] > 0
-        images = batch["image"].copy()
-        images[real] = stored[done : done + real.sum()]
-        done += int(real.sum())
-        yield batch | {"image": images}

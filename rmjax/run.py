@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from rmjax.config import flatten
+from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.logs import write_json
 
@@ -27,7 +28,7 @@ _FREE_KEYS = {
     "log_every_steps",
     "checkpoint_every_steps",
 }
-_PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def start_workdir(
@@ -47,7 +48,7 @@ def start_workdir(
             "source_names": list(sources),
             "semantic_names": list(semantics),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": {name: version(name) for name in PACKAGES},
         },
     )
     # Last: where this file is, the others are.
@@ -66,7 +67,14 @@ def load_config(workdir: Path) -> ConfigDict:
             f"no run in {workdir}: {CONFIG_FILE} is missing; give the --workdir "
             "of an `rmjax train`"
         )
-    return ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+    config = ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+    absent = [key for key in flatten(get_config()) if key not in flatten(config)]
+    if absent:
+        raise InputError(
+            f"{path}: made by another version of rmjax, as it has no key {absent[0]}; "
+            "train anew"
+        )
+    return config
 
 
 def load_source_names(workdir: Path) -> list[str]:

@@ -17,7 +17,6 @@ from rmjax.checkpoints import Checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError
-from rmjax.evaluate import make_predictor
 from rmjax.experiment import (
     ExperimentData,
     build_corruption,
@@ -30,6 +29,7 @@ from rmjax.meter import Meter
 from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
+from rmjax.predict import make_runner
 from rmjax.preprocess import get_input
 from rmjax.run import CHECKPOINTS, start_workdir
 from rmjax.train_step import TrainState, create_state, train_step
@@ -234,11 +234,12 @@ def _make_validation(
     if not data.seen.size("val"):
         logger.warning("no validation images: no early stop, no best checkpoint")
         return None
-    predict = make_predictor(config, len(data.sources), devices)
+    runner = make_runner(config, len(data.sources), devices)
 
     def validate(state: TrainState) -> dict:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return metrics.summarize(predict(variables, data.seen, ("val",)), data.sources)
+        predictions = runner.predict(variables, (data.seen, ("val",)))
+        return metrics.summarize(predictions, data.sources)
 
     return validate
 

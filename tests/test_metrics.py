@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from rmjax.metrics import Predictions, summarize
+from rmjax.metrics import (
+    SCORES,
+    Predictions,
+    confusion_scores,
+    count_confusion,
+    summarize,
+)
 
 NAMES = ["real", "a", "b", "absent"]
 
@@ -18,6 +24,7 @@ def predictions():
     return Predictions(
         source=source,
         semantic=rng.integers(0, 2, 200),
+        group=np.arange(200),
         split=np.zeros(200, int),
         index=np.arange(200),
         embedding=rng.normal(size=(200, 8)),
@@ -35,15 +42,41 @@ def test_figures_agree_with_scikit_learn(predictions):
     assert figures["detection_head_accuracy"] == sk.accuracy_score(truth > 0, head)
     expected = sk.recall_score(truth, guess, labels=[0, 1, 2], average=None)
     np.testing.assert_allclose(list(figures["recall"].values())[:3], expected)
-    assert np.sum(figures["confusion"]) == 200
     np.testing.assert_array_equal(
-        np.diag(figures["confusion"])[:3],
-        [np.sum((truth == k) & (guess == k)) for k in range(3)],
+        figures["confusion"], sk.confusion_matrix(truth, guess, labels=range(4))
     )
+    nmi = sk.normalized_mutual_info_score(truth, guess)
+    assert figures["nmi"] == pytest.approx(nmi, abs=1e-12)
+    # The absent source has no recall, but what is wrongly taken for it counts.
+    f1 = sk.f1_score(truth, guess, labels=[0, 1, 2], average="macro")
+    assert figures["macro_f1"] == pytest.approx(f1, abs=1e-12)
+    assert figures["recall"]["absent"] is None
 
 
-def test_a_source_without_images_has_no_recall(predictions):
-    assert summarize(predictions, NAMES)["recall"]["absent"] is None
+def test_scores_of_many_matrices_are_those_of_each(predictions):
+    counts = count_confusion(predictions.source, predictions.guess, 4)
+    stack = np.stack([counts, counts.T, np.diag([3, 0, 1, 0])])
+    together = confusion_scores(stack)
+    for i, matrix in enumerate(stack):
+        for name, value in confusion_scores(matrix).items():
+            assert together[name][i] == value
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        # All of one source, and all right: scikit-learn calls that 1 as well.
+        ([[5, 0], [0, 0]], (1, 1, 1, 1)),
+        # Everything taken for one source says nothing of the other.
+        ([[5, 0], [5, 0]], (0.5, 0.5, 1 / 3, 0)),
+        # No image: no figure.
+        ([[0, 0], [0, 0]], (np.nan,) * 4),
+    ],
+)
+def test_scores_at_the_edges(counts, expected):
+    found = confusion_scores(np.array(counts))
+    for name, value in zip(SCORES, expected, strict=True):
+        np.testing.assert_allclose(found[name], value, atol=1e-12)
 
 
 def test_loss_is_the_unmixed_compound_loss(predictions):
@@ -66,13 +99,9 @@ def test_loss_is_the_unmixed_compound_loss(predictions):
     np.testing.assert_allclose(figures["loss"], attribution + detection, rtol=1e-5)
 
 
-def test_joining_parts_is_the_whole(predictions):
-    even = np.arange(200) % 2 == 0
-    joined = Predictions.concatenate(
-        [predictions.where(even), predictions.where(~even)]
-    )
-    ours, whole = summarize(joined, NAMES), summarize(predictions, NAMES)
-    assert ours.pop("loss") == pytest.approx(whole.pop("loss"))
-    for key in ("attribution_loss", "detection_loss"):
-        assert ours.pop(key) == pytest.approx(whole.pop(key))
-    assert ours == whole
+def test_parts_and_their_sum(predictions):
+    parts = [predictions.where(predictions.semantic == i) for i in (0, 1)]
+    whole = Predictions.concatenate(parts)
+    assert len(whole) == 200
+    total = sum(np.array(summarize(p, NAMES)["confusion"]) for p in parts)
+    np.testing.assert_array_equal(summarize(whole, NAMES)["confusion"], total)

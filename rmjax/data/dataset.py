@@ -8,7 +8,7 @@ TensorFlow.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -256,6 +256,16 @@ def select(
             "group": found["group"][chosen],
         }
     return Selection(dataset, sources, semantics, records, labels)
+
+
+def take(selection: Selection, split: str, rows: np.ndarray) -> Selection:
+    """Keep of a selection some images of one split, by their places in it."""
+    labels = {name: values[rows] for name, values in selection.labels[split].items()}
+    return replace(
+        selection,
+        records={split: selection.records[split][rows]},
+        labels={split: labels},
+    )
 
 
 def check_every_source(selection: Selection, split: str) -> None:

@@ -126,6 +126,7 @@ def eval_batches(
     batch_size: int,
     size: int,
     resize: int | None = None,
+    first_batch: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
@@ -139,7 +140,9 @@ def eval_batches(
         splits: the splits to read, one after the other.
         batch_size: images of one batch over all processes.
         size: side of the square images that come out, the middle of larger ones.
-        resize: as in `train_batches`, and so are the others.
+        resize: as in `train_batches`.
+        first_batch: leave out the batches before it; the others are as in
+            `train_batches`.
 
     Returns:
         An iterator over `num_eval_batches` dicts of arrays, the same number in
@@ -164,8 +167,9 @@ def eval_batches(
             f"of {', '.join(selection.source_names)} with {', '.join(selection.semantic_names)}"
         )
     load = _LoadEval(selection, splits, readers, batch_size, items, process_index)
-    batches = grain.MapDataset.range(num_eval_batches(selection, splits, batch_size))
-    return _iterate(batches.map(load), num_workers, prefetch)
+    count = num_eval_batches(selection, splits, batch_size)
+    batches = grain.MapDataset.range(first_batch, count).map(load)
+    return _iterate(batches, num_workers, prefetch)
 
 
 def num_eval_batches(

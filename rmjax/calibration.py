@@ -1,0 +1,301 @@
+"""Probabilities that mean what they say, and thresholds with a stated error.
+
+Both come from validation images alone and are stored with the run, by checkpoint.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from rmjax.errors import InputError
+from rmjax.logs import write_json
+from rmjax.metrics import Predictions
+from rmjax.openset import detection_threshold, rejection_threshold
+
+CALIBRATION_FILE = "calibration.json"
+BINS = 15
+FPRS = (0.05, 0.01)  # stated false-positive rates of "synthetic", on real images
+REJECT_FPR = 0.05  # of "unknown", on images of known sources
+
+_VERSION = 1
+# Temperatures that are looked at; a fit that ends there has nothing to go by.
+_RANGE = (1e-2, 1e2)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits of one checkpoint become probabilities and decisions.
+
+    Attributes:
+        images: validation images that it was fitted on; 0: none, and then it leaves
+            the network's own softmax as it is.
+        attribution: temperature that gated logits are divided by.
+        detection: temperature of the logits of real and synthetic.
+        reject: with `threshold`, the probability of the best source under which an
+            image is called unknown; `fpr`, the stated share of known validation images
+            that are; `achieved`, their real share; `score`. None without images.
+        operating_points: for each stated `fpr` the `threshold` of P(synthetic) from
+            which on an image is called synthetic, the `real_images` that it rests on
+            and the share of them `achieved`.
+        validation: ECE, Brier score and NLL on the validation images, before and
+            after, of `attribution` and `detection`.
+        digest: of the validation images.
+    """
+
+    images: int = 0
+    attribution: float = 1.0
+    detection: float = 1.0
+    reject: dict | None = None
+    operating_points: tuple[dict, ...] = ()
+    validation: dict | None = None
+    digest: str = ""
+
+    def attribute(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each source, float64 `[N, num_sources]`."""
+        return _softmax(logits, self.attribution)
+
+    def detect(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of being synthetic, float64 `[N]`."""
+        return _softmax(logits, self.detection)[:, 1]
+
+    def fprs(self) -> tuple[float, ...]:
+        """Return the stated false-positive rates of its operating points."""
+        return tuple(point["fpr"] for point in self.operating_points)
+
+
+UNCALIBRATED = Calibration()
+
+
+def calibrate(
+    predictions: Predictions,
+    *,
+    fprs: Sequence[float] = FPRS,
+    reject_fpr: float = REJECT_FPR,
+    digest: str = "",
+) -> Calibration:
+    """Fit temperatures and thresholds to predictions on validation images.
+
+    Detection is fitted with real and synthetic images counting alike, half each,
+    however many there are of both: that is what the network is trained for, and the
+    odds before an image is seen are not the data set's to say.
+
+    Raises:
+        InputError: a false-positive rate that is not between 0 and 1.
+    """
+    truth = predictions.source
+    synthetic = (truth > 0).astype(int)
+    balance = balanced_weights(synthetic)
+    fitted = Calibration(
+        images=len(predictions),
+        attribution=fit_temperature(predictions.attribution, truth),
+        detection=fit_temperature(predictions.detection, synthetic, balance),
+        digest=digest,
+    )
+    best = fitted.attribute(predictions.attribution).max(-1)
+    threshold, achieved = rejection_threshold(best, reject_fpr)
+    reject = {
+        "score": "max_probability",
+        "fpr": reject_fpr,
+        "threshold": threshold,
+        "achieved": achieved,
+    }
+    scores = fitted.detect(predictions.detection)[synthetic == 0]
+    points = tuple(_operating_point(scores, fpr) for fpr in fprs if len(scores))
+    return Calibration(
+        **{
+            **asdict(fitted),
+            "reject": reject,
+            "operating_points": points,
+            "validation": measure_calibration(predictions, fitted),
+        }
+    )
+
+
+def _operating_point(real_scores: np.ndarray, fpr: float) -> dict:
+    threshold, achieved = detection_threshold(real_scores, fpr)
+    return {
+        "fpr": fpr,
+        "threshold": threshold,
+        "real_images": len(real_scores),
+        "achieved": achieved,
+    }
+
+
+def fit_temperature(
+    logits: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """Find what to divide logits by, so that their softmax is likeliest.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. As if one more
+    image had been wrong, the target of each is short of one by 1 / (N + 2) (Platt's
+    targets, 1999): where all validation images are right, the likeliest temperature
+    would be zero.
+
+    Args:
+        logits: `[N, classes]`.
+        truth: int `[N]`.
+        weights: how much each image counts, `[N]`, sum one; None: all alike.
+    """
+    n, classes = logits.shape
+    logits = np.asarray(logits, np.float64)
+    weights = np.full(n, 1 / n) if weights is None else weights
+    short = 1 / (n + 2)
+    target = np.full((n, classes), short / (classes - 1))
+    target[np.arange(n), truth] = 1 - short
+
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(logits / np.exp(log_temperature), axis=-1)
+        return -float(weights @ (target * log_p).sum(-1))
+
+    found = minimize_scalar(
+        loss, bounds=np.log(_RANGE), method="bounded", options={"xatol": 1e-6}
+    )
+    return float(np.exp(found.x))
+
+
+def balanced_weights(synthetic: np.ndarray) -> np.ndarray:
+    """Return weights `[N]`, sum one, by which both classes (0 and 1) count alike."""
+    counts = np.bincount(synthetic, minlength=2)
+    return 1 / counts[synthetic] / np.count_nonzero(counts)
+
+
+def measure_calibration(
+    predictions: Predictions, calibration: Calibration
+) -> dict[str, dict[str, float]]:
+    """Return `attribution` and `detection`, each with how far off its probabilities are.
+
+    Each has `ece`, `brier` and `nll`, and as `*_uncalibrated` those of the plain
+    softmax. Brier scores sum over the sources (0 to 2), those of detection are of
+    P(synthetic) alone (0 to 1). In detection real and synthetic count alike.
+    """
+    truth = predictions.source
+    synthetic = (truth > 0).astype(int)
+    balance = balanced_weights(synthetic)
+    found: dict[str, dict[str, float]] = {"attribution": {}, "detection": {}}
+    for suffix, way in (("", calibration), ("_uncalibrated", UNCALIBRATED)):
+        log_p = log_softmax(predictions.attribution / way.attribution, axis=-1)
+        errors = _errors(np.asarray(log_p, np.float64), truth)
+        bins = reliability_bins(*top_label(np.exp(log_p), truth))
+        errors["ece"] = expected_calibration_error(bins)
+        log_p = log_softmax(predictions.detection / way.detection, axis=-1)
+        detection = _errors(np.asarray(log_p, np.float64), synthetic, balance)
+        detection["brier"] /= 2  # of one class: the other's error is the same
+        bins = reliability_bins(np.exp(log_p[:, 1]), synthetic, balance)
+        detection["ece"] = expected_calibration_error(bins)
+        for kind, values in (("attribution", errors), ("detection", detection)):
+            found[kind] |= {name + suffix: value for name, value in values.items()}
+    return found
+
+
+def _errors(
+    log_p: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return Brier score and negative log-likelihood of log-probabilities."""
+    rows = np.arange(len(truth))
+    off = np.exp(log_p)
+    off[rows, truth] -= 1
+    return {
+        "brier": float(np.average((off**2).sum(-1), weights=weights)),
+        "nll": float(np.average(-log_p[rows, truth], weights=weights)),
+    }
+
+
+def top_label(
+    probabilities: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the greatest probability of each image, and whether it is the true one's."""
+    guess = probabilities.argmax(-1)
+    return probabilities[np.arange(len(truth)), guess], guess == truth
+
+
+def reliability_bins(
+    confidence: np.ndarray,
+    happened: np.ndarray,
+    weights: np.ndarray | None = None,
+    bins: int = BINS,
+) -> list[dict]:
+    """Sort images by confidence into bins of equal mass.
+
+    Args:
+        confidence: the stated probability of each image, `[N]`.
+        happened: whether it came true, `[N]`.
+        weights: how much each image counts, `[N]`; None: all alike.
+        bins: how many; of fewer images, as many.
+
+    Returns:
+        For each bin the mean `confidence`, the share that came true as `accuracy`, how
+        many `images` and their share of the weight as `mass`.
+    """
+    n = len(confidence)
+    weights = np.full(n, 1 / n) if weights is None else weights / np.sum(weights)
+    order = np.argsort(confidence, kind="stable")
+    # An image is in the bin that the middle of its weight falls into; the rounding
+    # keeps middles that are equal in exact arithmetic on one side of an edge.
+    middle = np.cumsum(weights[order]) - weights[order] / 2
+    number = np.minimum((middle * bins + 1e-9).astype(int), bins - 1)
+    found = []
+    for chosen in (order[number == b] for b in range(bins)):
+        if len(chosen):
+            mass = weights[chosen]
+            found.append(
+                {
+                    "confidence": float(np.average(confidence[chosen], weights=mass)),
+                    "accuracy": float(np.average(happened[chosen], weights=mass)),
+                    "images": len(chosen),
+                    "mass": float(mass.sum()),
+                }
+            )
+    return found
+
+
+def expected_calibration_error(bins: Sequence[dict]) -> float:
+    """Return the mean distance of confidence and accuracy, by the bins' mass.
+
+    Naeini et al., AAAI 2015, with bins of equal mass (Nguyen and O'Connor, 2015).
+    """
+    return sum(b["mass"] * abs(b["confidence"] - b["accuracy"]) for b in bins)
+
+
+def save_calibration(workdir: Path, checkpoint: int, calibration: Calibration) -> None:
+    """Store a calibration with its run, beside those of other checkpoints."""
+    stored = _read(workdir) | {str(checkpoint): asdict(calibration)}
+    write_json(
+        workdir / CALIBRATION_FILE, {"schema_version": _VERSION, "checkpoints": stored}
+    )
+
+
+def load_calibration(workdir: Path, checkpoint: int) -> Calibration:
+    """Return the stored calibration of a checkpoint, or else `UNCALIBRATED`.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    found = _read(workdir).get(str(checkpoint))
+    if found is None:
+        return UNCALIBRATED
+    return Calibration(**found | {"operating_points": tuple(found["operating_points"])})
+
+
+def _read(workdir: Path) -> dict[str, dict]:
+    path = workdir / CALIBRATION_FILE
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] == _VERSION:
+            return content["checkpoints"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        pass
+    raise InputError(
+        f"{path}: damaged, or of another version of rmjax; remove it and run `rmjax "
+        "evaluate` again"
+    )
+
+
+def _softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    return np.exp(log_softmax(np.asarray(logits, np.float64) / temperature, axis=-1))

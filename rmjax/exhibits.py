@@ -1,0 +1,108 @@
+"""What an evaluation shows of single images: a map, the worst mistakes, predictions."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rmjax.calibration import Calibration
+from rmjax.clusters import choose_evenly, fingerprint_map
+from rmjax.data.images import decode_rgb
+from rmjax.experiment import ExperimentData
+from rmjax.metrics import Predictions
+from rmjax.predict import Grid, Part
+
+MAX_MISTAKES = 24
+MISTAKE_SIDE = 256  # pixels; larger images are shown smaller
+MAX_MAP = 1_000  # images on the map of fingerprints
+PERPLEXITY = 30  # of that map
+
+
+def draw_map(
+    grid: Grid, data: ExperimentData, unknown: Predictions | None
+) -> dict[str, object]:
+    """Place clean fingerprints on a plane, those of unknown sources among them."""
+    parts = {part: grid.predictions(0, part) for part in grid.rows}
+    names = list(data.sources)
+    if unknown is not None:
+        shifted = replace(unknown, source=unknown.source + len(names))
+        parts["unknown"] = shifted
+        names += data.held_out.source_names
+    whole = Predictions.concatenate(parts.values())
+    group = np.repeat(list(parts), [len(part) for part in parts.values()])
+    rows = choose_evenly(whole.source, MAX_MAP)
+    places = fingerprint_map(whole.embedding[rows], perplexity=PERPLEXITY)
+    return {
+        "method": "t-SNE",
+        "perplexity": PERPLEXITY,
+        "seed": 0,
+        "images": len(rows),
+        "of": len(whole),
+        "x": [round(float(x), 2) for x in places[:, 0]],
+        "y": [round(float(y), 2) for y in places[:, 1]],
+        "source": [names[i] for i in whole.source[rows]],
+        "semantic": [data.dataset.semantic_names[i] for i in whole.semantic[rows]],
+        "semantics": group[rows].tolist(),
+    }
+
+
+def save_mistakes(
+    folder: Path,
+    grid: Grid,
+    parts: dict[str, Part],
+    sources: Sequence[str],
+    calibration: Calibration,
+) -> list[dict]:
+    """Save the clean images that are most confidently attributed to a wrong source."""
+    target = folder / "mistakes"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    found = []
+    for group, (selection, splits) in parts.items():
+        predictions = grid.predictions(0, group)
+        shares = calibration.attribute(predictions.attribution).max(-1)
+        wrong = np.flatnonzero(predictions.guess != predictions.source)
+        order = np.argsort(-shares[wrong], kind="stable")
+        for row in wrong[order][: MAX_MISTAKES // len(parts)]:
+            split = splits[predictions.split[row]]
+            files = selection.dataset.files(split)
+            path, data = files.read([int(predictions.index[row])])[0]
+            file = f"mistakes/{len(found):02d}.png"
+            picture = Image.fromarray(decode_rgb(data, path))
+            picture.thumbnail((MISTAKE_SIDE, MISTAKE_SIDE))
+            picture.save(folder / file)
+            semantic = selection.dataset.semantic_names[predictions.semantic[row]]
+            found.append(
+                {
+                    "file": file,
+                    "semantics": group,
+                    "semantic": semantic,
+                    "source": sources[predictions.source[row]],
+                    "attributed": sources[predictions.guess[row]],
+                    "probability": float(shares[row]),
+                    "calibrated": calibration.images > 0,
+                    "path": path,
+                }
+            )
+    return sorted(found, key=lambda mistake: -mistake["probability"])
+
+
+def save_predictions(folder: Path, grid: Grid) -> None:
+    """Save what each image was taken for, to compare runs image by image."""
+    guess = [
+        np.concatenate([grid.predictions(k, part).guess for part in grid.rows])
+        for k in range(len(grid.conditions))
+    ]
+    unseen = np.zeros(len(grid.truth["source"]), bool)
+    if "unseen" in grid.rows:
+        unseen[grid.rows["unseen"]] = True
+    np.savez_compressed(
+        folder / "predictions.npz",
+        **grid.truth,
+        unseen=unseen,
+        conditions=np.array([str(condition) for condition in grid.conditions]),
+        guess=np.array(guess, np.int16),
+    )

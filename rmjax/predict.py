@@ -1,0 +1,301 @@
+"""Running a network over whole selections of images, clean or under many conditions.
+
+A batch is read and decoded once, put on the devices once, and goes through every
+condition there. What comes out lies in files that grow batch by batch, so a run that
+was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from rmjax import parallel
+from rmjax.answers import Answers
+from rmjax.data.dataset import Selection
+from rmjax.data.pipeline import Batch, ImageCache, eval_batches
+from rmjax.experiment import make_eval_step
+from rmjax.metrics import Predictions
+from rmjax.robustness import CLEAN, Condition, Corrupter, cache_file
+from rmjax.train_step import PyTree
+
+# What to run on: a selection and its splits.
+Part = tuple[Selection, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A compiled network, without mixing, to run over selections.
+
+    Attributes:
+        config: of the run.
+        num_sources: of the network.
+        devices: where it runs.
+        step: `(variables, batch) -> outputs` over the devices.
+        corrupter: makes the conditions.
+        cache: keeps decoded images.
+    """
+
+    config: ConfigDict
+    num_sources: int
+    devices: parallel.Devices
+    step: Callable[[PyTree, PyTree], PyTree]
+    corrupter: Corrupter
+    cache: ImageCache
+
+    @property
+    def batch_size(self) -> int:
+        """Return the config's evaluation batch, filled up to whole devices."""
+        unit = len(self.devices)
+        return -(-self.config.eval_batch_size // unit) * unit
+
+    def run(
+        self,
+        variables: PyTree,
+        part: Part,
+        conditions: Sequence[Condition] = (CLEAN,),
+        first: int = 0,
+    ) -> Iterator[tuple[int, int, dict]]:
+        """Run over a part's images, batch by batch, from batch number `first` on.
+
+        Yields:
+            Number of the batch, number of the condition, and what the network makes of
+            the images: `embedding`, `attribution` and `detection`, without padding.
+        """
+        selection, splits = part
+        order = list(selection.dataset.split_sizes)
+        split_numbers = np.array([order.index(split) for split in splits], np.int32)
+        folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
+        waiting = None
+        for number, batch in enumerate(self._batches(part, first), first):
+            sharded = parallel.shard(
+                {
+                    "image": batch["image"],
+                    "split": split_numbers[batch["split"]],
+                    "index": batch["index"],
+                },
+                self.devices,
+            )
+            real = batch["mask"] > 0
+            for k, condition in enumerate(conditions):
+                file = cache_file(folder, condition, number)
+                images = self.corrupter(condition, sharded, file)
+                outputs = self.step(variables, {"image": images})
+                # One ahead: the devices work while the host takes in the last answer.
+                if waiting is not None:
+                    yield _fetch(*waiting)
+                waiting = number, k, outputs, real
+        if waiting is not None:
+            yield _fetch(*waiting)
+
+    def predict(
+        self, variables: PyTree, part: Part, bar: tqdm | None = None
+    ) -> Predictions:
+        """Return the `Predictions` of a part's images, in the data set's order."""
+        found = []
+        for _, _, outputs in self.run(variables, part):
+            found.append(outputs)
+            if bar is not None:
+                bar.update(len(outputs["detection"]))
+        return Predictions(
+            **_truth(part),
+            **{name: np.concatenate([f[name] for f in found]) for name in found[0]},
+        )
+
+    def _batches(self, part: Part, first: int) -> Iterator[Batch]:
+        selection, splits = part
+        return eval_batches(
+            selection,
+            splits,
+            batch_size=self.batch_size,
+            size=self.config.data.eval_size,
+            resize=self.config.data.eval_resize or None,
+            first_batch=first,
+            cache=self.cache,
+        )
+
+
+def make_runner(
+    config: ConfigDict,
+    num_sources: int,
+    devices: parallel.Devices,
+    cache_dir: str | Path | None = None,
+) -> Runner:
+    """Compile the config's network for evaluation.
+
+    Args:
+        config: of the run.
+        num_sources: of the network.
+        devices: where to run.
+        cache_dir: folder to keep corrupted images in, for other runs.
+    """
+    return Runner(
+        config=config,
+        num_sources=num_sources,
+        devices=devices,
+        step=make_eval_step(config, num_sources, devices),
+        corrupter=Corrupter(config, devices, cache_dir),
+        cache=ImageCache(config.data.cache_mib * 2**20),
+    )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a network said of the images of several parts under several conditions.
+
+    Attributes:
+        conditions: the first is clean.
+        rows: which images belong to each part.
+        truth: `source`, `semantic`, `group`, `split` and `index` of all images, `[N]`.
+        embedding: fingerprints of the clean images, float32 `[N, 256]`.
+        attribution: gated logits, float32 `[conditions, N, num_sources]`.
+        detection: logits of real and synthetic, float32 `[conditions, N, 2]`.
+    """
+
+    conditions: tuple[Condition, ...]
+    rows: Mapping[str, slice]
+    truth: Mapping[str, np.ndarray]
+    embedding: np.ndarray
+    attribution: np.ndarray
+    detection: np.ndarray
+
+    def predictions(self, number: int, part: str) -> Predictions:
+        """Return what was said of a part under a condition.
+
+        Fingerprints are those of clean images; `[N, 0]` under any other condition.
+        """
+        rows = self.rows[part]
+        embedding = self.embedding[rows]
+        return Predictions(
+            **{name: values[rows] for name, values in self.truth.items()},
+            embedding=embedding if number == 0 else embedding[:, :0],
+            attribution=self.attribution[number, rows],
+            detection=self.detection[number, rows],
+        )
+
+
+def predict_grid(
+    runner: Runner,
+    variables: PyTree,
+    parts: Mapping[str, Part],
+    conditions: Sequence[Condition],
+    folder: Path,
+    bar: tqdm,
+) -> Grid:
+    """Run the network on all parts under all conditions, the first of them clean.
+
+    Args:
+        runner: the network.
+        variables: parameters and batch statistics, on the devices.
+        parts: what to run on, by name.
+        conditions: what happens to the images.
+        folder: where the answers are kept, and found by a run that goes on; to be
+            removed when they have been used.
+        bar: counts images times conditions.
+
+    Raises:
+        InputError: the folder can't be written to, or has no room.
+    """
+    sizes = [selection.size(*splits) for selection, splits in parts.values()]
+    ends = np.cumsum(sizes).tolist()
+    rows = {
+        name: slice(end - size, end)
+        for name, size, end in zip(parts, sizes, ends, strict=True)
+    }
+    shapes = {
+        "embedding": (ends[-1], runner.config.model.embedding_dim),
+        "attribution": (len(conditions), ends[-1], runner.num_sources),
+        "detection": (len(conditions), ends[-1], 2),
+    }
+    key = _describe(runner, variables, parts, conditions)
+    answers = Answers(folder, shapes, key)
+    bar.update(answers.done * len(conditions))
+    for name, part in parts.items():
+        bar.set_description(f"{name} semantics")
+        _answer(runner, variables, part, conditions, rows[name], answers, bar)
+    truth = [_truth(part) for part in parts.values()]
+    joined = {name: np.concatenate([t[name] for t in truth]) for name in truth[0]}
+    return Grid(tuple(conditions), rows, joined, **answers.load())
+
+
+def _answer(
+    runner: Runner,
+    variables: PyTree,
+    part: Part,
+    conditions: Sequence[Condition],
+    rows: slice,
+    answers: Answers,
+    bar: tqdm,
+) -> None:
+    """Fill in the rows of one part, from where an earlier run stopped."""
+    done = min(max(answers.done - rows.start, 0), rows.stop - rows.start)
+    if rows.start + done == rows.stop:
+        return
+    first = done // runner.batch_size
+    for number, k, outputs in runner.run(variables, part, conditions, first):
+        start = rows.start + number * runner.batch_size
+        count = len(outputs["attribution"])
+        if k == 0:
+            answers.write("embedding", (start,), outputs["embedding"])
+        for name in ("attribution", "detection"):
+            answers.write(name, (k, start), outputs[name])
+        bar.update(count)
+        if k == len(conditions) - 1:
+            answers.finish(start + count)
+
+
+def digest_images(parts: Mapping[str, Part]) -> str:
+    """Return a SHA-256 of which images the parts hold, and of what they are labelled."""
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        selection, splits = part
+        facts = [name, splits, selection.source_names, selection.semantic_names]
+        digest.update(json.dumps(facts).encode())
+        for values in _truth(part).values():
+            digest.update(np.asarray(values, np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _describe(
+    runner: Runner,
+    variables: PyTree,
+    parts: Mapping[str, Part],
+    conditions: Sequence[Condition],
+) -> str:
+    """Name all that answers depend on, so that no others are taken for them."""
+    digest = hashlib.sha256(digest_images(parts).encode())
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    data = runner.config.data
+    facts = [version("rmjax"), runner.batch_size, data.eval_size, data.eval_resize]
+    facts += [str(condition) for condition in conditions]
+    facts += [runner.config.corrupt.glass_swap, runner.config.corrupt.frost_dir]
+    return hashlib.sha256(digest.digest() + json.dumps(facts).encode()).hexdigest()
+
+
+def _truth(part: Part) -> dict[str, np.ndarray]:
+    """Return what is known of a part's images, in the order of `eval_batches`."""
+    selection, splits = part
+    found = [
+        selection.labels[split]
+        | {
+            "index": selection.records[split].astype(np.int32),
+            "split": np.full(len(selection.records[split]), place, np.int32),
+        }
+        for place, split in enumerate(splits)
+    ]
+    return {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+
+
+def _fetch(
+    number: int, k: int, outputs: PyTree, real: np.ndarray
+) -> tuple[int, int, dict]:
+    fetched = parallel.fetch(outputs)
+    return number, k, {name: values[real] for name, values in fetched.items()}

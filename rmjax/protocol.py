@@ -1,0 +1,286 @@
+"""The figures of the robustness and generalisation protocol, from a grid of answers.
+
+Everything here is a function of what the network said and of what was true.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from rmjax.bootstrap import Resamples, draw_resamples, interval, resample_counts
+from rmjax.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    balanced_weights,
+    measure_calibration,
+    reliability_bins,
+    top_label,
+)
+from rmjax.metrics import (
+    SCORES,
+    Predictions,
+    confusion_scores,
+    count_confusion,
+    recall,
+    summarize,
+)
+from rmjax.predict import Grid
+from rmjax.robustness import CLEAN, SETS, Condition
+
+COMBINED = "combined"  # the name of seen and unseen semantics together
+
+Samples = dict[str, np.ndarray]
+
+
+def measure_grid(
+    grid: Grid,
+    sources: Sequence[str],
+    calibration: Calibration,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """Compute every figure of every cell, and what they sum up to.
+
+    Args:
+        grid: the answers.
+        sources: class names.
+        calibration: of the checkpoint that answered.
+        draws: bootstrap draws for the intervals.
+        seed: of these draws.
+
+    Returns:
+        `cells`, one dict for each condition and group of semantics; `summary`, means
+        over the values of a kind and then over kinds, with the worst cell; `confusion`
+        and `reliability` by group and set of conditions.
+    """
+    resamples = {
+        part: draw_resamples(grid.truth["group"][rows], draws, seed + i)
+        for i, (part, rows) in enumerate(grid.rows.items())
+    }
+    groups = _groups(grid)
+    cells: list[dict] = []
+    samples: dict[str, dict] = {group: {} for group in groups}
+    confusion: dict[str, dict] = {group: {} for group in groups}
+    stated: dict[str, dict] = {group: {} for group in groups}
+    for number, condition in enumerate(grid.conditions):
+        for group, found, drawn in _by_group(grid, number, resamples, sources):
+            cell = measure_cell(found, sources, calibration)
+            counts = np.array(cell.pop("confusion"))
+            del cell["recall"]  # of every cell it would be too much
+            samples[group][str(condition)] = drawn
+            head = _describe(condition) | {"semantics": group, "images": len(found)}
+            for name in SCORES:
+                low, high = interval(drawn[name]) if drawn else (None, None)
+                head |= {name: cell[name], f"{name}_low": low, f"{name}_high": high}
+            cells.append(head | cell)
+            former = confusion[group].get(condition.set, 0)
+            confusion[group][condition.set] = counts + former
+            pool = stated[group].setdefault(condition.set, [])
+            pool.append(_confidences(found, calibration))
+    return {
+        "cells": cells,
+        "summary": {g: summarize_cells(cells, g, samples[g]) for g in groups},
+        "confusion": {
+            group: {name: counts.tolist() for name, counts in found.items()}
+            for group, found in confusion.items()
+        },
+        "reliability": {
+            group: {name: _reliability(pool) for name, pool in found.items()}
+            for group, found in stated.items()
+        },
+    }
+
+
+def _by_group(
+    grid: Grid,
+    number: int,
+    resamples: Mapping[str, Resamples],
+    sources: Sequence[str],
+) -> Iterator[tuple[str, Predictions, Samples]]:
+    """Yield each group's predictions under a condition, and draws of their scores.
+
+    The draws are empty where a part is a single group of images: there all of them
+    are equal, and an interval would look certain.
+    """
+    parts = {part: grid.predictions(number, part) for part in grid.rows}
+    drawn = {part: _draw(parts[part], resamples[part], sources) for part in parts}
+    for group, members in _groups(grid).items():
+        several = all(resamples[part].counts.shape[1] > 1 for part in members)
+        scores = confusion_scores(sum(drawn[part] for part in members))
+        found = Predictions.concatenate([parts[part] for part in members])
+        yield group, found, scores if several else {}
+
+
+def _groups(grid: Grid) -> dict[str, tuple[str, ...]]:
+    """Return the groups of semantics with the parts that they are made of."""
+    groups = {part: (part,) for part in grid.rows}
+    return groups | ({COMBINED: tuple(groups)} if len(groups) > 1 else {})
+
+
+def _draw(
+    predictions: Predictions, resamples: Resamples, sources: Sequence[str]
+) -> np.ndarray:
+    """Return the confusion matrices of all draws, `[draws, sources, sources]`."""
+    n = len(sources)
+    kind = predictions.source * n + predictions.guess
+    return resample_counts(kind, n * n, resamples).reshape(-1, n, n)
+
+
+def _describe(condition: Condition) -> dict:
+    return {
+        "condition": str(condition),
+        "kind": condition.name,
+        "set": condition.set,
+        "value": None if condition == CLEAN else condition.value,
+    }
+
+
+def measure_cell(
+    predictions: Predictions, sources: Sequence[str], calibration: Calibration
+) -> dict:
+    """Return the figures of one condition and group, `recall` and `confusion` too."""
+    measured = measure_calibration(predictions, calibration)
+    detection = {f"detection_{k}": v for k, v in measured["detection"].items()}
+    return (
+        summarize(predictions, sources)
+        | measured["attribution"]
+        | detection
+        | measure_decisions(predictions, calibration)
+    )
+
+
+def measure_decisions(
+    predictions: Predictions, calibration: Calibration
+) -> dict[str, float | None]:
+    """Return what the stored thresholds make of images of known sources.
+
+    `tpr_at_F` and `fpr_at_F`: the share of synthetic and of real images that are
+    called synthetic at the operating point of the stated false-positive rate F (None
+    without such images); `rejected`: the share that is called unknown.
+    """
+    real = predictions.source == 0
+    scores = calibration.detect(predictions.detection)
+    found = {}
+    for point in calibration.operating_points:
+        called = scores >= point["threshold"]
+        for name, rows in (("tpr", ~real), ("fpr", real)):
+            share = float(called[rows].mean()) if rows.any() else None
+            found[f"{name}_at_{point['fpr']:g}"] = share
+    if calibration.reject:
+        best = calibration.attribute(predictions.attribution).max(-1)
+        found["rejected"] = float(np.mean(best < calibration.reject["threshold"]))
+    return found
+
+
+def summarize_cells(
+    cells: Sequence[dict],
+    group: str,
+    samples: Mapping[str, Samples],
+) -> dict:
+    """Average the scores over the values of each kind, then over the kinds of a set.
+
+    Args:
+        cells: of all groups.
+        group: the one to summarise.
+        samples: bootstrap draws of its scores, by condition; empty for no intervals.
+
+    Returns:
+        By set of conditions (`clean`, and where there are any `seen_corruptions`,
+        `unseen_corruptions` and `resharing`) the `SCORES` with `*_low` and `*_high`;
+        `kinds`, the scores of every kind; `worst`, the condition of the least
+        attribution accuracy.
+    """
+    own = [cell for cell in cells if cell["semantics"] == group]
+    values = {name: {cell["condition"]: cell[name] for cell in own} for name in SCORES}
+    kinds = {
+        kind: _of_kind(own, kind) for kind in dict.fromkeys(c["kind"] for c in own)
+    }
+    summary: dict[str, dict] = {}
+    for name, members in SETS.items():
+        chosen = [kinds[kind] for kind in members if kind in kinds]
+        if not chosen:
+            continue
+        summary[name] = {}
+        for score in SCORES:
+            summary[name][score] = float(_mean_of_means(values[score], chosen))
+            bounds = (None, None)
+            if all(samples[c] for kind in chosen for c in kind):
+                draws = {c: samples[c][score] for kind in chosen for c in kind}
+                bounds = interval(_mean_of_means(draws, chosen))
+            summary[name] |= {f"{score}_low": bounds[0], f"{score}_high": bounds[1]}
+    summary["kinds"] = {
+        kind: {s: float(_mean_of_means(values[s], [conditions])) for s in SCORES}
+        for kind, conditions in kinds.items()
+    }
+    worst = min(own, key=lambda cell: cell["attribution_accuracy"])
+    kept = ("condition", "attribution_accuracy")
+    summary["worst"] = {name: worst[name] for name in kept}
+    return summary
+
+
+def _of_kind(cells: Sequence[dict], kind: str) -> list[str]:
+    return [cell["condition"] for cell in cells if cell["kind"] == kind]
+
+
+def _mean_of_means(
+    values: Mapping[str, np.ndarray | float], kinds: Sequence[Sequence[str]]
+) -> np.ndarray:
+    """Average values, or draws of them, over the conditions of each kind, then kinds."""
+    return np.mean([np.mean([values[c] for c in k], axis=0) for k in kinds], axis=0)
+
+
+def _confidences(
+    predictions: Predictions, calibration: Calibration
+) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Return stated probabilities, and what came true, before and after calibration."""
+    truth = predictions.source
+    found = {}
+    for name, way in (("calibrated", calibration), ("uncalibrated", UNCALIBRATED)):
+        top = top_label(way.attribute(predictions.attribution), truth)
+        found["attribution", name] = top
+        found["detection", name] = way.detect(predictions.detection), truth > 0
+    return found
+
+
+def _reliability(pool: Sequence[dict]) -> dict[str, dict[str, list]]:
+    """Return the bins of reliability diagrams of what `_confidences` gave."""
+    diagrams: dict[str, dict[str, list]] = {"attribution": {}, "detection": {}}
+    for what, name in pool[0]:
+        stated, happened = (
+            np.concatenate([found[what, name][i] for found in pool]) for i in (0, 1)
+        )
+        weights = (
+            balanced_weights(happened.astype(int)) if what == "detection" else None
+        )
+        diagrams[what][name] = reliability_bins(stated, happened, weights)
+    return diagrams
+
+
+def measure_clean(
+    predictions: Predictions, sources: Sequence[str], semantics: Sequence[str]
+) -> dict:
+    """Return recall and confusion of clean images, as a whole and by semantic.
+
+    Args:
+        predictions: of the clean images of a group.
+        sources: class names.
+        semantics: names of the data set's semantics.
+    """
+    whole = summarize(predictions, sources)
+    by_semantic, by_both = {}, {}
+    for i in np.unique(predictions.semantic):
+        part = predictions.where(predictions.semantic == i)
+        counts = count_confusion(part.source, part.guess, len(sources))
+        scores = confusion_scores(counts)
+        by_semantic[semantics[i]] = {
+            "images": len(part),
+            **{name: float(scores[name]) for name in SCORES[:2]},
+        }
+        by_both[semantics[i]] = recall(counts, sources)
+    return {
+        "recall": whole["recall"],
+        "confusion": whole["confusion"],
+        "by_semantic": by_semantic,
+        "recall_by_semantic": by_both,
+    }
