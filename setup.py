@@ -36,6 +36,7 @@ setup(
         "simplejpeg>=1.8",
         "imagecodecs>=2024.9.22",
         "scikit-learn>=1.4.2",
+        "scipy>=1.13",
         "matplotlib>=3.9",
         "tqdm>=4.66",
         "isal>=1.7",

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from rmjax.clusters import choose_evenly
 from rmjax.data.dataset import Dataset, Selection, select
 from rmjax.data.facts import Facts, collect_facts
 from rmjax.errors import InputError
@@ -176,25 +177,6 @@ def audit(
     }
 
 
-def balanced_sample(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Choose at most `limit` images, the labels as evenly as their numbers allow.
-
-    Args:
-        labels: of all images, integers `[n]`.
-        limit: how many at most.
-        seed: of the choice.
-
-    Returns:
-        The chosen indices, ascending.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    rank = np.empty(len(labels), np.int64)  # the how-manieth of its label
-    for label in np.unique(labels):
-        own = order[labels[order] == label]
-        rank[own] = np.arange(len(own))
-    return np.sort(order[np.argsort(rank[order], kind="stable")][:limit])
-
-
 def audit_cue(
     features: np.ndarray,
     labels: np.ndarray,
@@ -279,7 +261,7 @@ def _sample(
     """Return the records to audit, by split, and the labels of all of them."""
     labels = _labels(selection, splits)
     mask = np.zeros(len(labels), bool)
-    mask[balanced_sample(labels, max_images, seed)] = True
+    mask[choose_evenly(labels, max_images, seed)] = True
     ends = np.cumsum([selection.size(split) for split in splits])
     records = {
         split: selection.records[split][part]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rmjax import audit as audits
-from rmjax.audit import CUES, audit, audit_cue, balanced_sample
+from rmjax.audit import CUES, audit, audit_cue
 from rmjax.audit_report import audit_sentences, draw_audit, format_audit
 from rmjax.cli import main
 from rmjax.errors import InputError
@@ -169,15 +169,6 @@ def test_balanced_accuracy_is_the_mean_recall():
     found = audit_cue(labels[:, None].astype(np.float32), labels, parts)
     assert found["balanced_accuracy"] == 1 and found["folds"] == [1, 1, 1, 1]
     assert 0.3 < found["measured_chance"] < 0.7
-
-
-def test_sample_takes_the_sources_as_evenly_as_they_go():
-    labels = np.repeat([0, 1, 2], [1000, 30, 200])
-    chosen = balanced_sample(labels, 150, seed=0)
-    assert np.bincount(labels[chosen]).tolist() == [60, 30, 60]
-    assert (np.diff(chosen) > 0).all()
-    assert not np.array_equal(chosen, balanced_sample(labels, 150, seed=1))
-    np.testing.assert_array_equal(balanced_sample(labels, 9999, 0), np.arange(1230))
 
 
 def test_unreadable_images_are_left_out_and_counted(memory_dataset, only, jpeg_rows):
