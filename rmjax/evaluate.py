@@ -1,6 +1,7 @@
 """Evaluation: the figures of a run on seen, unseen and unknown, written to files."""
 
 import hashlib
+import json
 import logging
 import platform
 import re
@@ -21,7 +22,7 @@ from rmjax.calibration import (
     load_calibration,
     save_calibration,
 )
-from rmjax.clusters import choose_evenly, frechet_ratio, purity
+from rmjax.clusters import choose_evenly, cluster_purity, frechet_ratio, purity
 from rmjax.data.dataset import select, take
 from rmjax.errors import InputError
 from rmjax.exhibits import draw_map, save_mistakes, save_predictions
@@ -87,6 +88,8 @@ def evaluate(
             workdir can't be written to.
     """
     workdir = Path(workdir)
+    if draws < 1:
+        raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
     run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
     if data_dir:
@@ -212,7 +215,8 @@ def _measure_clean(grid: Grid, data: ExperimentData) -> dict[str, dict]:
         found[group] = measure_clean(
             predictions, data.sources, data.dataset.semantic_names
         ) | {
-            "purity": purity(predictions.embedding, predictions.source),
+            "purity": cluster_purity(predictions.guess, predictions.source),
+            "fingerprint_purity": purity(predictions.embedding, predictions.source),
             "frechet_ratio": ratio,
             "frechet_note": note,
         }
@@ -246,7 +250,7 @@ def _describe_run(workdir: Path, run: Attributor) -> dict:
         "workdir": str(workdir),
         "checkpoint": run.checkpoint,
         "seed": run.config.seed,
-        "config": run.config.to_dict(),
+        "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
     }

@@ -1,92 +1,208 @@
-"""Evaluation of a run: exact whatever the batches and devices, and readable."""
+"""Evaluation of a run: what is written adds up, and can be had again."""
 
+import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import metrics as sk
 
-from rmjax import report
 from rmjax.corruptions import NAMES
 from rmjax.errors import InputError
-from rmjax.evaluate import _result_files, evaluate, make_predictor
-from rmjax.experiment import open_data
-from rmjax.inference import load
+from rmjax.evaluate import _name, evaluate
+from rmjax.results import format_results, read_results
+from rmjax.train import train
+
+SUITE = "contrast:1,contrast:5,zoom_blur:5,flip"
 
 
-def test_results_are_written_and_add_up(small_run, small_config):
-    results = evaluate(small_run, show_progress=False)
-    assert json.loads((small_run / "results.json").read_text()) == results
-    groups = results["groups"]
-    assert set(groups) == {"seen", "unseen", "combined"}
-    seen, unseen, combined = (groups[k] for k in ("seen", "unseen", "combined"))
-    # One test image in each of 8 x 11 cells.
-    assert combined["images"] == 88 == seen["images"] + unseen["images"]
-    total = np.add(seen["confusion"], unseen["confusion"])
-    np.testing.assert_array_equal(combined["confusion"], total)
-    assert len(seen["by_semantic"]) == 11 - len(small_config().data.unseen_semantics)
-    assert len(combined["by_semantic"]) == 11
-    for name in ("confusion.png", "mistakes.png", "curves.png"):
-        assert min(Image.open(small_run / name).size) > 200
+@pytest.fixture(scope="module")
+def workdir(small_run, tmp_path_factory):
+    return shutil.copytree(small_run, tmp_path_factory.mktemp("evaluated") / "run")
 
 
-def test_predictions_do_not_depend_on_batches_or_devices(small_run):
-    found = []
-    for devices, batch_size in ((1, 64), (1, 7), (2, 10), (8, 24)):
-        run = load(small_run, num_devices=devices)
-        run.config.eval_batch_size = batch_size
-        data = open_data(run.config)
-        predict = make_predictor(run.config, len(data.sources), run.devices)
-        found.append(predict(run.variables, data.seen, ("test", "val")))
-    first, *others = found
-    assert len(first) == data.seen.size("test") + data.seen.size("val")
-    for other in others:
-        for name in ("source", "semantic", "split", "index"):
-            np.testing.assert_array_equal(getattr(other, name), getattr(first, name))
-        np.testing.assert_allclose(other.attribution, first.attribution, atol=1e-5)
-        np.testing.assert_allclose(other.embedding, first.embedding, atol=1e-4)
+@pytest.fixture(scope="module")
+def results(workdir):
+    return evaluate(workdir, suite=SUITE, draws=50, show_progress=False)
 
 
-def test_single_semantics_and_other_splits_get_files_of_their_own(small_run):
-    results = evaluate(
-        small_run, split="all", semantics=("bus", "cat"), show_progress=False
+@pytest.fixture(scope="module")
+def open_run(small_config, tmp_path_factory):
+    """A run that was trained without two of the sources, evaluated."""
+    workdir = tmp_path_factory.mktemp("open")
+    changes = {
+        "data.held_out_sources": ("cips", "stylegan3"),
+        "data.near_sources": ("stylegan3",),
+        "num_epochs": 1,
+    }
+    train(small_config(**changes), workdir, show_progress=False)
+    return evaluate(workdir, draws=10, show_progress=False)
+
+
+def cell_of(results, condition, semantics):
+    (cell,) = (
+        cell
+        for cell in results["cells"]
+        if (cell["condition"], cell["semantics"]) == (condition, semantics)
     )
-    assert results["groups"]["chosen"]["images"] == 2 * 8 * 8
-    assert set(results["groups"]["chosen"]["by_semantic"]) == {"bus", "cat"}
-    assert (small_run / "results_all_bus_cat.json").exists()
+    return cell
 
 
-def test_corruptions_are_measured_beside_clean_images(small_run, tmp_path):
-    workdir = shutil.copytree(small_run, tmp_path / "run")
-    suite = "contrast:1,contrast:5,zoom_blur:5,flip"
-    results = evaluate(workdir, suite=suite, show_progress=False)
-    assert list(results["conditions"]) == [
-        "clean",
-        *suite.replace("flip", "flip:1").split(","),
+def test_files_hold_the_results(results, workdir):
+    folder = workdir / "evaluation" / "contrast-1-contrast-5-zoom_blur-5-flip"
+    assert results["folder"] == str(folder)
+    stored = read_results(folder)
+    assert stored == {k: v for k, v in results.items() if k != "folder"}
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # Clean and four conditions, on seen, unseen and both.
+    assert len(rows) == len(results["cells"]) == 5 * 3
+    for row, cell in zip(rows, results["cells"], strict=True):
+        assert row == {k: "" if v is None else str(v) for k, v in cell.items()}
+    for mistake in results["mistakes"]:
+        assert max(Image.open(folder / mistake["file"]).size) == 32
+        assert mistake["source"] != mistake["attributed"]
+    assert not (folder / "partial").exists()
+
+
+def test_figures_are_those_of_the_predictions(results, workdir):
+    with np.load(next(workdir.glob("evaluation/contrast*/predictions.npz"))) as stored:
+        source, unseen = stored["source"], stored["unseen"]
+        guesses = dict(zip(stored["conditions"], stored["guess"], strict=True))
+    assert list(guesses) == ["clean", *SUITE.replace("flip", "flip:1").split(",")]
+    groups = {"seen": ~unseen, "unseen": unseen, "combined": np.ones(88, bool)}
+    for condition, guess in guesses.items():
+        for group, rows in groups.items():
+            cell = cell_of(results, condition, group)
+            truth, said = source[rows], guess[rows]
+            assert cell["images"] == rows.sum()
+            assert cell["attribution_accuracy"] == sk.accuracy_score(truth, said)
+            expected = sk.accuracy_score(truth > 0, said > 0)
+            assert cell["detection_accuracy"] == pytest.approx(expected)
+            expected = sk.f1_score(truth, said, average="macro", labels=range(8))
+            assert cell["macro_f1"] == pytest.approx(expected)
+            expected = sk.normalized_mutual_info_score(truth, said)
+            assert cell["nmi"] == pytest.approx(expected, abs=1e-9)
+            low, high = (cell[f"attribution_accuracy_{end}"] for end in ("low", "high"))
+            assert low <= cell["attribution_accuracy"] <= high and low < high
+
+
+def test_means_and_the_worst_cell(results):
+    seen = results["summary"]["seen"]
+    contrast = [
+        cell_of(results, f"contrast:{severity}", "seen")["macro_f1"]
+        for severity in (1, 5)
     ]
-    clean = evaluate(workdir, show_progress=False)
-    assert results["groups"] == clean["groups"]
-    conditions = results["conditions"]
-    losses = {name: figures["seen"]["loss"] for name, figures in conditions.items()}
-    assert losses["clean"] == clean["groups"]["seen"]["loss"]
-    assert len(set(losses.values())) == 5
-    summary = results["summary"]["unseen"]
-    assert summary["unseen_corruptions"]["attribution_accuracy"] == pytest.approx(
-        conditions["zoom_blur:5"]["unseen"]["attribution_accuracy"]
+    assert seen["seen_corruptions"]["macro_f1"] == pytest.approx(np.mean(contrast))
+    zoom = cell_of(results, "zoom_blur:5", "seen")["nmi"]
+    assert seen["unseen_corruptions"]["nmi"] == pytest.approx(zoom)
+    worst = min(
+        cell["attribution_accuracy"]
+        for cell in results["cells"]
+        if cell["semantics"] == "seen"
     )
-    assert Image.open(results["files"]["robustness"]).size[0] > 200
-    table = report.format_summary(results["summary"])
-    assert "unseen corruptions" in table and "contrast" in table
+    assert seen["worst"]["attribution_accuracy"] == worst
+    total = np.add(
+        results["confusion"]["seen"]["seen_corruptions"],
+        results["confusion"]["unseen"]["seen_corruptions"],
+    )
+    both = results["confusion"]["combined"]["seen_corruptions"]
+    np.testing.assert_array_equal(total, both)
+    assert np.sum(both) == 2 * 88
 
 
-def test_names_of_results_stay_short_and_apart(tmp_path):
-    suites = ",".join(f"{name}:5" for name in NAMES), ",".join(NAMES)
-    files = [_result_files(tmp_path, suite, "test", ())["results"] for suite in suites]
-    assert files[0] != files[1]
-    for file in files:
-        file.write_text("")  # as long as a file system allows
-        assert len(file.name) < 120
+def test_clean_images_by_source_and_semantic(results, small_config):
+    clean = results["clean"]
+    assert len(clean["seen"]["by_semantic"]) == 11 - len(
+        small_config().data.unseen_semantics
+    )
+    for name, recall in clean["seen"]["recall"].items():
+        shares = [r[name] for r in clean["seen"]["recall_by_semantic"].values()]
+        assert np.mean(shares) == pytest.approx(recall)  # one image each
+    assert 0 <= clean["seen"]["frechet_ratio"] and 0 < clean["seen"]["purity"] <= 1
+
+
+def test_the_run_is_calibrated_on_its_validation_images(results, workdir):
+    stored = json.loads((workdir / "calibration.json").read_text())
+    (only,) = stored["checkpoints"].values()
+    found = results["calibration"]
+    assert only["attribution"] == found["temperature"]["attribution"] != 1
+    assert found["images"] == 48  # validation images of six seen semantics
+    cell = cell_of(results, "clean", "seen")
+    assert cell["ece"] != cell["ece_uncalibrated"]
+    assert cell["nll_uncalibrated"] == pytest.approx(cell["attribution_loss"], rel=1e-5)
+    assert {"tpr_at_0.05", "fpr_at_0.05", "tpr_at_0.01", "rejected"} <= set(cell)
+
+
+def test_again_gives_the_same_to_the_last_digit(results, workdir):
+    again = evaluate(workdir, suite=SUITE, draws=50, show_progress=False)
+    assert again == results
+
+
+def test_clean_alone_agrees_with_the_suite(results, workdir):
+    clean = evaluate(workdir, draws=50, fprs=(0.1,), show_progress=False)
+    assert clean["folder"].endswith("evaluation/clean")
+    cell = cell_of(clean, "clean", "unseen")
+    old = cell_of(results, "clean", "unseen")
+    shared = set(cell) & set(old)
+    assert {name: cell[name] for name in shared} == {name: old[name] for name in shared}
+    assert "tpr_at_0.1" in cell and "tpr_at_0.05" not in cell
+
+
+def test_the_text_has_the_main_figures(results):
+    text = format_results(results)
+    for part in ("seen corruptions", "zoom_blur", "worst, unseen", "calibrated on 48"):
+        assert part in text
+    assert "nan" not in text.lower()
+
+
+def test_unknown_sources_are_scored_apart(open_run):
+    found = open_run["open_set"]
+    assert open_run["sources"] == [
+        "real", "progan", "dcgan", "stylegan", "pixelshuffle", "biggan",
+    ]  # fmt: skip
+    assert found["held_out"] == {
+        "cips": {"images": 6, "kin": "far"},
+        "stylegan3": {"images": 6, "kin": "near"},
+    }
+    for by_kin in found["scores"].values():
+        assert [by_kin[kin]["images"] for kin in ("near", "far", "all")] == [6, 6, 12]
+        mean = (by_kin["near"]["auroc"] + by_kin["far"]["auroc"]) / 2
+        assert by_kin["all"]["auroc"] == pytest.approx(mean)
+    assert set(found["scores"]) == {"max_probability", "energy", "knn", "mahalanobis"}
+    for shares in found["attributed_to"].values():
+        assert sum(shares.values()) == pytest.approx(1)
+    assert {"known", "near", "far", "all"} <= set(found["rejected"])
+    assert "unknown" in open_run["map"]["semantics"]
+    assert "AUROC of unknown by knn: near" in format_results(open_run)
+
+
+def test_a_source_without_test_images_is_named(workdir, small_config, caplog):
+    results = evaluate(
+        workdir, split="val", semantics=("bus",), draws=10, show_progress=False
+    )
+    assert results["without_images"] == {"chosen": []}
+    assert results["evaluation"]["name"] == "clean_val_bus"
+    assert results["clean"]["chosen"]["frechet_ratio"] is None
+    assert "images" in results["clean"]["chosen"]["frechet_note"]
+
+
+def test_without_validation_images_nothing_is_calibrated(
+    small_run, tmp_path, monkeypatch
+):
+    from rmjax import evaluate as module
+
+    workdir = shutil.copytree(small_run, tmp_path / "run")
+    monkeypatch.setattr(module, "_validation", lambda *_: None)
+    results = evaluate(workdir, draws=10, show_progress=False)
+    assert results["calibration"] is None
+    assert not any(mistake["calibrated"] for mistake in results["mistakes"])
+    cell = cell_of(results, "clean", "seen")
+    assert cell["ece"] == cell["ece_uncalibrated"] and "rejected" not in cell
+    assert "not calibrated" in format_results(results)
+    assert not (workdir / "calibration.json").exists()
 
 
 def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path):
@@ -95,9 +211,15 @@ def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path
     config = json.loads(path.read_text())
     config["data"]["unseen_split"] = "all"
     path.write_text(json.dumps(config))
-    groups = evaluate(tmp_path / "run", show_progress=False)["groups"]
+    results = evaluate(tmp_path / "run", draws=10, show_progress=False)
     unseen = len(small_config().data.unseen_semantics)
-    assert groups["unseen"]["images"] == unseen * 8 * 8
+    assert cell_of(results, "clean", "unseen")["images"] == unseen * 8 * 8
+
+
+def test_names_of_evaluations_stay_short_and_apart():
+    suites = ",".join(f"{name}:5" for name in NAMES), ",".join(NAMES)
+    names = {_name(suite, "test", ()) for suite in suites}
+    assert len(names) == 2 and all(len(name) < 100 for name in names)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +230,7 @@ def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path
         ({"checkpoint": "newest"}, "'newest': give best, last or a step"),
         ({"semantics": ("moon",)}, "unknown semantic 'moon'"),
         ({"data_dir": "nowhere"}, "rmjax prepare attribution_mini"),
+        ({"draws": 0}, "bootstrap = 0"),
     ],
 )
 def test_bad_requests_say_what_would_be_right(small_run, arguments, message):

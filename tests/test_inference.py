@@ -1,15 +1,18 @@
 """Loading a run in five lines of Python and asking it about images."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 import rmjax
+from rmjax.calibration import Calibration, save_calibration
 from rmjax.errors import InputError
-from rmjax.evaluate import make_predictor
 from rmjax.experiment import open_data
+from rmjax.predict import make_runner
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +24,8 @@ def model(small_run):
 def records(model):
     """Encoded bytes of the seen test images, and what evaluation says of them."""
     data = open_data(model.config)
-    predict = make_predictor(model.config, len(data.sources), model.devices)
-    predictions = predict(model.variables, data.seen, ("test",))
+    runner = make_runner(model.config, len(data.sources), model.devices)
+    predictions = runner.predict(model.variables, (data.seen, ("test",)))
     source = data.dataset.records("test")
     return [source[int(i)]["image"] for i in predictions.index], predictions
 
@@ -41,6 +44,23 @@ def test_names_the_most_probable_source(model, records):
     assert list(answer["source"]) == [model.source_names[i] for i in expected]
     np.testing.assert_allclose(answer["attribution"].sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(answer["detection"].sum(1), 1, rtol=1e-5)
+
+
+def test_probabilities_are_calibrated_once_the_run_is(
+    model, records, small_run, tmp_path
+):
+    encoded, predictions = records
+    workdir = shutil.copytree(small_run, tmp_path / "run")
+    calibration = Calibration(images=5, attribution=2.0, detection=0.5)
+    save_calibration(workdir, model.checkpoint, calibration)
+    plain = rmjax.load(small_run).predict(encoded[:4])
+    answer = rmjax.load(workdir).predict(encoded[:4])
+    assert answer["calibrated"] and not plain["calibrated"]
+    for name, temperature in (("attribution", 2.0), ("detection", 0.5)):
+        logits = getattr(predictions, name)[:4]
+        expected = softmax(logits / temperature, axis=-1)
+        np.testing.assert_allclose(answer[name], expected, atol=1e-5)
+        np.testing.assert_allclose(plain[name], softmax(logits, -1), atol=1e-5)
 
 
 def test_paths_bytes_and_arrays_are_the_same_images(model, records, tmp_path):
