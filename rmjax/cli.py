@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from rmjax.cli_bench import add_bench
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.errors import InputError, TrainingError
 
@@ -67,48 +68,8 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
         draws=args.bootstrap,
     )
     print(format_results(results))
-    print(f"\nresults: {results['folder']}")
+    print(f"\nresults: {Path(results['folder']) / 'results.json'}")
     print(f"report:  rmjax report --workdir {shlex.quote(args.workdir)}")
-
-
-def _bench(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.logs import write_json
-
-    if args.json and not Path(args.json).parent.is_dir():
-        raise InputError(f"--json {args.json}: no such folder")
-    results, text = args.measure(args)
-    print(text)
-    if args.json:
-        write_json(Path(args.json), results)
-
-
-def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench import bench_corruptions, format_bench
-    from rmjax.corruptions import NAMES
-
-    results = bench_corruptions(
-        names=args.names or NAMES,
-        size=args.size,
-        batch_size=args.batch_size,
-        repeats=args.repeats,
-    )
-    return results, format_bench(results)
-
-
-def _measure_data(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench_data import bench_data, format_data_bench
-    from rmjax.data.dataset import find_dataset
-
-    results = bench_data(
-        directory=find_dataset(args.data_dir, args.dataset) if args.dataset else None,
-        size=args.size,
-        resize=args.resize or None,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        seconds=args.seconds,
-        repeats=args.repeats,
-    )
-    return results, format_data_bench(results)
 
 
 def _preview(args: argparse.Namespace, changes: list[str]) -> None:
@@ -147,14 +108,13 @@ def _audit(args: argparse.Namespace, changes: list[str]) -> None:
         print(f"{kind + ':':<11} {path}")
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def _share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
     if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
     return share
 
 
@@ -175,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser)
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
-    _add_bench(commands.add_parser)
+    add_bench(commands.add_parser)
     return parser
 
 
@@ -292,43 +252,6 @@ def _add_preview(add: Add) -> None:
     )
     sheet.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     sheet.set_defaults(run=_preview)
-
-
-def _add_bench(add: Add) -> None:
-    parser = add("bench", help="measure speed")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    defaults = argparse.ArgumentDefaultsHelpFormatter
-    bench = what.add_parser(
-        "corruptions",
-        help="milliseconds an image of each corruption; beside the published code's "
-        "where the package imagecorruptions is installed",
-        formatter_class=defaults,
-    )
-    bench.add_argument("--names", type=names, default=(), help="A,B; () is all 19")
-    bench.add_argument("--size", type=int, default=224, help="side in pixels")
-    _add_rounds(bench)
-    bench.set_defaults(run=_bench, measure=_measure_corruptions)
-
-    data = what.add_parser(
-        "data",
-        help="images a second from files to batches; beside a PyTorch DataLoader's "
-        "where torch and torchvision are installed",
-        formatter_class=defaults,
-    )
-    data.add_argument("--dataset", help="a prepared one; None draws JPEG and PNG files")
-    data.add_argument("--data-dir", default="data", help="where it is")
-    data.add_argument("--size", type=int, default=224, help="side of the random crops")
-    data.add_argument("--resize", type=int, default=256, help="shorter side; 0: as is")
-    data.add_argument("--workers", type=_integers, default=(0, 1, 2), help="processes")
-    data.add_argument("--seconds", type=float, default=3.0, help="of reading a figure")
-    _add_rounds(data)
-    data.set_defaults(run=_bench, measure=_measure_data)
-
-
-def _add_rounds(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("--batch-size", type=int, default=64, help="images a batch")
-    bench.add_argument("--repeats", type=int, default=3, help="rounds; medians count")
-    bench.add_argument("--json", help="a file to write the figures to as well")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def open_data(config: ConfigDict) -> ExperimentData:
         held_out=select(dataset, sources=held_out, semantics=seen)
         if held_out
         else None,
-        held_out_splits=("test", *_unknown_splits(dataset)),
+        held_out_splits=_unknown_splits(dataset),
         near_sources=tuple(data.near_sources),
     )
 
@@ -112,8 +112,12 @@ def _part_sources(
 
 
 def _unknown_splits(dataset: Dataset) -> tuple[str, ...]:
-    """Return the splits that a data set has for unknown sources alone."""
-    return tuple(name for name in dataset.split_sizes if name.startswith("unknown_"))
+    """Return the splits to look for unknown sources in: some are for them alone."""
+    return tuple(
+        name
+        for name in dataset.split_sizes
+        if name == "test" or name.startswith("unknown_")
+    )
 
 
 def build_model(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmjax import bench_data
+from rmjax import bench_data, bench_evaluate
 from rmjax.cli import main
 
 
@@ -183,3 +183,14 @@ def test_unknown_arguments_are_refused(capsys):
         main(["evaluate", "--workdir", "x", "--config.seed=1"])
     assert caught.value.code == 2
     assert "unknown argument --config.seed=1" in capsys.readouterr().err
+
+
+def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_evaluate, "SECONDS", 0.01)
+    command = ["bench", "evaluate", "--workdir", str(small_run), "--suite", "flip"]
+    command += ["--images", "8", "--repeats", "1", "--json", str(tmp_path / "b.json")]
+    assert main(command) == 0
+    assert "bare forward pass" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert (figures["images"], figures["conditions"]) == (8, 2)
+    assert all(figures[name] > 0 for name in ("forward", "clean", "grid"))

@@ -1,0 +1,136 @@
+"""Benchmark of an evaluation, beside the network's bare forward pass in the same run."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rmjax import parallel
+from rmjax.data.dataset import take
+from rmjax.data.pipeline import ImageCache
+from rmjax.errors import InputError
+from rmjax.experiment import open_data
+from rmjax.inference import load
+from rmjax.predict import Part, Runner, make_runner, predict_grid
+from rmjax.robustness import parse_suite
+from rmjax.train_step import PyTree
+
+SECONDS = 2.0  # of forward passes a figure
+
+
+def bench_evaluate(
+    workdir: str | Path,
+    *,
+    suite: str = "full",
+    images: int = 512,
+    repeats: int = 3,
+    data_dir: str | None = None,
+    show_progress: bool = True,
+) -> dict:
+    """Time the evaluation of a run on test images of seen semantics.
+
+    The forward pass is that of one batch, again and again, its pixels on the devices
+    already. Evaluation decodes every image; in the grid once for all conditions. The
+    three are measured in turn, medians count; compilation is a figure of its own.
+
+    Args:
+        workdir: folder of a training run.
+        suite: the conditions of the grid, see `robustness.parse_suite`.
+        images: how many test images; all if there are fewer.
+        repeats: rounds.
+        data_dir: where the data lies now, if not where the run found it.
+        show_progress: whether to draw a bar.
+
+    Returns:
+        `images`, `conditions`; images/s as `forward`, `clean` and `grid` (each
+        condition counted); `clean_share`, of the forward pass; `grid_ratio`, the time
+        of the grid over that of as many forward passes; `compile_s`, of all
+        conditions; `grid_ratio_with_compilation`.
+
+    Raises:
+        InputError: no such run, suite or data, or a number under 1.
+    """
+    if images < 1 or repeats < 1:
+        raise InputError(f"images = {images}, repeats = {repeats}: give at least 1")
+    conditions = parse_suite(suite)
+    run = load(workdir)
+    if data_dir:
+        run.config.data.dir = data_dir
+    data = open_data(run.config)
+    rows = np.arange(min(images, data.seen.size("test")))
+    part = take(data.seen, "test", rows), ("test",)
+    made = make_runner(run.config, len(data.sources), run.devices)
+    # Decoded every time, as it is in an evaluation: an image comes once there.
+    runner = Runner(**vars(made) | {"cache": ImageCache(0)})
+    first = take(data.seen, "test", rows[: runner.batch_size]), ("test",)
+
+    def clean() -> float:
+        start = time.perf_counter()
+        runner.predict(run.variables, part)
+        return len(rows) / (time.perf_counter() - start)
+
+    def grid(over: Part) -> float:
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            predict_grid(
+                runner,
+                run.variables,
+                {"seen": over},
+                conditions,
+                Path(folder) / "answers",
+                tqdm(disable=True),
+            )
+        return time.perf_counter() - start
+
+    cold = grid(first)
+    compile_s = max(cold - grid(first), 0.0)
+    found: dict[str, list[float]] = {"forward": [], "clean": [], "grid": []}
+    for _ in tqdm(range(repeats), "evaluation", disable=not show_progress):
+        found["forward"].append(_time_forward(runner, run.variables))
+        found["clean"].append(clean())
+        found["grid"].append(len(rows) * len(conditions) / grid(part))
+    speed = {name: float(np.median(values)) for name, values in found.items()}
+    passes = len(rows) * len(conditions)
+    whole = passes / speed["grid"] + compile_s
+    return {
+        "images": len(rows),
+        "conditions": len(conditions),
+        **speed,
+        "clean_share": speed["clean"] / speed["forward"],
+        "grid_ratio": speed["forward"] / speed["grid"],
+        "compile_s": compile_s,
+        "grid_ratio_with_compilation": whole * speed["forward"] / passes,
+    }
+
+
+def _time_forward(runner: Runner, variables: PyTree) -> float:
+    """Return images/s of the network alone, on one batch that is on the devices."""
+    shape = (runner.batch_size, *[runner.config.data.eval_size] * 2, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    batch = parallel.shard({"image": pixels}, runner.devices)
+    jax.block_until_ready(runner.step(variables, batch))
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS:
+        jax.block_until_ready(runner.step(variables, batch))
+        count += runner.batch_size
+    return count / (time.perf_counter() - start)
+
+
+def format_evaluate_bench(results: dict) -> str:
+    """Return the figures as lines of text."""
+    return "\n".join(
+        [
+            f"images a second over {results['images']} images",
+            f"{'bare forward pass':<28}{results['forward']:>9.0f}",
+            f"{'evaluation, clean':<28}{results['clean']:>9.0f}"
+            f"{results['clean_share']:>9.2f} of the forward pass",
+            f"{'grid of ' + str(results['conditions']) + ' conditions':<28}"
+            f"{results['grid']:>9.0f}{results['grid_ratio']:>9.2f} times as many "
+            "forward passes",
+            f"compilation {results['compile_s']:.0f} s; with it "
+            f"{results['grid_ratio_with_compilation']:.2f} times",
+        ]
+    )

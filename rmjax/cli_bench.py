@@ -1,0 +1,119 @@
+"""The `rmjax bench` command: measures speed, prints it, writes it to JSON."""
+
+import argparse
+from pathlib import Path
+
+from rmjax.cli_prepare import Add, names
+from rmjax.errors import InputError
+
+
+def add_bench(add: Add) -> None:
+    """Add the command and its subcommands."""
+    parser = add("bench", help="measure speed")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    bench = what.add_parser(
+        "corruptions",
+        help="milliseconds an image of each corruption; beside the published code's "
+        "where the package imagecorruptions is installed",
+        formatter_class=defaults,
+    )
+    bench.add_argument("--names", type=names, default=(), help="A,B; () is all 19")
+    bench.add_argument("--size", type=int, default=224, help="side in pixels")
+    _add_batches(bench)
+    _add_rounds(bench)
+    bench.set_defaults(run=_bench, measure=_measure_corruptions)
+
+    data = what.add_parser(
+        "data",
+        help="images a second from files to batches; beside a PyTorch DataLoader's "
+        "where torch and torchvision are installed",
+        formatter_class=defaults,
+    )
+    data.add_argument("--dataset", help="a prepared one; None draws JPEG and PNG files")
+    data.add_argument("--data-dir", default="data", help="where it is")
+    data.add_argument("--size", type=int, default=224, help="side of the random crops")
+    data.add_argument("--resize", type=int, default=256, help="shorter side; 0: as is")
+    data.add_argument("--workers", type=_integers, default=(0, 1, 2), help="processes")
+    data.add_argument("--seconds", type=float, default=3.0, help="of reading a figure")
+    _add_batches(data)
+    _add_rounds(data)
+    data.set_defaults(run=_bench, measure=_measure_data)
+
+    test = what.add_parser(
+        "evaluate",
+        help="images a second of an evaluation, beside the bare forward pass",
+        formatter_class=defaults,
+    )
+    test.add_argument("--workdir", required=True, help="folder of the run")
+    test.add_argument("--data-dir", help="where its data is; None: as in the config")
+    test.add_argument("--suite", default="full", help="the conditions of the grid")
+    test.add_argument("--images", type=int, default=512, help="test images")
+    _add_rounds(test)
+    test.set_defaults(run=_bench, measure=_measure_evaluate)
+
+
+def _add_batches(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--batch-size", type=int, default=64, help="images a batch")
+
+
+def _add_rounds(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--repeats", type=int, default=3, help="rounds; medians count")
+    bench.add_argument("--json", help="a file to write the figures to as well")
+
+
+def _bench(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.logs import write_json
+
+    if args.json and not Path(args.json).parent.is_dir():
+        raise InputError(f"--json {args.json}: no such folder")
+    results, text = args.measure(args)
+    print(text)
+    if args.json:
+        write_json(Path(args.json), results)
+
+
+def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench import bench_corruptions, format_bench
+    from rmjax.corruptions import NAMES
+
+    results = bench_corruptions(
+        names=args.names or NAMES,
+        size=args.size,
+        batch_size=args.batch_size,
+        repeats=args.repeats,
+    )
+    return results, format_bench(results)
+
+
+def _measure_data(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench_data import bench_data, format_data_bench
+    from rmjax.data.dataset import find_dataset
+
+    results = bench_data(
+        directory=find_dataset(args.data_dir, args.dataset) if args.dataset else None,
+        size=args.size,
+        resize=args.resize or None,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        seconds=args.seconds,
+        repeats=args.repeats,
+    )
+    return results, format_data_bench(results)
+
+
+def _measure_evaluate(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench_evaluate import bench_evaluate, format_evaluate_bench
+
+    results = bench_evaluate(
+        args.workdir,
+        suite=args.suite,
+        images=args.images,
+        repeats=args.repeats,
+        data_dir=args.data_dir,
+    )
+    return results, format_evaluate_bench(results)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
