@@ -44,7 +44,7 @@ class Calibration:
             and the share of them `achieved`.
         validation: ECE, Brier score and NLL on the validation images, before and
             after, of `attribution` and `detection`.
-        digest: of the validation images.
+        digest: of the network and the validation images.
     """
 
     images: int = 0
@@ -63,9 +63,14 @@ class Calibration:
         """Return the probability of being synthetic, float64 `[N]`."""
         return _softmax(logits, self.detection)[:, 1]
 
-    def fprs(self) -> tuple[float, ...]:
-        """Return the stated false-positive rates of its operating points."""
-        return tuple(point["fpr"] for point in self.operating_points)
+    def is_for(self, digest: str, fprs: Sequence[float], reject_fpr: float) -> bool:
+        """Tell whether it is of these images and this network, and of these rates."""
+        stated = [point["fpr"] for point in self.operating_points]
+        return (
+            self.reject is not None
+            and (self.digest, stated) == (digest, list(fprs))
+            and self.reject["fpr"] == reject_fpr
+        )
 
 
 UNCALIBRATED = Calibration()

@@ -30,7 +30,15 @@ from rmjax.experiment import ExperimentData, open_data
 from rmjax.inference import Attributor, load
 from rmjax.metrics import Predictions
 from rmjax.openset import fit_reference
-from rmjax.predict import Grid, Part, digest_images, make_runner, predict_grid
+from rmjax.predict import (
+    Grid,
+    Part,
+    Runner,
+    digest_answers,
+    digest_images,
+    make_runner,
+    predict_grid,
+)
 from rmjax.protocol import COMBINED, measure_clean, measure_grid
 from rmjax.results import EVALUATIONS, SCHEMA, SCHEMA_VERSION, write_results
 from rmjax.robustness import parse_suite
@@ -100,12 +108,17 @@ def evaluate(
     name = _name(suite, split, semantics)
     folder = workdir / EVALUATIONS / name
     runner = make_runner(run.config, len(data.sources), run.devices, cache_dir)
-    calibration = load_calibration(workdir, run.checkpoint)
     others = {
-        "validation": _validation(data, calibration, fprs, reject_fpr),
-        "reference": _reference(data, parts, split),
+        "validation": _validation(data),
         "unknown": _unknown(data, parts, split),
     }
+    others["reference"] = _reference(data) if others["unknown"] else None
+    digest = digest_answers(
+        runner, run.variables, {"validation": others["validation"] or (data.seen, ())}
+    )
+    calibration = load_calibration(workdir, run.checkpoint)
+    if calibration.is_for(digest, fprs, reject_fpr):
+        others["validation"] = None
     bar = tqdm(
         total=_count_images(parts, others, len(conditions)),
         unit="img",
@@ -113,13 +126,8 @@ def evaluate(
         disable=not show_progress,
     )
     with bar:
-        found = {}
-        for kind, part in others.items():
-            if part is not None:
-                bar.set_description(kind)
-                found[kind] = runner.predict(run.variables, part, bar)
+        found = _predict_others(runner, run, others, bar)
         if "validation" in found:
-            digest = digest_images({"validation": others["validation"]})
             calibration = calibrate(
                 found["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
             )
@@ -151,36 +159,41 @@ def evaluate(
         "calibration": _describe_calibration(calibration),
         "open_set": _measure_open_set(grid, data, found, calibration),
         "map": draw_map(grid, data, found.get("unknown")),
-        "mistakes": save_mistakes(folder, grid, parts, data.sources, calibration),
     }
-    save_predictions(folder, grid)
-    write_results(folder, results)
-    shutil.rmtree(folder / "partial")
+    try:
+        results["mistakes"] = save_mistakes(
+            folder, grid, parts, data.sources, calibration
+        )
+        save_predictions(folder, grid)
+        write_results(folder, results)
+        shutil.rmtree(folder / "partial")
+    except OSError as error:
+        raise InputError(f"can't write to {folder}: {error.strerror}") from error
     return results | {"folder": str(folder)}
 
 
-def _validation(
-    data: ExperimentData,
-    stored: Calibration,
-    fprs: Sequence[float],
-    reject_fpr: float,
-) -> Part | None:
-    """Return the images to calibrate on; None if that was done, or there are none."""
-    part = (data.seen, ("val",))
+def _predict_others(
+    runner: Runner, run: Attributor, others: dict[str, Part | None], bar: tqdm
+) -> dict[str, Predictions]:
+    """Run over what is looked at beside the grid, clean."""
+    found = {}
+    for kind, part in others.items():
+        if part is not None:
+            bar.set_description(kind)
+            found[kind] = runner.predict(run.variables, part, bar)
+    return found
+
+
+def _validation(data: ExperimentData) -> Part | None:
+    """Return the images to calibrate on."""
     if not data.seen.size("val"):
         logger.warning("no validation images: probabilities are not calibrated")
         return None
-    wanted = (tuple(fprs), reject_fpr, digest_images({"validation": part}))
-    if stored.reject:
-        if wanted == (stored.fprs(), stored.reject["fpr"], stored.digest):
-            return None
-    return part
+    return data.seen, ("val",)
 
 
-def _reference(data: ExperimentData, parts: dict[str, Part], split: str) -> Part | None:
+def _reference(data: ExperimentData) -> Part:
     """Return training images that open-set scores compare with."""
-    if _unknown(data, parts, split) is None:
-        return None
     rows = choose_evenly(data.seen.labels["train"]["source"], MAX_REFERENCE)
     return take(data.seen, "train", rows), ("train",)
 

@@ -214,7 +214,7 @@ def predict_grid(
         "attribution": (len(conditions), ends[-1], runner.num_sources),
         "detection": (len(conditions), ends[-1], 2),
     }
-    key = _describe(runner, variables, parts, conditions)
+    key = digest_answers(runner, variables, parts, conditions)
     answers = Answers(folder, shapes, key)
     bar.update(answers.done * len(conditions))
     for name, part in parts.items():
@@ -263,13 +263,13 @@ def digest_images(parts: Mapping[str, Part]) -> str:
     return digest.hexdigest()
 
 
-def _describe(
+def digest_answers(
     runner: Runner,
     variables: PyTree,
     parts: Mapping[str, Part],
-    conditions: Sequence[Condition],
+    conditions: Sequence[Condition] = (CLEAN,),
 ) -> str:
-    """Name all that answers depend on, so that no others are taken for them."""
+    """Return a SHA-256 of all that answers depend on, to tell old ones from others."""
     digest = hashlib.sha256(digest_images(parts).encode())
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())

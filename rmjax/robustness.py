@@ -247,11 +247,13 @@ def _to_8bit(images: jax.Array) -> jax.Array:
 
 def _save(file: Path, images: np.ndarray) -> None:
     """Write images whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(f".{os.getpid()}.part")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as stream:
             np.save(stream, images)
         scratch.replace(file)
+    except OSError as error:
+        raise InputError(f"can't write to {file.parent}: {error.strerror}") from error
     finally:
         scratch.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from rmjax import bench_data, bench_evaluate
 from rmjax.cli import main
+from rmjax.results import read_results
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,8 @@ def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
     assert main([*command, "--data-dir", data, *changes]) == 0
     assert main(["evaluate", "--workdir", run]) == 0
     out = capsys.readouterr().out
-    assert "attribution" in out and "results.json" in out
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "attribution" in out and "clean/results.json" in out
+    results = read_results(tmp_path / "run" / "evaluation" / "clean")
     assert results["sources"] == ["real", "gan"]
 
 

@@ -195,7 +195,7 @@ def test_without_validation_images_nothing_is_calibrated(
     from rmjax import evaluate as module
 
     workdir = shutil.copytree(small_run, tmp_path / "run")
-    monkeypatch.setattr(module, "_validation", lambda *_: None)
+    monkeypatch.setattr(module, "_validation", lambda _: None)
     results = evaluate(workdir, draws=10, show_progress=False)
     assert results["calibration"] is None
     assert not any(mistake["calibrated"] for mistake in results["mistakes"])
