@@ -113,9 +113,7 @@ def evaluate(
         "unknown": _unknown(data, parts, split),
     }
     others["reference"] = _reference(data) if others["unknown"] else None
-    digest = digest_answers(
-        runner, run.variables, {"validation": others["validation"] or (data.seen, ())}
-    )
+    digest = _digest(runner, run, others["validation"])
     calibration = load_calibration(workdir, run.checkpoint)
     if calibration.is_for(digest, fprs, reject_fpr):
         others["validation"] = None
@@ -170,6 +168,13 @@ def evaluate(
     except OSError as error:
         raise InputError(f"can't write to {folder}: {error.strerror}") from error
     return results | {"folder": str(folder)}
+
+
+def _digest(runner: Runner, run: Attributor, validation: Part | None) -> str:
+    """Name the network and the images that a calibration is of."""
+    if validation is None:
+        return ""
+    return digest_answers(runner, run.variables, {"validation": validation})
 
 
 def _predict_others(
