@@ -1,0 +1,208 @@
+"""What a report says about an evaluation first: a sentence and four numbers.
+
+What is not defined is a dash.
+"""
+
+from collections.abc import Iterable
+
+from rmjax.figures import SETS, words
+
+CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
+DASH = "–"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share as per cent, without the sign."""
+    return DASH if share is None else f"{100 * share:.{digits}f}"
+
+
+def decimal(value: float | None) -> str:
+    """Return a number with three decimals."""
+    return DASH if value is None else f"{value:.3f}"
+
+
+def interval(figures: dict, name: str, show: str = "{value} ({low}–{high})") -> str:
+    """Return a share of `figures` as per cent with its 95 % interval, if it has one."""
+    value, low, high = (figures.get(name + end) for end in ("", "_low", "_high"))
+    if value is None or low is None or high is None:
+        return percent(value)
+    ends = {"value": value, "low": low, "high": high}
+    return show.format(**{key: percent(share) for key, share in ends.items()})
+
+
+def main_group(results: dict) -> str:
+    """Return the group of semantics that holds all images evaluated."""
+    return next(g for g in ("combined", "chosen", "seen") if g in results["summary"])
+
+
+def parts(results: dict) -> list[str]:
+    """Return the groups of semantics that share no image."""
+    return [group for group in results["summary"] if group != "combined"]
+
+
+def cells_of(results: dict, group: str) -> list[dict]:
+    """Return the cells of a group of semantics."""
+    return [cell for cell in results["cells"] if cell["semantics"] == group]
+
+
+def spoken(condition: str) -> str:
+    """Return a condition such as `shot_noise:5` as it is spoken."""
+    return words(condition).replace(":", " ")
+
+
+def headline(results: dict) -> str:
+    """Return one sentence on what the network can and cannot do."""
+    group = _hardest(results)
+    summary = results["summary"][group]
+    count = len(results["sources"])
+    clean = percent(summary["clean"]["attribution_accuracy"], 0)
+    of = " of semantics that it was never trained on" if group == "unseen" else ""
+    text = (
+        f"Shown unaltered images{of}, the network names the right one of {count} "
+        f"sources in {clean} % of the cases (guessing: {percent(1 / count)} %)"
+    )
+    harder = next((part for part in CORRUPTED if part in summary), None)
+    if harder:
+        worst = summary["worst"]
+        text += (
+            f"; under {SETS[harder]} in {percent(_accuracy(summary[harder]), 0)} %, at "
+            f"worst ({spoken(worst['condition'])}) in {percent(_accuracy(worst), 0)} %"
+        )
+    if results["open_set"]:
+        turned = percent(rejected_unknown(results["open_set"]), 0)
+        return (
+            f"{text}; of images from sources it does not know it turns away {turned} %."
+        )
+    return (
+        f"{text}; an image from any other source gets one of these names all the same."
+    )
+
+
+def _hardest(results: dict) -> str:
+    return "unseen" if "unseen" in results["summary"] else main_group(results)
+
+
+def _accuracy(figures: dict) -> float | None:
+    return figures["attribution_accuracy"]
+
+
+def rejected_unknown(open_set: dict) -> float | None:
+    """Return the share of all images of held-out sources that are called unknown."""
+    shares = open_set["rejected"]["by_source"]
+    counts = {name: found["images"] for name, found in open_set["held_out"].items()}
+    known = {name: share for name, share in shares.items() if share is not None}
+    total = sum(counts[name] for name in known)
+    return sum(known[n] * counts[n] for n in known) / total if total else None
+
+
+def cards(results: dict) -> list[dict[str, str]]:
+    """Return the four numbers that matter most: `label`, `value`, `note` of each."""
+    group = _hardest(results)
+    summary = results["summary"][group]
+    chance = percent(1 / len(results["sources"]))
+    found = [
+        _card(
+            f"attribution, clean images, {words(group)} semantics",
+            summary["clean"],
+            f"guessing: {chance} %",
+        )
+    ]
+    harder = next((part for part in CORRUPTED if part in summary), None)
+    if harder:
+        worst = spoken(summary["worst"]["condition"])
+        least = percent(_accuracy(summary["worst"]))
+        note = f"worst: {least} % ({worst})"
+        found.append(_card(f"attribution, {SETS[harder]}", summary[harder], note))
+    clean = cells_of(results, main_group(results))[0]
+    if results["calibration"]:
+        before, after = decimal(clean["ece_uncalibrated"]), decimal(clean["ece"])
+        note = f"on clean images; {before} before calibration"
+        found.append({"label": "calibration error", "value": after, "note": note})
+    else:
+        value, note = decimal(clean["ece"]), "never calibrated: see below"
+        found.append({"label": "calibration error", "value": value, "note": note})
+    return [*found, _last_card(results, clean)]
+
+
+def _card(label: str, figures: dict, note: str) -> dict[str, str]:
+    ends = interval(figures, "attribution_accuracy", "{low}–{high} %; ")
+    note = (ends if ";" in ends else "") + note
+    value = f"{percent(_accuracy(figures))} %"
+    return {"label": label, "value": value, "note": note}
+
+
+def _last_card(results: dict, clean: dict) -> dict[str, str]:
+    """Return what there is on unknown sources, or else on telling real images."""
+    if results["open_set"]:
+        rejected = results["open_set"]["rejected"]
+        shares = [(k, rejected[k]) for k in ("near", "far") if rejected[k] is not None]
+        kin = ", ".join(f"{name} {percent(share, 0)} %" for name, share in shares)
+        known = percent(rejected["known"], 0)
+        return {
+            "label": "images of unknown sources turned away",
+            "value": f"{percent(rejected_unknown(results['open_set']))} %",
+            "note": f"{kin}; of known sources {known} %",
+        }
+    point = next(iter((results["calibration"] or {}).get("operating_points", [])), None)
+    if point:
+        name = f"{point['fpr']:g}"
+        return {
+            "label": "synthetic images detected, clean",
+            "value": f"{percent(clean[f'tpr_at_{name}'])} %",
+            "note": f"where {percent(clean[f'fpr_at_{name}'])} % of the real images are "
+            "called synthetic",
+        }
+    value = interval(clean, "detection_accuracy", "{value} %")
+    note = "real or synthetic, clean images"
+    return {"label": "detection", "value": value, "note": note}
+
+
+def worst_sentence(results: dict) -> str:
+    """Return which condition is worst for the images of each group."""
+    found = [
+        f"{spoken(summary['worst']['condition'])} on {group} semantics "
+        f"({percent(_accuracy(summary['worst']))} %)"
+        for group, summary in results["summary"].items()
+        if group != "combined"
+    ]
+    return f"Worst of all: {_and(found)}."
+
+
+def turned_away(open_set: dict) -> str:
+    """Return a sentence on the shares of images that are called unknown."""
+    rejected = open_set["rejected"]
+    names = {
+        "known": "of known sources",
+        "known_unseen_semantics": "of known sources where the semantic is unseen",
+        "near": "of near ones",
+        "far": "of far ones",
+    }
+    found = [
+        f"{percent(rejected[key])} % {name}"
+        for key, name in names.items()
+        if rejected[key] is not None
+    ]
+    return f"Of the test images it turns away {_and(found)}."
+
+
+def map_notes(results: dict) -> list[str]:
+    """Return what is to be said of the Fréchet ratios."""
+    return [
+        f"Fréchet ratio, {group} semantics: {found['frechet_note']}."
+        for group, found in results["clean"].items()
+        if found["frechet_note"]
+    ]
+
+
+def names_without_images(results: dict) -> list[str]:
+    """Return a sentence for each group in which sources have no test images."""
+    return [
+        f"No {group} test images of {_and(names)}: not in that group's figures."
+        for group, names in results["without_images"].items()
+        if names
+    ]
+
+
+def _and(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
