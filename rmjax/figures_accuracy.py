@@ -261,7 +261,7 @@ def _matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> 
     axis.pcolormesh(
         values, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=line
     )
-    if width <= NUMBERED:
+    if max(width, height / 2) <= NUMBERED:
         for (i, j), value in np.ndenumerate(values):
             if value >= 0.005:
                 dark = "white" if value > 0.6 else INK

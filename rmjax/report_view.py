@@ -3,7 +3,7 @@
 What is not defined is a dash.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rmjax.figures import SETS, words
 
@@ -201,6 +201,12 @@ def names_without_images(results: dict) -> list[str]:
         for group, names in results["without_images"].items()
         if names
     ]
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Return names as a list in a sentence, the number alone of those past `most`."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return _and([*names[:most], *more])
 
 
 def _and(names: Iterable[str]) -> str:
