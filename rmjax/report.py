@@ -23,8 +23,8 @@ from rmjax.config import flatten, load_config, shipped_configs
 from rmjax.errors import InputError
 from rmjax.figures import SETS, render, words, write_figures
 from rmjax.logs import read_log
+from rmjax.results import find_evaluation, read_results
 
-SCHEMA, SCHEMA_VERSION = "rmjax-evaluation", 1
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
 
 
@@ -69,58 +69,10 @@ def write_report(
     return write_page(Path(out or folder), "report", page, pictures)
 
 
-def find_evaluation(workdir: Path, name: str | None = None) -> Path:
-    """Return the folder of one of a run's evaluations.
-
-    Args:
-        workdir: folder of the run.
-        name: which; None takes `full` if there is one, and else the only one.
-
-    Raises:
-        InputError: there is no such evaluation, or several to choose from.
-    """
-    names = sorted(p.parent.name for p in workdir.glob("evaluation/*/results.json"))
-    if not names:
-        raise InputError(
-            f"no evaluation in {workdir}; make one with: rmjax evaluate --workdir "
-            f"{workdir} --suite full"
-        )
-    if name is None and "full" not in names and len(names) > 1:
-        raise InputError(
-            f"{workdir} has several evaluations: choose --evaluation {', '.join(names)}"
-        )
-    name = name or ("full" if "full" in names else names[0])
-    if name not in names:
-        raise InputError(
-            f"{workdir} has no evaluation '{name}'; it has {', '.join(names)}"
-        )
-    return workdir / "evaluation" / name
-
-
-def read_results(folder: Path) -> dict:
-    """Return the results of an evaluation.
-
-    Raises:
-        InputError: they can't be read, or are of another version.
-    """
-    path = folder / "results.json"
-    results = _read_json(path)
-    found = results.get("schema"), results.get("schema_version")
-    if found != (SCHEMA, SCHEMA_VERSION):
-        raise InputError(
-            f"{path}: schema {found[0]}, version {found[1]}; this rmjax reads {SCHEMA}, "
-            f"version {SCHEMA_VERSION}: run `rmjax evaluate` again"
-        )
-    return results
-
-
 def _read_json(path: Path, needed: bool = True) -> dict | None:
     """Return the object in a file; None if there is no file and none is needed."""
     try:
-        # What is not a number is not defined either.
-        found = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=lambda _: None
-        )
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if not needed:
             return None
@@ -134,7 +86,8 @@ def _read_json(path: Path, needed: bool = True) -> dict | None:
 
 def _find_audit(results: dict, path: str | Path | None) -> str | None:
     """Return an audit as text, None if there is none where it would be."""
-    default = Path("audit") / results["data"]["name"] / "audit.json"
+    name = results["run"]["config"]["data"]["name"]
+    default = Path("audit") / name / "audit.json"
     found = _read_json(Path(path or default), needed=path is not None)
     if found is None:
         return None

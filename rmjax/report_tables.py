@@ -202,27 +202,30 @@ def rejected_table(results: dict) -> Table:
     """Return what happens to the images of each held-out source."""
     open_set = results["open_set"]
     points = open_set["called_synthetic"] or {}
+    turned = open_set["rejected"]
     rows = []
     for name, found in open_set["held_out"].items():
         guesses = open_set["attributed_to"][name].items()
         best = sorted(guesses, key=lambda item: -(item[1] or 0))[:3]
         told = ", ".join(f"{guess} {percent(share, 0)} %" for guess, share in best)
-        rejected = percent(open_set["rejected"]["by_source"][name])
+        rejected = [percent(turned["by_source"][name])] if turned else []
         called = [percent(shares.get(name)) for shares in points.values()]
         count = f"{found['images']:,}"
-        rows.append([name, found["kin"], told, count, rejected, *called])
+        rows.append([name, found["kin"], told, count, *rejected, *called])
     called = [f"called synthetic (aim {percent(float(p), 0)} %), %" for p in points]
     head = ["held-out source", "kin", "attributed most often to", "images"]
-    return {"head": [*head, "turned away, %", *called], "rows": rows, "text": 3}
+    head += ["turned away, %"] if turned else []
+    return {"head": [*head, *called], "rows": rows, "text": 3}
 
 
 def map_table(results: dict) -> Table:
-    """Return purity and Fréchet ratio of each group."""
+    """Return purities and Fréchet ratio of each group."""
+    names = ("purity", "fingerprint_purity", "frechet_ratio")
     rows = [
-        [group, decimal(found["purity"]), decimal(found["frechet_ratio"])]
+        [group, *(decimal(found.get(name)) for name in names)]
         for group, found in results["clean"].items()
     ]
-    head = ["semantics", "purity", "Fréchet ratio"]
+    head = ["semantics", "purity", "purity of fingerprints", "Fréchet ratio"]
     return {"head": head, "rows": rows, "text": 1}
 
 

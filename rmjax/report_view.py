@@ -9,6 +9,7 @@ from rmjax.figures import SETS, words
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
+KINS = ("near", "far")  # of unknown sources
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -63,16 +64,15 @@ def headline(results: dict) -> str:
     )
     harder = next((part for part in CORRUPTED if part in summary), None)
     if harder:
-        worst = summary["worst"]
+        worst = _worst(results, group, harder)
         text += (
             f"; under {SETS[harder]} in {percent(_accuracy(summary[harder]), 0)} %, at "
             f"worst ({spoken(worst['condition'])}) in {percent(_accuracy(worst), 0)} %"
         )
-    if results["open_set"]:
-        turned = percent(rejected_unknown(results["open_set"]), 0)
-        return (
-            f"{text}; of images from sources it does not know it turns away {turned} %."
-        )
+    turned = percent(rejected_unknown(results), 0)
+    if turned != DASH:
+        unknown = "of images from sources it does not know it turns away"
+        return f"{text}; {unknown} {turned} %."
     return (
         f"{text}; an image from any other source gets one of these names all the same."
     )
@@ -82,17 +82,20 @@ def _hardest(results: dict) -> str:
     return "unseen" if "unseen" in results["summary"] else main_group(results)
 
 
+def _worst(results: dict, group: str, part: str) -> dict:
+    """Return the cell of a set of conditions with the least attribution accuracy."""
+    own = [cell for cell in cells_of(results, group) if cell["set"] == part]
+    return min(own, key=_accuracy)
+
+
 def _accuracy(figures: dict) -> float | None:
     return figures["attribution_accuracy"]
 
 
-def rejected_unknown(open_set: dict) -> float | None:
-    """Return the share of all images of held-out sources that are called unknown."""
-    shares = open_set["rejected"]["by_source"]
-    counts = {name: found["images"] for name, found in open_set["held_out"].items()}
-    known = {name: share for name, share in shares.items() if share is not None}
-    total = sum(counts[name] for name in known)
-    return sum(known[n] * counts[n] for n in known) / total if total else None
+def rejected_unknown(results: dict) -> float | None:
+    """Return the share of images of held-out sources that are called unknown."""
+    rejected = (results["open_set"] or {}).get("rejected")
+    return rejected["all"] if rejected else None
 
 
 def cards(results: dict) -> list[dict[str, str]]:
@@ -109,9 +112,9 @@ def cards(results: dict) -> list[dict[str, str]]:
     ]
     harder = next((part for part in CORRUPTED if part in summary), None)
     if harder:
-        worst = spoken(summary["worst"]["condition"])
-        least = percent(_accuracy(summary["worst"]))
-        note = f"worst: {least} % ({worst})"
+        worst = _worst(results, group, harder)
+        least = percent(_accuracy(worst))
+        note = f"worst: {least} % ({spoken(worst['condition'])})"
         found.append(_card(f"attribution, {SETS[harder]}", summary[harder], note))
     clean = cells_of(results, main_group(results))[0]
     if results["calibration"]:
@@ -133,15 +136,21 @@ def _card(label: str, figures: dict, note: str) -> dict[str, str]:
 
 def _last_card(results: dict, clean: dict) -> dict[str, str]:
     """Return what there is on unknown sources, or else on telling real images."""
-    if results["open_set"]:
-        rejected = results["open_set"]["rejected"]
-        shares = [(k, rejected[k]) for k in ("near", "far") if rejected[k] is not None]
-        kin = ", ".join(f"{name} {percent(share, 0)} %" for name, share in shares)
-        known = percent(rejected["known"], 0)
+    open_set = results["open_set"]
+    if open_set and open_set["rejected"]:
+        shares = open_set["rejected"]
+        kin = [f"{k} {percent(shares[k], 0)} %" for k in KINS if shares[k] is not None]
+        known = f"of known sources {percent(shares['known'], 0)} %"
         return {
             "label": "images of unknown sources turned away",
-            "value": f"{percent(rejected_unknown(results['open_set']))} %",
-            "note": f"{kin}; of known sources {known} %",
+            "value": f"{percent(shares['all'])} %",
+            "note": f"{', '.join(kin)}; {known}",
+        }
+    if open_set:
+        return {
+            "label": "known told from unknown, AUROC",
+            "value": decimal(open_set["scores"]["max_probability"]["all"]["auroc"]),
+            "note": "by the largest probability; 0.5 is guessing",
         }
     point = next(iter((results["calibration"] or {}).get("operating_points", [])), None)
     if point:
@@ -168,9 +177,12 @@ def worst_sentence(results: dict) -> str:
     return f"Worst of all: {_and(found)}."
 
 
-def turned_away(open_set: dict) -> str:
-    """Return a sentence on the shares of images that are called unknown."""
-    rejected = open_set["rejected"]
+def turned_away(results: dict) -> str:
+    """Return what the threshold of familiarity is, and what falls below it."""
+    reject = (results["calibration"] or {}).get("reject")
+    rejected = results["open_set"]["rejected"]
+    if not reject or not rejected:
+        return "No threshold was set: that takes validation images."
     names = {
         "known": "of known sources",
         "known_unseen_semantics": "of known sources where the semantic is unseen",
@@ -182,7 +194,12 @@ def turned_away(open_set: dict) -> str:
         for key, name in names.items()
         if rejected[key] is not None
     ]
-    return f"Of the test images it turns away {_and(found)}."
+    return (
+        f"The threshold used ({words(reject['score'])} {decimal(reject['threshold'])}) "
+        f"was set for {percent(reject['fpr'], 0)} % of known validation images to fall "
+        f"below it ({percent(reject['achieved'])} % do). Of the test images it turns "
+        f"away {_and(found)}."
+    )
 
 
 def map_notes(results: dict) -> list[str]:
@@ -196,11 +213,15 @@ def map_notes(results: dict) -> list[str]:
 
 def names_without_images(results: dict) -> list[str]:
     """Return a sentence for each group in which sources have no test images."""
-    return [
-        f"No {group} test images of {_and(names)}: not in that group's figures."
+    found = [
+        f"No {group} test images of {listed(names)}: not in that group's figures."
         for group, names in results["without_images"].items()
         if names
     ]
+    names = (results["open_set"] or {}).get("without_images")
+    if names:
+        found.append(f"No test images of the held-out {listed(names)}.")
+    return found
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

@@ -60,6 +60,9 @@ def sample_results(
             for s in sets}
         for g in groups
     }  # fmt: skip
+    unknown = _open_set(sources, bool(unseen)) if open_set else None
+    if not calibrated:
+        _forget_thresholds(cells, unknown)
     return {
         "schema": "rmjax-evaluation",
         "schema_version": 1,
@@ -96,7 +99,7 @@ def sample_results(
         "confusion": confusions,
         "calibration": _calibration() if calibrated else None,
         "reliability": {g: {s: _reliability(rng) for s in sets} for g in groups},
-        "open_set": _open_set(sources, bool(unseen)) if open_set else None,
+        "open_set": unknown,
         "map": _map(rng, sources, seen, unseen),
         "mistakes": [
             _mistake(i, sources, [*seen, *unseen], calibrated) for i in range(12)
@@ -220,7 +223,8 @@ def _clean(rng, sources, semantics, confusion) -> dict:
         "by_semantic": by_semantic,
         "recall_by_semantic": cells,
         "confusion": confusion,
-        "purity": 0.81,
+        "purity": 0.91,
+        "fingerprint_purity": 0.81,
         "frechet_ratio": 0.12,
         "frechet_note": None,
     }
@@ -236,7 +240,12 @@ def _calibration() -> dict:
         "images": 960,
         "temperature": {"attribution": 1.7, "detection": 1.2},
         "validation": {"attribution": found, "detection": found},
-        "reject": {"score": "max_probability", "fpr": 0.05, "threshold": 0.61},
+        "reject": {
+            "score": "max_probability",
+            "fpr": 0.05,
+            "threshold": 0.61,
+            "achieved": 0.049,
+        },
         "operating_points": [
             dict(zip(keys, point, strict=True)) | {"real_images": 120}
             for point in points
@@ -260,6 +269,18 @@ def _reliability(rng) -> dict:
         name: {"calibrated": bins(least, 0.02), "uncalibrated": bins(least, 0.2)}
         for name, least in (("attribution", 0.2), ("detection", 0.0))
     }
+
+
+def _forget_thresholds(cells: list[dict], open_set: dict | None) -> None:
+    """Take away what there is not without calibration."""
+    for cell in cells:
+        for key in list(cell):
+            if key == "rejected" or "_at_" in key:
+                del cell[key]
+            elif key.endswith("_uncalibrated"):
+                cell[key.removesuffix("_uncalibrated")] = cell[key]
+    if open_set:
+        open_set |= {"rejected": None, "called_synthetic": None}
 
 
 def _measure(power: float) -> dict:
@@ -291,11 +312,12 @@ def _open_set(sources: Sequence[str], unseen: bool) -> dict:
     rejected = {"known": 0.05, "known_unseen_semantics": 0.07 if unseen else None}
     return {
         "held_out": {name: {"images": 240, "kin": kin} for name, (kin, _) in held.items()},
+        "without_images": [],
         "known_images": 1920,
         "reference_images": 5000,
         "scores": scores,
         "rejected": rejected
-        | {"near": 0.3, "far": 0.7, "by_source": {"stylegan2": 0.3, "vqgan": 0.7}},
+        | {"near": 0.3, "far": 0.7, "all": 0.5, "by_source": {"stylegan2": 0.3, "vqgan": 0.7}},
         "called_synthetic": {
             "0.05": {"stylegan2": 0.92, "vqgan": 0.63},
             "0.01": {"stylegan2": 0.81, "vqgan": 0.4},

@@ -103,16 +103,12 @@ def test_names_are_text_and_never_markup(report):
 
 
 def test_uncalibrated_probabilities_are_marked(report):
-    results = sample_results(calibrated=False)
-    for cell in results["cells"]:
-        cell |= {key: None for key in cell if key.startswith(("tpr_at", "fpr_at"))}
-    results["open_set"]["called_synthetic"] = {}
-    results["open_set"]["rejected"] |= {"known": None, "near": None, "far": None}
-    results["open_set"]["rejected"]["by_source"] = {"stylegan2": None, "vqgan": None}
-    page = report(results)
+    page = report(sample_results(calibrated=False))
     assert "The probabilities on this page are not calibrated." in page.text
     assert "highest uncalibrated probability" in page.text
     assert "Do not read the probabilities as probabilities" in page.text
+    assert "known told from unknown, AUROC 0.741" in page.text
+    assert "No threshold was set: that takes" in page.text
     assert "No thresholds were set: that takes validation images." in page.text
     assert "None" not in page.text and "→" not in page.text
 
@@ -146,6 +142,7 @@ def test_far_sources_alone(report):
 def test_gaps_are_dashes_and_said(report):
     results = sample_results()
     results["without_images"]["unseen"] = ["cips"]
+    results["open_set"]["without_images"] = ["glide"]
     for group in ("unseen", "combined"):
         results["clean"][group]["recall"]["cips"] = None
         results["clean"][group] |= {"frechet_ratio": None, "frechet_note": "too few"}
@@ -154,6 +151,7 @@ def test_gaps_are_dashes_and_said(report):
     results["mistakes"][1]["file"] = "mistakes/missing.png"
     page = report(results)
     assert "No unseen test images of cips" in page.text
+    assert "No test images of the held-out glide." in page.text
     assert "no images" in page.text
     assert "Fréchet ratio, unseen semantics: too few." in page.text
     assert "–" in page.text and "None" not in page.text
