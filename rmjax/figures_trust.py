@@ -53,19 +53,16 @@ def reliability(
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot((0, 1), (0, 1), color=GREY, ls=":", lw=1)
-    drawn = [("uncalibrated", before, ORANGE, "D--", "white", 1)]
+    drawn = [("uncalibrated", before, ORANGE, "D", "--", "white")]
     if after is not None:
-        drawn.append(("calibrated", after, BLUE, "o-", BLUE, 0))
-    for label, bins, colour, style, filling, hollow in drawn:
-        x = [b["confidence"] for b in bins if b["images"]]
-        y = [b["accuracy"] for b in bins if b["images"]]
-        top.plot(x, y, style, color=colour, mfc=filling, ms=5, label=label)
-        counts = [b["images"] for b in bins if b["images"]]
-        face = "none" if hollow else colour
-        bottom.bar(
-            x, counts, 0.036 if hollow else 0.05, fc=face, ec=colour, zorder=2 + hollow,
-            alpha=1 if hollow else 0.6,
-        )  # fmt: skip
+        drawn.append(("calibrated", after, BLUE, "o", "-", BLUE))
+    for label, bins, colour, marker, dashes, filling in drawn:
+        bins = [b for b in bins if b["images"]]
+        x, counts = [b["confidence"] for b in bins], [b["images"] for b in bins]
+        style = {"color": colour, "marker": marker, "mfc": filling, "ms": 5}
+        top.plot(x, [b["accuracy"] for b in bins], dashes, label=label, **style)
+        bottom.vlines(x, 0, counts, color=colour, lw=0.8, ls=dashes)
+        bottom.plot(x, counts, ls="", **style)
     for axis in (top, bottom):
         axis.grid()
         axis.set_xlim(0, 1)
@@ -74,6 +71,8 @@ def reliability(
     bottom.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
     bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     bottom.set(xlabel=f"{labels[0]}, %", ylabel="images")
+    bottom.set_ylim(bottom=0)
+    bottom.margins(y=0.15)
     top.legend(loc="upper left")
     return figure
 

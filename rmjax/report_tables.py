@@ -11,6 +11,7 @@ from rmjax.report_view import (
     decimal,
     interval,
     main_group,
+    mean_by_kind,
     parts,
     percent,
 )
@@ -127,18 +128,12 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
             row = [group, SETS[part]]
             for score in scores:
                 before, after = (
-                    decimal(_by_kind(own, f"{prefix}{score}{end}"))
+                    decimal(mean_by_kind(own, f"{prefix}{score}{end}"))
                     for end in ("_uncalibrated", "")
                 )
                 row.append(f"{before} → {after}" if results["calibration"] else before)
             rows.append(row)
     return {"head": ["semantics", "images", *scores.values()], "rows": rows, "text": 2}
-
-
-def _by_kind(cells: list[dict], key: str) -> float | None:
-    """Return the mean over the values of each kind, then over kinds."""
-    kinds = dict.fromkeys(cell["kind"] for cell in cells)
-    return mean(mean(c[key] for c in cells if c["kind"] == kind) for kind in kinds)
 
 
 def points_table(results: dict) -> Table:
@@ -187,7 +182,7 @@ def open_set_table(open_set: dict, kin: str) -> Table:
         [words(score), *(_measure(measures[kin], name) for name in names)]
         for score, measures in open_set["scores"].items()
     ]
-    head = ["score", "AUROC", "FPR at 95 % TPR, %", "AUPR (chance)", "OSCR"]
+    head = ["score", "AUROC", "FPR95, %", "AUPR (chance)", "OSCR"]
     return {"head": head, "rows": rows, "text": 1}
 
 

@@ -5,7 +5,7 @@ What is not defined is a dash.
 
 from collections.abc import Iterable, Sequence
 
-from rmjax.figures import SETS, words
+from rmjax.figures import SETS, mean, words
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
@@ -117,14 +117,36 @@ def cards(results: dict) -> list[dict[str, str]]:
         note = f"worst: {least} % ({spoken(worst['condition'])})"
         found.append(_card(f"attribution, {SETS[harder]}", summary[harder], note))
     clean = cells_of(results, main_group(results))[0]
-    if results["calibration"]:
-        before, after = decimal(clean["ece_uncalibrated"]), decimal(clean["ece"])
-        note = f"on clean images; {before} before calibration"
-        found.append({"label": "calibration error", "value": after, "note": note})
-    else:
-        value, note = decimal(clean["ece"]), "never calibrated: see below"
-        found.append({"label": "calibration error", "value": value, "note": note})
+    note = "on clean images"
+    if harder:
+        note += f"; under {SETS[harder]} {decimal(error(results, harder))}"
+    before = f"before {decimal(clean['ece_uncalibrated'])}"
+    note += f"; {before if results['calibration'] else 'never calibrated'}"
+    label, value = "calibration error", decimal(clean["ece"])
+    found.append({"label": label, "value": value, "note": note})
     return [*found, _last_card(results, clean)]
+
+
+def error(results: dict, part: str, end: str = "") -> float | None:
+    """Return the calibration error of a set: the mean over values, then over kinds."""
+    own = [c for c in cells_of(results, main_group(results)) if c["set"] == part]
+    return mean_by_kind(own, f"ece{end}")
+
+
+def mean_by_kind(cells: list[dict], key: str) -> float | None:
+    """Return the mean over the values of each kind, then over kinds."""
+    kinds = dict.fromkeys(cell["kind"] for cell in cells)
+    return mean(mean(c[key] for c in cells if c["kind"] == kind) for kind in kinds)
+
+
+def calibration_harm(results: dict) -> str:
+    """Return a sentence where calibration made corrupted images worse, or nothing."""
+    for part in CORRUPTED:
+        before, after = (error(results, part, end) for end in ("_uncalibrated", ""))
+        if None not in (before, after) and after > before:
+            change = f"from {decimal(before)} to {decimal(after)}"
+            return f" Here calibration raised the error under {SETS[part]} {change}."
+    return ""
 
 
 def _card(label: str, figures: dict, note: str) -> dict[str, str]:

@@ -178,8 +178,8 @@ def test_reliability_without_calibration_has_one_curve(results):
     both = trust.reliability(bins["uncalibrated"], bins["calibrated"])
     one = trust.reliability(bins["uncalibrated"], None)
     assert [len(f.axes[0].get_legend().get_texts()) for f in (both, one)] == [2, 1]
-    heights = [patch.get_height() for patch in one.axes[1].patches]
-    assert heights == [b["images"] for b in bins["uncalibrated"]]
+    (line,) = one.axes[1].lines
+    assert line.get_ydata().tolist() == [b["images"] for b in bins["uncalibrated"]]
 
 
 def test_operating_points_are_means_over_severities(results):

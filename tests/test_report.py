@@ -77,7 +77,7 @@ def test_page_says_what_matters(report):
     for text in (
         "names the right one of 8 sources in 91 % of the cases (guessing: 12.5 %)",
         "it turns away 50 %",
-        "0.050 before calibration",
+        "before 0.050",
         "impulse noise 5",
         "temperature 1.700",
         "Somebody can arrange it",
