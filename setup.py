@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rmjax", "rmjax.*"]),
-    package_data={"": ["*.md", "*.bib", "*.txt"]},
+    package_data={"": ["*.md", "*.bib", "*.txt", "*.jinja"]},
     install_requires=[
         "absl-py>=2.1",
         "jax>=0.9",
@@ -38,13 +38,20 @@ setup(
         "scikit-learn>=1.4.2",
         "scipy>=1.13",
         "matplotlib>=3.9",
+        "jinja2>=3.1",
         "tqdm>=4.66",
         "isal>=1.7",
         "tensorboardX>=2.6.2",
     ],
     extras_require={
         "beam": ["apache-beam>=2.65"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "apache-beam>=2.65"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.8",
+            "apache-beam>=2.65",
+            "selenium>=4.10",
+        ],
     },
     entry_points={"console_scripts": ["rmjax = rmjax.cli:main"]},
 )

@@ -1,199 +1,297 @@
-"""Pictures of an evaluation."""
+"""The report of an evaluation: one HTML page that needs nothing else, and its figures.
 
-from collections.abc import Sequence
+Drawn from the files that `rmjax evaluate` wrote; the network is not run.
+"""
+
+import base64
+import json
+import os
+import shlex
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib
-import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from rmjax.corruptions import NAMES, RESHARING, SEVERITIES
-from rmjax.data.dataset import Selection
-from rmjax.data.images import decode_rgb
-from rmjax.metrics import Predictions
+from rmjax import figures_accuracy as accuracy
+from rmjax import figures_trust as trust
+from rmjax import report_tables, report_view
+from rmjax.audit_report import format_audit
+from rmjax.config import flatten, load_config, shipped_configs
+from rmjax.errors import InputError
+from rmjax.figures import SETS, render, words, write_figures
+from rmjax.logs import read_log
+from rmjax.results import find_evaluation, read_results
 
-MAX_MISTAKES = 24
+LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
 
 
-def format_table(groups: dict[str, dict]) -> str:
-    """Return the main figures of each group as lines of text."""
-    names = {
-        "images": "images",
-        "attribution": "attribution_accuracy",
-        "detection": "detection_accuracy",
-        "det. head": "detection_head_accuracy",
-        "NMI": "nmi",
-        "loss": "loss",
+def write_report(
+    workdir: str | Path,
+    *,
+    evaluation: str | None = None,
+    out: str | Path | None = None,
+    audit: str | Path | None = None,
+) -> dict[str, Path]:
+    """Write `report.html` and `figures/` of an evaluation.
+
+    Args:
+        workdir: folder of a training run.
+        evaluation: name of one of its evaluations; None: `full`, or the only one.
+        out: folder to write to; None: that of the evaluation.
+        audit: file of a leakage audit; None: where `rmjax audit` puts it, if there.
+
+    Returns:
+        The paths of `report` and `figures`.
+
+    Raises:
+        InputError: there is no such evaluation or audit, its files can't be read or
+            are of another version, or the folder can't be written to.
+    """
+    folder = find_evaluation(Path(workdir), evaluation)
+    results = read_results(folder)
+    shown = {
+        "r": results,
+        "mistakes": _mistakes(folder, results),
+        "sheet": _read_json(
+            Path(results["data"]["directory"]) / "datasheet.json", False
+        ),
+        "audit": _find_audit(results, audit),
+        "reliability": reliability_shown(results),
+        "config": json.dumps(results["run"]["config"], indent=2, ensure_ascii=False),
+        "train_command": train_command(results["run"]),
     }
-    lines = [f"{'semantics':<10}" + "".join(f"{name:>13}" for name in names)]
-    for group, figures in groups.items():
-        values = (figures[key] for key in names.values())
-        cells = (f"{v:>13d}" if isinstance(v, int) else f"{v:>13.4f}" for v in values)
-        lines.append(f"{group:<10}" + "".join(cells))
-    return "\n".join(lines)
+    figures = draw_figures(results, read_log(Path(workdir)))
+    pictures = {name: render(figure) for name, figure in figures.items()}
+    page = render_page("report.html.jinja", pictures, **shown)
+    return write_page(Path(out or folder), "report", page, pictures)
 
 
-def format_summary(summary: dict[str, dict]) -> str:
-    """Return accuracies by kind of corruption as lines of text, groups as columns."""
-    groups = list(summary)
-    columns = [
-        (group, name) for group in groups for name in ("attribution", "detection")
-    ]
-    lines = [
-        f"{'mean over severities':<22}"
-        + "".join(f"{group + ' ' + name[:6] + '.':>18}" for group, name in columns)
-    ]
-
-    def row(label: str, values: dict[str, dict]) -> str:
-        cells = (values[group][f"{name}_accuracy"] for group, name in columns)
-        return f"{label:<22}" + "".join(f"{cell:>18.4f}" for cell in cells)
-
-    for kind in summary[groups[0]]["kinds"]:
-        if kind != "clean":
-            lines.append(row(kind, {g: summary[g]["kinds"][kind] for g in groups}))
-    for name in summary[groups[0]]:
-        if name != "kinds":
-            label = name.replace("_", " ")
-            lines.append(row(label, {g: summary[g][name] for g in groups}))
-    return "\n".join(lines)
+def _read_json(path: Path, needed: bool = True) -> dict | None:
+    """Return the object in a file; None if there is no file and none is needed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not needed:
+            return None
+        raise InputError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return found
 
 
-def draw_robustness(figures: dict[str, dict], path: Path) -> None:
-    """Draw attribution accuracy by kind of corruption and severity, group by group.
+def _find_audit(results: dict, path: str | Path | None) -> str | None:
+    """Return an audit as text, None if there is none where it would be."""
+    name = results["run"]["config"]["data"]["name"]
+    default = Path("audit") / name / "audit.json"
+    found = _read_json(Path(path or default), needed=path is not None)
+    if found is None:
+        return None
+    try:
+        return format_audit(found)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path or default} is not what rmjax audit writes") from error
+
+
+def draw_figures(results: dict, log: list[dict]) -> dict[str, Figure]:
+    """Draw what an evaluation has figures of.
 
     Args:
-        figures: by condition ("clean", "fog:3") and group, with
-            `attribution_accuracy`.
-        path: the PNG to write.
+        results: of `results.json`.
+        log: rows of the training log.
+
+    Returns:
+        By name of the file, without an ending.
     """
-    kinds: dict[str, list[str]] = {}
-    for condition in figures:
-        kinds.setdefault(condition.partition(":")[0], []).append(condition)
-    groups = list(figures["clean"])
-    width = max(len(conditions) for conditions in kinds.values())
-    graded = any(name in NAMES for name in kinds)
-    if graded:
-        width = max(width, len(SEVERITIES))
-    size = (2 + 0.6 * width * len(groups), 1.2 + 0.27 * len(kinds))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
-    for axis, group in zip(axes, groups, strict=True):
-        shares = np.full((len(kinds), width), np.nan)
-        for i, (name, conditions) in enumerate(kinds.items()):
-            for j, condition in enumerate(conditions):
-                share = figures[condition][group]["attribution_accuracy"]
-                value = condition.partition(":")[2]
-                if name in NAMES:  # its severity is the column
-                    j = int(value) - 1
-                shares[i, j] = share
-                note = f"{value}: " if name in RESHARING else ""
-                colour = "white" if share < 0.5 else "black"
-                text = f"{note}{share:.2f}"
-                axis.text(j, i, text, ha="center", va="center", color=colour, size=7)
-        axis.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axis.set_xticks(range(width), range(1, width + 1))
-        axis.set_xlabel("severity" if graded else "")
-        axis.set_title(f"{group} semantics", size=10)
-    axes[0].set_yticks(range(len(kinds)), list(kinds))
-    figure.suptitle("attribution accuracy", size=10)
-    _save(figure, path)
-
-
-def draw_confusion(groups: dict[str, dict], sources: Sequence[str], path: Path) -> None:
-    """Draw the confusion matrices of all groups side by side, as shares of a row."""
-    side = 1.6 + 0.55 * len(sources)
-    figure = Figure(figsize=(side * len(groups), side + 0.6), layout="constrained")
-    axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    for axis, (group, figures) in zip(axes, groups.items(), strict=True):
-        counts = np.array(figures["confusion"])
-        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-        for (i, j), share in np.ndenumerate(shares):
-            if counts[i, j]:
-                colour = "white" if share > 0.5 else "black"
-                text = f"{share:.2f}".lstrip("0") if share < 1 else "1"
-                axis.text(j, i, text, ha="center", va="center", color=colour, size=8)
-        ticks = range(len(sources))
-        axis.set_xticks(ticks, sources, rotation=45, ha="right")
-        axis.set_yticks(ticks, sources)
-        axis.set_xlabel("attributed to")
-        axis.set_title(
-            f"{group} semantics ({figures['images']} images)\nattribution "
-            f"{figures['attribution_accuracy']:.3f}, detection "
-            f"{figures['detection_accuracy']:.3f}",
-            size=10,
-        )
-    axes[0].set_ylabel("true source")
-    _save(figure, path)
-
-
-def draw_curves(rows: list[dict], path: Path) -> None:
-    """Draw the losses and accuracies that a run has logged, over its steps."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axis, names in (
-        (left, {"train": "loss", "validation": "loss"}),
-        (right, {"train": "accuracy", "validation": "attribution_accuracy"}),
+    found = _accuracy_figures(results) | _trust_figures(results)
+    if results["map"]:
+        found |= _maps(results["map"], results)
+    for name, share, keys in (
+        ("loss", False, ("loss", "loss")),
+        ("accuracy", True, ("accuracy", "attribution_accuracy")),
     ):
-        for kind, name in names.items():
-            points = [(r["step"], r[name]) for r in rows if r["kind"] == kind]
-            if points:
-                style = "-" if kind == "train" else "o-"
-                axis.plot(*zip(*points, strict=True), style, ms=3, label=kind)
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.3)
-        axis.legend()
-    left.set_title("compound loss (training: of mixed groups)", size=10)
-    right.set_title("attribution accuracy", size=10)
-    right.set_ylim(0, 1.02)
-    _save(figure, path)
+        drawn = dict(zip(("train", "validation"), keys, strict=True))
+        if curves := accuracy.training(log, drawn, share):
+            found[f"training_{name}"] = curves
+    return found
 
 
-def draw_mistakes(
-    parts: dict[str, tuple[Predictions, Selection, tuple[str, ...]]],
-    sources: Sequence[str],
-    path: Path,
-) -> None:
-    """Draw the images that are most confidently attributed to a wrong source.
+def _accuracy_figures(results: dict) -> dict[str, Figure]:
+    groups = report_view.parts(results)
+    clean, main = results["clean"], report_view.main_group(results)
+    found = {}
+    for group in groups:
+        cells = report_view.cells_of(results, group)
+        if len(cells) > 1:
+            found[f"robustness_{group}"] = accuracy.robustness(cells)
+        counts = clean[group]["confusion"]
+        found[f"confusion_{group}"] = accuracy.confusion(counts, results["sources"])
+    for name, chance in (
+        ("attribution", 1 / len(results["sources"])),
+        ("detection", None),
+    ):
+        found[f"semantics_{name}"] = accuracy.seen_unseen(
+            results["summary"], f"{name}_accuracy", chance
+        )
+    found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
+    found["recall_by_semantic"] = accuracy.recall_by_semantic(
+        clean[main]["recall_by_semantic"], results["semantics"]["unseen"]
+    )
+    return found
+
+
+def _trust_figures(results: dict) -> dict[str, Figure]:
+    main, calibration = report_view.main_group(results), results["calibration"]
+    found = {}
+    for part, what in reliability_shown(results):
+        bins = results["reliability"][main][part][what]
+        labels = {
+            "attribution": ("probability of the source named", "right answers, %"),
+            "detection": ("probability of synthetic", "synthetic images, %"),
+        }
+        after = bins["calibrated"] if calibration else None
+        found[f"reliability_{what}_{part}"] = trust.reliability(
+            bins["uncalibrated"], after, labels[what]
+        )
+    for point in (calibration or {}).get("operating_points", []):
+        fpr = f"{point['fpr']:g}"
+        cells = report_view.cells_of(results, main)
+        found[f"operating_point_{fpr}"] = trust.operating_points(cells, fpr)
+    for kin in ("near", "far") if results["open_set"] else ():
+        scores = results["open_set"]["scores"].items()
+        measures = {score: m[kin] for score, m in scores if m[kin]}
+        if measures:
+            found[f"open_set_roc_{kin}"] = trust.roc(measures)
+            found[f"open_set_oscr_{kin}"] = trust.oscr(measures)
+    return found
+
+
+def reliability_shown(results: dict) -> list[tuple[str, str]]:
+    """Return the sets of conditions and answers that reliability is drawn for."""
+    sets = results["reliability"][report_view.main_group(results)]
+    harder = next((part for part in report_view.CORRUPTED if part in sets), None)
+    shown = ["clean", *([harder] if harder else [])]
+    return [(part, what) for what in ("attribution", "detection") for part in shown]
+
+
+def _maps(found: dict, results: dict) -> dict[str, Figure]:
+    semantics = [*results["semantics"]["seen"], *results["semantics"]["unseen"]]
+    outside = {
+        "source": set(found["source"]) - set(results["sources"]),
+        "semantic": set(results["semantics"]["unseen"]),
+    }
+    order = {"source": results["sources"], "semantic": semantics}
+    pictures = {}
+    for what, names in order.items():
+        more = sorted(set(found[what]) - set(names))
+        pictures[f"map_{what}"] = trust.fingerprint_map(
+            found["x"], found["y"], found[what], [*names, *more], outside[what]
+        )
+    return pictures
+
+
+def _mistakes(folder: Path, results: dict) -> list[dict]:
+    """Return the most confident mistakes, each with its picture as `uri` or None."""
+    found = []
+    for mistake in results["mistakes"]:
+        path = folder / "mistakes" / Path(mistake["file"]).name
+        uri = data_uri(path.read_bytes(), "png") if path.is_file() else None
+        found.append(mistake | {"uri": uri})
+    return found
+
+
+def train_command(run: dict) -> str | None:
+    """Return the command that trains such a run, None if no config has its keys.
+
+    It names the shipped config that is nearest, and changes its other keys.
+    """
+    wanted = _leaves(run["config"])
+    found = []
+    for name in shipped_configs():
+        own = json.loads(json.dumps(flatten(load_config(name))))
+        if set(wanted) <= set(own):
+            changes = {k: v for k, v in wanted.items() if own[k] != v}
+            found.append((len(changes), name, changes))
+    if not found:
+        return None
+    _, name, changes = min(found, key=lambda item: item[:2])
+    parts = ["rmjax", "train", "--config", name, "--workdir", run["workdir"]]
+    for key, value in changes.items():
+        text = tuple(value) if isinstance(value, list) else value
+        parts.append(f"--config.{key}={text}")
+    return shlex.join(parts)
+
+
+def _leaves(config: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in config.items():
+        inside = isinstance(value, dict)
+        flat |= _leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
+    return flat
+
+
+def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -> str:
+    """Return a page as HTML.
 
     Args:
-        parts: by group, predictions and the selection and splits they are of.
-        sources: class names.
-        path: the PNG to write.
+        template: in `rmjax/templates`.
+        pictures: rendered figures by name.
+        **shown: what the template names.
     """
-    tiles = []
-    for group, (predictions, selection, splits) in parts.items():
-        for row, share in _worst(predictions, MAX_MISTAKES // len(parts)):
-            split = splits[predictions.split[row]]
-            record = selection.dataset.records(split)[int(predictions.index[row])]
-            guess = sources[predictions.attribution[row].argmax()]
-            truth = sources[predictions.source[row]]
-            title = f"{group}: {truth}\nas {guess} ({share:.2f})"
-            tiles.append((title, decode_rgb(record["image"])))
-    columns = 6
-    lines = max(-(-len(tiles) // columns), 1)
-    figure = Figure(figsize=(2 * columns, 2.5 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, (title, image) in zip(axes, tiles, strict=False):
-        axis.imshow(image, interpolation="nearest")
-        axis.set_title(title, size=8)
-    if not tiles:
-        axes[0].set_title("no mistakes")
-    _save(figure, path)
+    environment = Environment(
+        loader=PackageLoader("rmjax", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": report_view.percent,
+        "decimal": report_view.decimal,
+        "words": words,
+        "spoken": report_view.spoken,
+    }
+    environment.globals |= {
+        "view": report_view,
+        "tables": report_tables,
+        "sets": SETS,
+        "rmjax_version": version("rmjax"),
+    }
+    uris = {}
+    for name, files in pictures.items():
+        kind = "svg" if len(files["svg"]) <= LARGEST_SVG else "png"
+        uris[name] = data_uri(files[kind], "svg+xml" if kind == "svg" else kind)
+    return environment.get_template(template).render(pictures=uris, **shown)
 
 
-def _worst(predictions: Predictions, count: int) -> list[tuple[int, float]]:
-    """Return rows and shares of the wrong predictions with the largest softmax."""
-    logits = predictions.attribution - predictions.attribution.max(-1, keepdims=True)
-    shares = np.exp(logits)
-    shares = (shares / shares.sum(-1, keepdims=True)).max(-1)
-    wrong = np.flatnonzero(predictions.attribution.argmax(-1) != predictions.source)
-    worst = wrong[np.argsort(-shares[wrong], kind="stable")][:count]
-    return [(int(i), float(shares[i])) for i in worst]
+def data_uri(data: bytes, kind: str) -> Markup:
+    """Return a picture as the text of a `src` attribute; it needs no escaping."""
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with matplotlib.rc_context({"savefig.dpi": 120}):
-        figure.savefig(path)
+def write_page(
+    folder: Path, name: str, page: str, pictures: dict[str, dict[str, bytes]]
+) -> dict[str, Path]:
+    """Write a page and its figures, each file whole or not at all.
+
+    Returns:
+        The paths of the page, under its name, and of the folder of `figures`.
+
+    Raises:
+        InputError: the folder can't be written to.
+    """
+    path, figures = folder / f"{name}.html", folder / "figures"
+    scratch = path.with_name(path.name + ".part")
+    try:
+        write_figures(pictures, figures)
+        scratch.write_text(page, encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        with suppress(OSError):  # what failed may be the folder
+            scratch.unlink()
+        raise InputError(f"can't write to {folder}: {error.strerror}") from error
+    return {name: path, "figures": figures}

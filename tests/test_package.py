@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = {".py", ".md", ".bib", ".txt", ".jinja"}  # of files to be installed
 
 
 def run(code, cwd, python=sys.executable):
@@ -38,7 +39,7 @@ def test_wheel_holds_all_modules_builders_and_configs(wheel):
         ("configs", "rmjax/"),
     ):
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in {".py", ".md", ".bib", ".txt"}:
+            if path.is_file() and path.suffix in KINDS:
                 assert inside + path.relative_to(ROOT).as_posix() in names
     outside = [n for n in names if not n.startswith(("rmjax/", "rmjax-"))]
     assert not outside, "nothing may be installed under another name"

@@ -1,38 +1,279 @@
-"""Pictures of results: they show what the figures say."""
+"""The page of an evaluation: complete, safe whatever the names, plain about gaps."""
 
-import numpy as np
-from PIL import Image
+import json
+from html.parser import HTMLParser
 
-from rmjax.report import draw_confusion, draw_curves, format_table
+import pytest
+from results_sample import sample_results, write_run
 
-FIGURES = {
-    "images": 20,
-    "attribution_accuracy": 0.75,
-    "detection_accuracy": 0.9,
-    "detection_head_accuracy": 0.8,
-    "nmi": 0.5,
-    "loss": 1.25,
-    "confusion": [[10, 0], [5, 5]],
-}
+from rmjax.cli import main
+from rmjax.config import load_config
+from rmjax.errors import InputError
+from rmjax.report import train_command, write_report
 
-
-def test_table_has_a_line_for_each_group():
-    lines = format_table({"seen": FIGURES, "unseen": FIGURES}).splitlines()
-    assert len(lines) == 3
-    assert lines[1].split() == "seen 20 0.7500 0.9000 0.8000 0.5000 1.2500".split()
+SCRIPT = "<script>alert(1)</script>"
+LONG = "generator-" * 6
 
 
-def test_confusion_shades_by_share_of_the_true_source(tmp_path):
-    draw_confusion({"seen": FIGURES}, ["real", "gan"], tmp_path / "c.png")
-    pixels = np.asarray(Image.open(tmp_path / "c.png").convert("RGB")).reshape(-1, 3)
-    colours, counts = np.unique(pixels, axis=0, return_counts=True)
-    large = {tuple(c) for c, n in zip(colours, counts, strict=True) if n > 1000}
-    # White paper and empty cells, the darkest blue for 1, a middle blue for 1/2.
-    assert (8, 48, 107) in large
-    assert any(90 < r < 120 and 150 < b < 230 for r, _, b in large)
+class Page(HTMLParser):
+    """Tags, their attributes, and the words of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [found for name, found in self.tags if name == tag]
 
 
-def test_curves_of_a_run_without_validation(tmp_path):
-    rows = [{"step": s, "kind": "train", "loss": 1 / s, "accuracy": 0} for s in (1, 2)]
-    draw_curves(rows, tmp_path / "curves.png")
-    assert Image.open(tmp_path / "curves.png").size[0] > 400
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Figures of no bytes, which take no time."""
+    files = {"svg": b"<svg/>", "png": b""}
+    monkeypatch.setattr("rmjax.report.render", lambda figure: files)
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch):
+    """Function of results to the page that is written of them."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(results, **options):
+        write_run(tmp_path / "run", results)
+        return Page(write_report(tmp_path / "run", **options)["report"])
+
+    return make
+
+
+def test_page_is_whole_and_needs_nothing_else(report, tmp_path):
+    page = report(sample_results())
+    assert page.all("html") == [{"lang": "en"}]
+    assert not page.all("script") and not page.all("link")
+    pictures = page.all("img")
+    assert len(pictures) == 22 + 12
+    assert all(p["src"].startswith("data:image/") and p["alt"] for p in pictures)
+    sections = [s["id"] for s in page.all("section")]
+    targets = [a["href"] for a in page.all("a")]
+    assert [f"#{name}" for name in sections] == targets[: len(sections)]
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    folder = tmp_path / "run" / "evaluation" / "full"
+    assert len(list((folder / "figures").iterdir())) == 2 * 22
+    assert not list(folder.rglob("*.part"))
+
+
+def test_page_says_what_matters(report):
+    results = sample_results()
+    page = report(results)
+    for text in (
+        "names the right one of 8 sources in 91 % of the cases (guessing: 12.5 %)",
+        "it turns away 50 %",
+        "before 0.050",
+        "impulse noise 5",
+        "temperature 1.700",
+        "Somebody can arrange it",
+        results["evaluation"]["command"],
+        results["data"]["digest"],
+        "max probability",
+    ):
+        assert text in page.text, text
+    assert "None" not in page.text and "NaN" not in page.text
+
+
+def test_names_are_text_and_never_markup(report):
+    sources = ["real", SCRIPT, LONG, 'a" onerror="x', "$x^$"]
+    results = sample_results(sources=sources, seen=[SCRIPT, LONG], unseen=["a&b"])
+    results["run"]["workdir"] = results["data"]["name"] = SCRIPT
+    results["mistakes"][0]["path"] = SCRIPT
+    results["run"]["config"] |= {"x": "</pre>" + SCRIPT}
+    page = report(results)
+    assert not page.all("script")
+    assert not any("onerror" in name for _, found in page.tags for name in found)
+    assert page.text.count("alert(1)") > 10
+    assert 'a" onerror="x' in page.text and LONG in page.text
+
+
+def test_uncalibrated_probabilities_are_marked(report):
+    page = report(sample_results(calibrated=False))
+    assert "The probabilities on this page are not calibrated." in page.text
+    assert "highest uncalibrated probability" in page.text
+    assert "Do not read the probabilities as probabilities" in page.text
+    assert "known told from unknown, AUROC 0.741" in page.text
+    assert "No threshold was set: that takes" in page.text
+    assert "No thresholds were set: that takes validation images." in page.text
+    assert "None" not in page.text and "→" not in page.text
+
+
+def test_clean_images_of_seen_semantics_alone(report):
+    page = report(sample_results(unseen=[], full=False, open_set=False))
+    assert "Only unaltered images were evaluated" in page.text
+    assert "so nothing here says how the network does on other content" in page.text
+    assert "--config.data.held_out_sources" in page.text
+    assert "gets one of these names all the same" in page.text
+    assert "synthetic images detected, clean" in page.text
+    assert "unseen corruptions" not in page.text
+
+
+def test_chosen_semantics_have_a_page_too(report):
+    page = report(sample_results(group="chosen", unseen=[]))
+    assert "chosen semantics" in page.text
+
+
+def test_far_sources_alone(report):
+    results = sample_results()
+    open_set = results["open_set"]
+    for measures in open_set["scores"].values():
+        measures["near"] = None
+    open_set["rejected"]["near"] = None
+    page = report(results)
+    assert "far 70 %; of known sources 5 %" in page.text
+    assert "Unknown: near" not in page.text
+
+
+def test_gaps_are_dashes_and_said(report):
+    results = sample_results()
+    results["without_images"]["unseen"] = ["cips"]
+    results["open_set"]["without_images"] = ["glide"]
+    for group in ("unseen", "combined"):
+        results["clean"][group]["recall"]["cips"] = None
+        results["clean"][group] |= {"frechet_ratio": None, "frechet_note": "too few"}
+    for cell in results["cells"]:
+        cell |= {"nmi": None, "ece": None, "macro_f1_low": None}
+    results["mistakes"][1]["file"] = "mistakes/missing.png"
+    page = report(results)
+    assert "No unseen test images of cips" in page.text
+    assert "No test images of the held-out glide." in page.text
+    assert "no images" in page.text
+    assert "Fréchet ratio, unseen semantics: too few." in page.text
+    assert "–" in page.text and "None" not in page.text
+
+
+def test_perfect_network(report):
+    results = sample_results()
+    results["mistakes"] = []
+    for found in results["clean"].values():
+        found["confusion"] = [[5 * (i == j) for j in range(8)] for i in range(8)]
+    page = report(results)
+    assert "Every clean image was attributed to its source." in page.text
+
+
+def test_data_sheet_and_audit_are_shown_where_they_are(report, tmp_path):
+    results = sample_results(sources=["real", "gan"], full=False)
+    folder = tmp_path / results["data"]["directory"]
+    folder.mkdir(parents=True)
+    groups = {"groups": 3}
+    sheet = {
+        "images": 20,
+        "splits": {"train": 12, "test": 8},
+        "sources": ["real", "gan"],
+        "semantics": ["cat"],
+        "counts": {s: {"cat": {"train": 6, "test": 4}} for s in ("real", "gan")},
+        "sizes": {"different": 1},
+        "formats": {"real": {"JPEG": 10}, "gan": {"PNG": 10}},
+        "jpeg": {"real": {"frequent": {"75": 10}}},
+        "duplicates": {"groups": 3, "across_splits": groups, "across_sources": groups},
+        "unreadable": {},
+        "missing": [],
+    }
+    (folder / "datasheet.json").write_text(json.dumps(sheet))
+    audit = {
+        "images": 20,
+        "sources": {"real": 10, "gan": 10},
+        "folds": 5,
+        "chance": 0.5,
+        "unreadable": 0,
+        "cues": {
+            "container": {
+                "constant": True,
+                "balanced_accuracy": 0.5,
+                "leaks": False,
+            }
+        },
+    }
+    file = tmp_path / "audit.json"
+    file.write_text(json.dumps(audit))
+    page = report(results, audit=file)
+    assert "JPEG (10)" in page.text and "75 (10)" in page.text
+    assert "container 0.500 constant" in page.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"schema_version": 2},
+            "version 2; this rmjax reads .* version 1: run .* again",
+        ),
+        ({"schema": "other"}, "schema other, version 1"),
+    ],
+)
+def test_results_of_another_version_are_refused(report, changes, message):
+    with pytest.raises(InputError, match=message):
+        report(sample_results() | changes)
+
+
+def test_what_is_no_results_file_is_refused(tmp_path):
+    folder = write_run(tmp_path, sample_results(full=False))
+    for text in ("{", "[]", '{"schema"'):
+        (folder / "results.json").write_text(text)
+        with pytest.raises(InputError, match="results.json"):
+            write_report(tmp_path)
+
+
+def test_evaluations_are_chosen_by_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="no evaluation in .*: rmjax evaluate"):
+        write_report(run)
+    results = sample_results(unseen=[], full=False, open_set=False)
+    write_run(run, results, "a")
+    assert write_report(run)["report"].parent.name == "a"
+    write_run(run, results, "b")
+    with pytest.raises(InputError, match="several evaluations: .* a, b"):
+        write_report(run)
+    with pytest.raises(InputError, match="no evaluation 'c'; it has a, b"):
+        write_report(run, evaluation="c")
+    assert (
+        main(["report", "--workdir", str(run), "--evaluation", "b", "--out", "o"]) == 0
+    )
+    assert "o/report.html" in capsys.readouterr().out
+    assert (tmp_path / "o" / "report.html").is_file()
+
+
+def test_audits_that_are_not_there_are_refused(tmp_path):
+    write_run(tmp_path, sample_results(full=False))
+    with pytest.raises(InputError, match="nowhere.json is missing"):
+        write_report(tmp_path, audit=tmp_path / "nowhere.json")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InputError, match="not what rmjax audit writes"):
+        write_report(tmp_path, audit=tmp_path / "a.json")
+
+
+def test_nothing_is_left_where_nothing_can_be_written(tmp_path):
+    write_run(tmp_path / "run", sample_results(full=False))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't write to"):
+        write_report(tmp_path / "run", out=tmp_path / "file")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_train_command_gives_that_config_back():
+    config = load_config(
+        "attribution_mini", ["--config.data.unseen_semantics=('a b',)"]
+    )
+    run = {"config": json.loads(config.to_json()), "workdir": "my runs/1"}
+    command = train_command(run)
+    assert command == (
+        "rmjax train --config attribution_mini --workdir 'my runs/1' "
+        "'--config.data.unseen_semantics=('\"'\"'a b'\"'\"',)'"
+    )
+    assert train_command({"config": {"colour": 1}, "workdir": "x"}) is None

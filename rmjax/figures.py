@@ -1,0 +1,125 @@
+"""What the figures of an evaluation share: style, files, names, rows of conditions.
+
+The figures, in `figures_accuracy` and `figures_trust`, are functions from plain data to
+a matplotlib Figure. All are as wide as a phone is narrow, so that a page can show them at full width there
+and side by side elsewhere. Colours are told apart by people who see fewer of them, and
+shapes, fillings or dashes say the same for a print in grey.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
+INK, GREY, PALE = "#222222", "#6b6b6b", "#ececec"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.parse_math": False,  # names may hold a dollar sign
+    "text.color": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "rmjax",
+    "savefig.dpi": 200,
+}
+LONGEST = 18  # characters of a name beside an axis
+NAMED = 30  # names beside an axis that are read one by one
+GROUPS = {  # how a group of semantics is drawn: colour, marker, filling
+    "seen": (BLUE, "o", BLUE),
+    "unseen": (ORANGE, "D", "none"),
+    "chosen": (BLUE, "o", BLUE),
+}
+SETS = {
+    "clean": "clean",
+    "seen_corruptions": "seen corruptions",
+    "unseen_corruptions": "unseen corruptions",
+    "resharing": "resharing",
+}
+
+styled = matplotlib.rc_context(STYLE)
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """Return the figure as `svg` and `png` files, the same bytes every time."""
+    files = {}
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            stream = io.BytesIO()
+            figure.savefig(stream, format=kind, metadata=metadata)
+            files[kind] = stream.getvalue()
+    return files
+
+
+def write_figures(pictures: dict[str, dict[str, bytes]], folder: Path) -> None:
+    """Write rendered figures, by name, as `NAME.svg` and `NAME.png`, each whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, files in pictures.items():
+        for kind, data in files.items():
+            scratch = folder / f"{name}.{kind}.part"
+            scratch.write_bytes(data)
+            os.replace(scratch, folder / f"{name}.{kind}")
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """Return a name on one line, its middle left out where it is too long."""
+    name = " ".join(name.split())
+    if len(name) <= longest:
+        return name
+    end = (longest - 1) // 2
+    return f"{name[: longest - 1 - end]}…{name[-end:]}"
+
+
+def words(name: str) -> str:
+    """Return the name of a kind or set as it is spoken."""
+    return name.replace("_", " ")
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are defined, None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def kind_rows(cells: Sequence[dict]) -> list[tuple[str, list[dict]]]:
+    """Return a row of cells for each kind, and before each set a row with its name."""
+    rows, last = [], None
+    for kind in dict.fromkeys(c["kind"] for c in cells):
+        own = [c for c in cells if c["kind"] == kind]
+        if own[0]["set"] != last:
+            last = own[0]["set"]
+            if last != "clean":
+                rows.append((SETS[last], []))
+        rows.append((words(kind), own))
+    return rows
+
+
+def rows_axis(axis: Axes, labels: Sequence[str], size: float = 9) -> None:
+    """Make the axis one of named rows, first on top, over shares."""
+    axis.set_yticks(range(len(labels)), labels, size=size)
+    axis.set(ylim=(len(labels) - 0.5, -0.5), xlim=(-0.02, 1.02))
+    axis.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+    axis.grid(axis="x")
+    axis.tick_params(axis="y", length=0)

@@ -1,0 +1,190 @@
+"""Figures of how far an answer can be trusted: probabilities, thresholds, unknowns.
+
+As in `rmjax.figures`, each is a function from plain data to a matplotlib Figure.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from rmjax.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    PURPLE,
+    WIDTH,
+    kind_rows,
+    mean,
+    rows_axis,
+    short,
+    styled,
+    words,
+)
+
+PALETTE = (BLUE, "#E69F00", GREEN, PURPLE, "#56B4E9", ORANGE, INK, "#9c8f00")
+MARKERS = "osD^vP"
+LINES = {
+    "max_probability": (BLUE, "-"),
+    "energy": (ORANGE, "--"),
+    "knn": (GREEN, "-."),
+    "mahalanobis": (INK, ":"),
+}
+LISTED = 20  # names in a legend
+
+
+@styled
+def reliability(
+    before: Sequence[dict],
+    after: Sequence[dict] | None,
+    labels: tuple[str, str] = ("probability given", "right answers, %"),
+) -> Figure:
+    """Draw how often answers of a given probability are right, and how many there are.
+
+    Args:
+        before: bins of uncalibrated probabilities, as in `results.json`.
+        after: the same calibrated; None if they never were.
+        labels: of the two axes.
+    """
+    figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    top.plot((0, 1), (0, 1), color=GREY, ls=":", lw=1)
+    drawn = [("uncalibrated", before, ORANGE, "D", "--", "white")]
+    if after is not None:
+        drawn.append(("calibrated", after, BLUE, "o", "-", BLUE))
+    for label, bins, colour, marker, dashes, filling in drawn:
+        bins = [b for b in bins if b["images"]]
+        x, counts = [b["confidence"] for b in bins], [b["images"] for b in bins]
+        style = {"color": colour, "marker": marker, "mfc": filling, "ms": 5}
+        top.plot(x, [b["accuracy"] for b in bins], dashes, label=label, **style)
+        bottom.vlines(x, 0, counts, color=colour, lw=0.8, ls=dashes)
+        bottom.plot(x, counts, ls="", **style)
+    for axis in (top, bottom):
+        axis.grid()
+        axis.set_xlim(0, 1)
+    top.set(ylim=(0, 1.02), ylabel=labels[1])
+    top.yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+    bottom.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+    bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    bottom.set(xlabel=f"{labels[0]}, %", ylabel="images")
+    bottom.set_ylim(bottom=0)
+    bottom.margins(y=0.15)
+    top.legend(loc="upper left")
+    return figure
+
+
+@styled
+def roc(measures: dict[str, dict]) -> Figure:
+    """Draw known images accepted against unknown images accepted, score by score.
+
+    Args:
+        measures: by score, as in `results.json` (`open_set.scores`, of one kin).
+    """
+    return _curves(measures, "tpr", "auroc", "AUROC", "known images accepted, %")
+
+
+@styled
+def oscr(measures: dict[str, dict]) -> Figure:
+    """Draw known images accepted and rightly attributed against unknown accepted."""
+    label = "known images accepted and right, %"
+    return _curves(measures, "ccr", "oscr", "OSCR", label)
+
+
+def _curves(
+    measures: dict[str, dict], rate: str, area: str, name: str, label: str
+) -> Figure:
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    axis = figure.subplots()
+    if rate == "tpr":
+        axis.plot((0, 1), (0, 1), color=GREY, lw=0.8)
+    for score, found in measures.items():
+        colour, dashes = LINES.get(score, (PURPLE, "-"))
+        value = "–" if found[area] is None else f"{found[area]:.3f}"
+        curve = found["curve"]
+        text = f"{words(score)}: {name} {value}"
+        axis.plot(curve["fpr"], curve[rate], dashes, color=colour, lw=1.8, label=text)
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), ylabel=label)
+    axis.set_xlabel("unknown images accepted, %")
+    axis.grid()
+    axis.legend(loc="lower right")
+    return figure
+
+
+@styled
+def operating_points(cells: Sequence[dict], fpr: str) -> Figure:
+    """Draw which share of synthetic and of real images is called synthetic, by kind.
+
+    Args:
+        cells: of one group of semantics, as in `results.json`.
+        fpr: the operating point as its keys spell it, such as "0.05".
+    """
+    rows = kind_rows(cells)
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.235 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for row, (name, own) in enumerate(rows):
+        if not own:
+            paper = {"fc": "white", "ec": "none", "pad": 1}
+            axis.text(0, row, name, va="center", weight="bold", color=GREY, bbox=paper)
+            continue
+        axis.axhline(row, color=PALE, lw=1, zorder=0)
+        for key, colour, marker, filling, label in (
+            ("tpr", BLUE, "o", BLUE, "synthetic images called synthetic"),
+            ("fpr", ORANGE, "D", "white", "real images called synthetic"),
+        ):
+            value = mean([c[f"{key}_at_{fpr}"] for c in own])
+            if value is not None:
+                options = {"color": colour, "mfc": filling, "ms": 6}
+                text = label if row == 0 else None
+                axis.plot(value, row, marker, label=text, **options)
+    rows_axis(axis, [name if own else "" for name, own in rows])
+    axis.axvline(float(fpr), color=ORANGE, ls="--", lw=1, zorder=0)
+    axis.set_xlabel("called synthetic, %")
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@styled
+def fingerprint_map(
+    x: Sequence[float],
+    y: Sequence[float],
+    names: Sequence[str],
+    order: Sequence[str],
+    outside: Collection[str] = (),
+) -> Figure:
+    """Draw points in the plane, coloured and shaped by name.
+
+    Args:
+        x: of each image.
+        y: of each image.
+        names: what to tell apart, source or semantic of each image.
+        order: all names, in the order of their colours.
+        outside: names that the network was not trained with; they are hollow.
+    """
+    x, y, names = np.asarray(x), np.asarray(y), np.asarray(names, str)
+    found = [name for name in order if name in names]
+    lines = -(-min(len(found), LISTED) // 3)
+    figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines), layout="constrained")
+    axis = figure.subplots()
+    for number, name in enumerate(found):
+        colour = PALETTE[number % len(PALETTE)]
+        marker = MARKERS[(number // len(PALETTE) + number) % len(MARKERS)]
+        hollow = name in outside
+        own = names == name
+        axis.scatter(
+            x[own], y[own], 16, marker=marker, linewidths=0.9 if hollow else 0,
+            facecolors="none" if hollow else colour, edgecolors=colour, alpha=0.85,
+            label=short(name),
+        )  # fmt: skip
+    axis.set(xticks=[], yticks=[])
+    axis.set_aspect("equal", "datalim")
+    axis.spines[:].set_visible(True)
+    axis.spines[:].set_color("#cccccc")
+    if len(found) <= LISTED:
+        figure.legend(loc="outside lower center", ncols=3, handletextpad=0.2)
+    return figure

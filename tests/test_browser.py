@@ -1,0 +1,117 @@
+"""The page of a report in a real browser: whole, still, and readable on a phone."""
+
+import base64
+import json
+import shutil
+
+import pytest
+from results_sample import sample_results, write_run
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from rmjax.report import write_report
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic "
+    "--no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+LONG = "a-source-with-a-name-of-sixty-characters-without-any-space-in"
+
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no chromium and chromedriver (Debian's packages)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(flag)
+    options.set_capability(
+        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
+    )
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Address of a report with every section, and a name that would burst it."""
+    folder = tmp_path_factory.mktemp("run")
+    sources = ["real", LONG, "<script>alert(1)</script>", "cips"]
+    results = sample_results(sources=sources, seen=["cat", LONG], unseen=["bus"])
+    results["run"]["workdir"] = LONG
+    results["mistakes"][0]["path"] = f"{LONG}/{LONG}.png"
+    write_run(folder, results)
+    return write_report(folder)["report"].as_uri()
+
+
+def set_screen(browser, width):
+    """Make the page that wide, narrower than a window may be."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1}
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", metrics | {"mobile": width < 600}
+    )
+
+
+def test_page_loads_whole_and_asks_for_nothing(browser, page):
+    browser.get(page)
+    events = [
+        json.loads(e["message"])["message"] for e in browser.get_log("performance")
+    ]
+    asked = {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+        and event["params"]["documentURL"] == page  # not the browser's first tab
+    }
+    assert {url for url in asked if not url.startswith("data:")} == {page}
+    assert browser.get_log("browser") == []
+    assert not browser.find_elements("tag name", "script")
+    pictures = browser.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
+    )
+    assert len(pictures) > 30
+    assert all(done and width > 0 and alt for done, width, alt in pictures)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_nothing_is_wider_than_the_screen(browser, page, width):
+    set_screen(browser, width)
+    browser.get(page)
+    for details in browser.find_elements("tag name", "details"):
+        browser.execute_script("arguments[0].open = true", details)
+    inner, whole = browser.execute_script(
+        "return [innerWidth, document.documentElement.scrollWidth]"
+    )
+    assert inner == width and whole <= width
+    # What is wider scrolls in a box of its own; nothing else sticks out.
+    out = browser.execute_script(
+        "return [...document.querySelectorAll('body *')].filter(e => "
+        "!e.closest('.scroll, pre') && e.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert out == []
+
+
+def test_page_is_the_same_without_javascript(browser, page):
+    set_screen(browser, 400)
+    shots = []
+    for off in (False, True):
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": off})
+        browser.get(page)
+        shots.append(browser.execute_cdp_cmd("Page.captureScreenshot", {})["data"])
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    assert shots[0] == shots[1]
+
+
+def test_page_prints(browser, page):
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.get(page)
+    printed = base64.b64decode(browser.print_page())
+    assert printed.startswith(b"%PDF") and len(printed) > 100_000

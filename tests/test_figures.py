@@ -1,0 +1,215 @@
+"""Figures: they show what they are given, whatever it lacks, the same every time."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+from results_sample import SOURCES, UNSEEN, sample_results
+
+from rmjax import figures_accuracy as accuracy
+from rmjax import figures_trust as trust
+from rmjax.figures import render, short, write_figures
+from rmjax.report import draw_figures
+
+LONG = "a-generator-with-a-name-of-sixty-characters-and-$x^$ in it-01"
+ROWS = [
+    {"step": 1, "kind": "train", "loss": 2.0, "accuracy": 0.1},
+    {"step": 2, "kind": "train", "loss": 1.0, "accuracy": 0.4},
+    {"step": 2, "kind": "validation", "loss": 1.5, "attribution_accuracy": 0.3},
+]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return sample_results()
+
+
+def cells(results, group="seen"):
+    return [cell for cell in results["cells"] if cell["semantics"] == group]
+
+
+def texts(figure):
+    """All words of a figure, without drawing it."""
+    axes = figure.axes
+    found = [text.get_text() for axis in axes for text in axis.texts]
+    for axis in axes:
+        for ticks in (axis.get_xticklabels(), axis.get_yticklabels()):
+            found += [tick.get_text() for tick in ticks]
+    return found
+
+
+def test_every_figure_of_an_evaluation_is_drawn_and_as_wide_as_a_phone(results):
+    figures = draw_figures(results, ROWS)
+    assert set(figures) == {
+        *(f"robustness_{g}" for g in ("seen", "unseen")),
+        *(f"confusion_{g}" for g in ("seen", "unseen")),
+        *("semantics_attribution", "semantics_detection"),
+        *("recall", "recall_by_semantic", "map_source", "map_semantic"),
+        *(
+            f"reliability_{what}_{part}"
+            for what in ("attribution", "detection")
+            for part in ("clean", "unseen_corruptions")
+        ),
+        *("operating_point_0.05", "operating_point_0.01"),
+        *(f"open_set_{c}_{k}" for c in ("roc", "oscr") for k in ("near", "far")),
+        *("training_loss", "training_accuracy"),
+    }
+    for name, figure in figures.items():
+        assert figure.get_figwidth() == 5, name
+        assert min(text.get_size() for text in figure.findobj(Text)) >= 7, name
+
+
+def test_only_what_there_is_gets_a_figure():
+    bare = sample_results(unseen=[], full=False, calibrated=False, open_set=False)
+    assert set(draw_figures(bare, [])) == {
+        *("confusion_seen", "semantics_attribution", "semantics_detection"),
+        *("recall", "recall_by_semantic", "map_source", "map_semantic"),
+        *("reliability_attribution_clean", "reliability_detection_clean"),
+    }
+
+
+def test_files_are_pictures_and_the_same_every_time(results, tmp_path):
+    first, second = (render(accuracy.robustness(cells(results))) for _ in range(2))
+    assert first == second
+    assert b"<dc:date>" not in first["svg"]
+    write_figures({"a": first}, tmp_path / "figures")
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == [
+        "a.png",
+        "a.svg",
+    ]
+    width, height = Image.open(io.BytesIO(first["png"])).size
+    assert width == 1000 and height > width  # portrait
+
+
+def test_robustness_writes_each_share_and_frames_the_least(results):
+    own = [c | {"attribution_accuracy": 0.8} for c in cells(results)]
+    own[7]["attribution_accuracy"] = 0.03
+    own[8]["attribution_accuracy"] = None
+    figure = accuracy.robustness(own)
+    assert {"80", "3", "–", "90", "0.25", "unseen corruptions"} <= set(texts(figure))
+    frames = [p for p in figure.axes[0].patches if not p.get_fill()]
+    assert len(frames) == 1
+    kind = own[7]["kind"].replace("_", " ")
+    row = [tick.get_text() for tick in figure.axes[0].get_yticklabels()].index(kind)
+    place = figure.axes[0].get_yticks()[row]
+    assert frames[0].get_y() < place < frames[0].get_y() + frames[0].get_height()
+    assert frames[0].get_x() == own[7]["value"] - 1
+
+
+def test_differences_are_signed_and_white_at_zero(results):
+    own = [c | {"difference": 0.0} for c in cells(results)[:4]]
+    own[1]["difference"] = -0.12
+    figure = accuracy.robustness_difference(own)
+    assert {"-12", "+0"} <= set(texts(figure))
+    white = [p.get_facecolor()[:3] for p in figure.axes[0].patches]
+    assert any(min(colour) > 0.95 for colour in white)
+
+
+def test_confusion_shades_by_share_of_the_true_source():
+    counts = [[10, 0], [5, 5]]
+    files = render(accuracy.confusion(counts, ["real", "gan"]))
+    picture = Image.open(io.BytesIO(files["png"])).convert("RGB")
+    pixels = np.asarray(picture).reshape(-1, 3)
+    colours, times = np.unique(pixels, axis=0, return_counts=True)
+    large = {tuple(c) for c, n in zip(colours, times, strict=True) if n > 10_000}
+    # The darkest blue for 1, a middle blue for 1/2, nearly white for 0.
+    assert (8, 48, 107) in large
+    assert any(90 < r < 120 and 150 < b < 230 for r, _, b in large)
+    assert (247, 251, 255) in large
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers", "names"), [(8, 1, 1), (20, 0, 1), (88, 0, 0)]
+)
+def test_large_matrices_are_no_mess(count, numbers, names):
+    sources = [f"source {i}" for i in range(count)]
+    figure = accuracy.confusion((np.eye(count) * 7).tolist(), sources)
+    words = texts(figure)
+    assert ("100" in words) == numbers
+    assert ("source 7" in words) == names
+    assert figure.get_figheight() < 8
+
+
+def test_sources_without_images_are_named(results):
+    recalls = {
+        "seen": {"real": 0.5, "cips": None},
+        "unseen": {"real": 0.25, "cips": None},
+    }
+    assert "no images" in texts(accuracy.recall(recalls))
+    counts = [[0, 0], [1, 3]]
+    assert "75" in texts(accuracy.confusion(counts, ["real", "gan"]))
+
+
+def test_hostile_names_are_text(results):
+    names = [LONG, LONG[:-1] + "2", "<script>", "a\nb", "日本"]
+    figure = accuracy.confusion(np.eye(5).tolist(), names)
+    render(figure)
+    shown = texts(figure)
+    assert "<script>" in shown and "a b" in shown
+    ends = [name for name in shown if name.startswith("a-gen")]
+    assert len(set(ends)) == 2 and max(map(len, ends)) <= 18
+    outside = trust.fingerprint_map(
+        [0, 1], [0, 1], [LONG, "cat"], [LONG, "cat"], {LONG}
+    )
+    assert b"<svg" in render(outside)["svg"]
+
+
+def test_shortened_names_keep_both_ends():
+    assert short("real") == "real"
+    assert short(LONG) == "a-generat…in it-01"
+    assert short(" a \n b ") == "a b"
+
+
+def test_map_has_a_legend_only_for_few_names():
+    for count, legends in ((20, 1), (21, 0)):
+        names = [f"n{i}" for i in range(count)]
+        figure = trust.fingerprint_map(range(count), range(count), names, names)
+        assert len(figure.legends) == legends
+    hollow = trust.fingerprint_map([0, 1], [0, 1], ["a", "b"], ["a", "b"], {"b"})
+    a, b = hollow.axes[0].collections
+    assert len(a.get_facecolor()) and not len(b.get_facecolor())
+
+
+def test_reliability_without_calibration_has_one_curve(results):
+    bins = results["reliability"]["seen"]["clean"]["attribution"]
+    both = trust.reliability(bins["uncalibrated"], bins["calibrated"])
+    one = trust.reliability(bins["uncalibrated"], None)
+    assert [len(f.axes[0].get_legend().get_texts()) for f in (both, one)] == [2, 1]
+    (line,) = one.axes[1].lines
+    assert line.get_ydata().tolist() == [b["images"] for b in bins["uncalibrated"]]
+
+
+def test_operating_points_are_means_over_severities(results):
+    own = cells(results)
+    figure = trust.operating_points(own, "0.05")
+    fog = np.mean([c["tpr_at_0.05"] for c in own if c["kind"] == "fog"])
+    drawn = [
+        line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"
+    ]
+    assert any(np.isclose(x, fog) for x in drawn)
+
+
+def test_curves_name_their_areas(results):
+    measures = {s: m["near"] for s, m in results["open_set"]["scores"].items()}
+    legend = trust.roc(measures).axes[0].get_legend().get_texts()
+    assert re.fullmatch(r"max probability: AUROC 0\.\d{3}", legend[0].get_text())
+    assert len(legend) == 4
+    measures["energy"] = measures["energy"] | {"oscr": None}
+    legend = trust.oscr(measures).axes[0].get_legend().get_texts()
+    assert legend[1].get_text() == "energy: OSCR –"
+
+
+def test_training_of_a_run_without_validation():
+    figure = accuracy.training(ROWS[:2], {"train": "loss", "validation": "loss"}, False)
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2]
+    assert accuracy.training([], {"train": "loss"}, False) is None
+
+
+def test_recall_by_semantic_marks_the_unseen_ones(results):
+    shares = results["clean"]["combined"]["recall_by_semantic"]
+    shown = texts(accuracy.recall_by_semantic(shares, UNSEEN))
+    assert "cow *" in shown and "cat" in shown and "cat *" not in shown
+    assert set(SOURCES) <= set(shown)
