@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a trained and evaluated RepMix: installs rmjax into .venv, draws
-# the data set attribution_mini, trains on it and evaluates (minutes on two cores).
+# From nothing to a trained RepMix and a report of what it can do: installs rmjax into
+# .venv, draws the data set attribution_mini, trains on it, evaluates and draws the
+# report (minutes on two cores).
 # Run again, it goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +13,9 @@ echo "== training RepMix"
 .venv/bin/rmjax train --config attribution_mini --data-dir data --workdir runs/quickstart
 echo "== evaluating on the test split"
 .venv/bin/rmjax evaluate --workdir runs/quickstart
+echo "== drawing the report"
+.venv/bin/rmjax report --workdir runs/quickstart
 echo
-echo "Results:             runs/quickstart/results.json"
-echo "Confusion matrices:  runs/quickstart/confusion.png"
-echo "Training curves:     tensorboard --logdir runs (or runs/quickstart/curves.png)"
+echo "Open in a browser:   runs/quickstart/evaluation/clean/report.html"
+echo "Training curves:     there, or tensorboard --logdir runs"
+echo "Under corruption:    .venv/bin/rmjax evaluate --workdir runs/quickstart --suite full"

@@ -145,7 +145,7 @@ def evaluate(
             "command": _command(workdir, suite, split, semantics, checkpoint),
             "bootstrap": draws,
         },
-        "data": _describe_data(data, parts, grid),
+        "data": _describe_data(run, data, parts, grid),
         "sources": list(data.sources),
         "semantics": {
             group: list(selection.semantic_names)
@@ -274,13 +274,12 @@ def _describe_run(workdir: Path, run: Attributor) -> dict:
     }
 
 
-def _describe_data(data: ExperimentData, parts: dict[str, Part], grid: Grid) -> dict:
-    directory = data.dataset.directory
+def _describe_data(
+    run: Attributor, data: ExperimentData, parts: dict[str, Part], grid: Grid
+) -> dict:
     return {
-        "name": str(Path(*directory.parts[-3:-1]))
-        if len(directory.parts) > 2
-        else directory.name,
-        "directory": str(directory),
+        "name": run.config.data.name,
+        "directory": str(data.dataset.directory),
         "digest": digest_images(parts),
         "images": len(grid.truth["source"]),
         "bootstrap_groups": len(np.unique(grid.truth["group"])),
