@@ -5,15 +5,20 @@ import json
 import shutil
 
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
+from rmjax.checkpoints import Checkpoints
 from rmjax.corruptions import NAMES
+from rmjax.data.dataset import take
 from rmjax.errors import InputError
 from rmjax.evaluate import _name, evaluate
+from rmjax.experiment import build_model, network_input, open_data
 from rmjax.results import format_results, read_results
-from rmjax.train import train
+from rmjax.run import CHECKPOINTS, start_workdir
+from rmjax.train_step import create_state
 
 SUITE = "contrast:1,contrast:5,zoom_blur:5,flip"
 
@@ -30,14 +35,21 @@ def results(workdir):
 
 @pytest.fixture(scope="module")
 def open_run(small_config, tmp_path_factory):
-    """A run that was trained without two of the sources, evaluated."""
+    """An evaluated network that does not know two of the sources (nor anything)."""
     workdir = tmp_path_factory.mktemp("open")
-    changes = {
-        "data.held_out_sources": ("cips", "stylegan3"),
-        "data.near_sources": ("stylegan3",),
-        "num_epochs": 1,
-    }
-    train(small_config(**changes), workdir, show_progress=False)
+    config = small_config(
+        **{
+            "data.held_out_sources": ("cips", "stylegan3"),
+            "data.near_sources": ("stylegan3",),
+        }
+    )
+    data = open_data(config)
+    model = build_model(config, len(data.sources))
+    shape = network_input(config).shape[1:]
+    start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    checkpoints.save(create_state(model, optax.sgd(0.1), 0, shape), {})
+    checkpoints.close()
     return evaluate(workdir, draws=10, show_progress=False)
 
 
@@ -179,14 +191,29 @@ def test_unknown_sources_are_scored_apart(open_run):
     assert "AUROC of unknown by knn: near" in format_results(open_run)
 
 
-def test_a_source_without_test_images_is_named(workdir, small_config, caplog):
+def test_too_few_images_for_a_figure_are_said_to_be(workdir):
     results = evaluate(
         workdir, split="val", semantics=("bus",), draws=10, show_progress=False
     )
-    assert results["without_images"] == {"chosen": []}
     assert results["evaluation"]["name"] == "clean_val_bus"
     assert results["clean"]["chosen"]["frechet_ratio"] is None
     assert "images" in results["clean"]["chosen"]["frechet_note"]
+
+
+def test_a_source_without_test_images_is_named(workdir, monkeypatch, caplog):
+    from rmjax import evaluate as module
+
+    def without_cips(data, split, semantics):
+        labels = data.seen.labels["test"]["source"]
+        rows = np.flatnonzero(labels != data.sources.index("cips"))
+        return {"seen": (take(data.seen, "test", rows), ("test",))}
+
+    monkeypatch.setattr(module, "_choose_parts", without_cips)
+    results = evaluate(workdir, suite="clean,clean", draws=10, show_progress=False)
+    assert results["without_images"] == {"seen": ["cips"]}
+    assert results["clean"]["seen"]["recall"]["cips"] is None
+    assert "no test images of cips among seen semantics" in caplog.text
+    assert 0 <= cell_of(results, "clean", "seen")["macro_f1"] <= 1
 
 
 def test_without_validation_images_nothing_is_calibrated(
