@@ -64,14 +64,24 @@ def resample_counts(
     return (table @ resamples.counts.T).T
 
 
-def interval(samples: np.ndarray) -> tuple[float | None, float | None]:
+def interval(samples: np.ndarray, groups: int = 0) -> tuple[float | None, float | None]:
     """Return the percentile interval of draws `[draws]`; None where there is none.
 
-    Draws that are not defined (NaN) do not count; with a single group all draws are
-    equal, and an interval would only look certain, so callers leave it out.
+    Draws that are not defined (NaN) do not count. Where all others agree, an interval
+    of no width would look certain: a share that is 0 or 1 in all of `groups` groups
+    gets the exact one (Clopper and Pearson, 1934), anything else none.
+
+    Args:
+        samples: the draws.
+        groups: how many groups of images they are of, if they are shares of images.
     """
     finite = samples[np.isfinite(samples)]
     if not len(finite):
         return None, None
     low, high = np.quantile(finite, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
+    if finite.min() < finite.max():
+        return float(low), float(high)
+    if groups > 1 and low in (0, 1):
+        reach = 1 - ((1 - LEVEL) / 2) ** (1 / groups)
+        return (0.0, reach) if low == 0 else (1 - reach, 1.0)
+    return None, None

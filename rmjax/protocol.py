@@ -59,6 +59,10 @@ def measure_grid(
         for i, (part, rows) in enumerate(grid.rows.items())
     }
     groups = _groups(grid)
+    sizes = {
+        group: sum(resamples[part].counts.shape[1] for part in parts)
+        for group, parts in groups.items()
+    }
     cells: list[dict] = []
     samples: dict[str, dict] = {group: {} for group in groups}
     confusion: dict[str, dict] = {group: {} for group in groups}
@@ -71,8 +75,8 @@ def measure_grid(
             samples[group][str(condition)] = drawn
             head = _describe(condition) | {"semantics": group, "images": len(found)}
             for name in SCORES:
-                low, high = interval(drawn[name]) if drawn else (None, None)
-                head |= {name: cell[name], f"{name}_low": low, f"{name}_high": high}
+                bounds = _bounds(name, drawn[name], sizes[group])
+                head |= {name: cell[name]} | bounds
             cells.append(head | cell)
             former = confusion[group].get(condition.set, 0)
             confusion[group][condition.set] = counts + former
@@ -80,7 +84,10 @@ def measure_grid(
             pool.append(_confidences(found, calibration))
     return {
         "cells": cells,
-        "summary": {g: summarize_cells(cells, g, samples[g]) for g in groups},
+        "summary": {
+            group: summarize_cells(cells, group, samples[group], sizes[group])
+            for group in groups
+        },
         "confusion": {
             group: {name: counts.tolist() for name, counts in found.items()}
             for group, found in confusion.items()
@@ -98,18 +105,19 @@ def _by_group(
     resamples: Mapping[str, Resamples],
     sources: Sequence[str],
 ) -> Iterator[tuple[str, Predictions, Samples]]:
-    """Yield each group's predictions under a condition, and draws of their scores.
-
-    The draws are empty where a part is a single group of images: there all of them
-    are equal, and an interval would look certain.
-    """
+    """Yield each group's predictions under a condition, and draws of their scores."""
     parts = {part: grid.predictions(number, part) for part in grid.rows}
     drawn = {part: _draw(parts[part], resamples[part], sources) for part in parts}
     for group, members in _groups(grid).items():
-        several = all(resamples[part].counts.shape[1] > 1 for part in members)
         scores = confusion_scores(sum(drawn[part] for part in members))
         found = Predictions.concatenate([parts[part] for part in members])
-        yield group, found, scores if several else {}
+        yield group, found, scores
+
+
+def _bounds(name: str, draws: np.ndarray, groups: int) -> dict[str, float | None]:
+    """Return a score's interval as `*_low` and `*_high`."""
+    low, high = interval(draws, groups if name.endswith("accuracy") else 0)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _groups(grid: Grid) -> dict[str, tuple[str, ...]]:
@@ -177,13 +185,15 @@ def summarize_cells(
     cells: Sequence[dict],
     group: str,
     samples: Mapping[str, Samples],
+    size: int,
 ) -> dict:
     """Average the scores over the values of each kind, then over the kinds of a set.
 
     Args:
         cells: of all groups.
         group: the one to summarise.
-        samples: bootstrap draws of its scores, by condition; empty for no intervals.
+        samples: bootstrap draws of its scores, by condition.
+        size: groups of images that were drawn from.
 
     Returns:
         By set of conditions (`clean`, and where there are any `seen_corruptions`,
@@ -204,11 +214,8 @@ def summarize_cells(
         summary[name] = {}
         for score in SCORES:
             summary[name][score] = float(_mean_of_means(values[score], chosen))
-            bounds = (None, None)
-            if all(samples[c] for kind in chosen for c in kind):
-                draws = {c: samples[c][score] for kind in chosen for c in kind}
-                bounds = interval(_mean_of_means(draws, chosen))
-            summary[name] |= {f"{score}_low": bounds[0], f"{score}_high": bounds[1]}
+            draws = {c: samples[c][score] for kind in chosen for c in kind}
+            summary[name] |= _bounds(score, _mean_of_means(draws, chosen), size)
     summary["kinds"] = {
         kind: {s: float(_mean_of_means(values[s], [conditions])) for s in SCORES}
         for kind, conditions in kinds.items()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from rmjax.bootstrap import draw_resamples, interval, resample_counts
 
@@ -44,5 +44,14 @@ def test_the_counts_are_those_of_the_drawn_groups():
 
 
 def test_undefined_draws_do_not_count():
-    assert interval(np.array([np.nan, 0.5, 0.5])) == (0.5, 0.5)
+    assert interval(np.array([np.nan, 0.0, 1.0])) == pytest.approx((0.025, 0.975))
     assert interval(np.array([np.nan])) == (None, None)
+
+
+def test_draws_that_agree_are_not_certain():
+    assert interval(np.full(9, 0.5), groups=50) == (None, None)
+    for right in (0, 50):
+        exact = binomtest(right, 50).proportion_ci(0.95, "exact")
+        assert interval(np.full(9, right / 50), groups=50) == pytest.approx(exact)
+    assert interval(np.ones(9), groups=1) == (None, None)
+    assert interval(np.ones(9)) == (None, None)
