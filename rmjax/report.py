@@ -209,7 +209,7 @@ def train_command(run: dict) -> str | None:
 
     It names the shipped config that is nearest, and changes its other keys.
     """
-    wanted = _leaves(run["config"])
+    wanted = leaves(run["config"])
     found = []
     for name in shipped_configs():
         own = json.loads(json.dumps(flatten(load_config(name))))
@@ -226,11 +226,12 @@ def train_command(run: dict) -> str | None:
     return shlex.join(parts)
 
 
-def _leaves(config: dict, prefix: str = "") -> dict[str, object]:
+def leaves(config: dict, prefix: str = "") -> dict[str, object]:
+    """Return the values of a config by dotted key."""
     flat = {}
     for key, value in config.items():
         inside = isinstance(value, dict)
-        flat |= _leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
+        flat |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
     return flat
 
 

@@ -103,7 +103,7 @@ def test_differences_are_signed_and_white_at_zero(results):
     own = [c | {"difference": 0.0} for c in cells(results)[:4]]
     own[1]["difference"] = -0.12
     figure = accuracy.robustness_difference(own)
-    assert {"-12", "+0"} <= set(texts(figure))
+    assert {"−12", "+0"} <= set(texts(figure))
     white = [p.get_facecolor()[:3] for p in figure.axes[0].patches]
     assert any(min(colour) > 0.95 for colour in white)
 
