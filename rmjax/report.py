@@ -139,7 +139,7 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
         )
     found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
     found["recall_by_semantic"] = accuracy.recall_by_semantic(
-        clean[main]["recall_by_semantic"], results["semantics"]["unseen"]
+        clean[main]["recall_by_semantic"], results["semantics"].get("unseen", [])
     )
     return found
 
@@ -179,10 +179,10 @@ def reliability_shown(results: dict) -> list[tuple[str, str]]:
 
 
 def _maps(found: dict, results: dict) -> dict[str, Figure]:
-    semantics = [*results["semantics"]["seen"], *results["semantics"]["unseen"]]
+    semantics = [name for names in results["semantics"].values() for name in names]
     outside = {
         "source": set(found["source"]) - set(results["sources"]),
-        "semantic": set(results["semantics"]["unseen"]),
+        "semantic": set(results["semantics"].get("unseen", [])),
     }
     order = {"source": results["sources"], "semantic": semantics}
     pictures = {}

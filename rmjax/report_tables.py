@@ -209,7 +209,7 @@ def rejected_table(results: dict) -> Table:
         rows.append([name, found["kin"], told, count, *rejected, *called])
     called = [f"called synthetic (aim {percent(float(p), 0)} %), %" for p in points]
     head = ["held-out source", "kin", "attributed most often to", "images"]
-    head += ["turned away, %"] if turned else []
+    head += ["called unknown, %"] if turned else []
     return {"head": [*head, *called], "rows": rows, "text": 3}
 
 

@@ -71,8 +71,10 @@ def headline(results: dict) -> str:
         )
     turned = percent(rejected_unknown(results), 0)
     if turned != DASH:
-        unknown = "of images from sources it does not know it turns away"
-        return f"{text}; {unknown} {turned} %."
+        return (
+            f"{text}; of images from sources that it does not know it calls {turned} % "
+            "unknown."
+        )
     return (
         f"{text}; an image from any other source gets one of these names all the same."
     )
@@ -164,7 +166,7 @@ def _last_card(results: dict, clean: dict) -> dict[str, str]:
         kin = [f"{k} {percent(shares[k], 0)} %" for k in KINS if shares[k] is not None]
         known = f"of known sources {percent(shares['known'], 0)} %"
         return {
-            "label": "images of unknown sources turned away",
+            "label": "images of unknown sources called unknown",
             "value": f"{percent(shares['all'])} %",
             "note": f"{', '.join(kin)}; {known}",
         }
@@ -199,7 +201,7 @@ def worst_sentence(results: dict) -> str:
     return f"Worst of all: {_and(found)}."
 
 
-def turned_away(results: dict) -> str:
+def unknown_called(results: dict) -> str:
     """Return what the threshold of familiarity is, and what falls below it."""
     reject = (results["calibration"] or {}).get("reject")
     rejected = results["open_set"]["rejected"]
@@ -219,8 +221,8 @@ def turned_away(results: dict) -> str:
     return (
         f"The threshold used ({words(reject['score'])} {decimal(reject['threshold'])}) "
         f"was set for {percent(reject['fpr'], 0)} % of known validation images to fall "
-        f"below it ({percent(reject['achieved'])} % do). Of the test images it turns "
-        f"away {_and(found)}."
+        f"below it ({percent(reject['achieved'])} % do). Of the test images it calls "
+        f"unknown {_and(found)}."
     )
 
 

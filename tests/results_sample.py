@@ -89,7 +89,7 @@ def sample_results(
             "bootstrap_groups": 40 * len(sources),
         },
         "sources": list(sources),
-        "semantics": {"seen": list(seen), "unseen": list(unseen)},
+        "semantics": {g: names for g, names in groups.items() if g != "combined"},
         "without_images": {g: [] for g in groups if g != "combined"},
         "cells": cells,
         "summary": {g: _summary([c for c in cells if c["semantics"] == g], sets)
@@ -141,7 +141,7 @@ def write_answers(folder: Path, results: dict, right: float, seed: int = 0) -> N
         group=np.arange(count) // 2,
         split=np.zeros(count, int),
         index=np.arange(count),
-        unseen=np.arange(count) >= count // 2 if results["semantics"]["unseen"]
+        unseen=np.arange(count) >= count // 2 if "unseen" in results["semantics"]
         else np.zeros(count, bool),
         conditions=np.array(conditions),
         guess=guess.astype(np.int16),
