@@ -254,7 +254,7 @@ def confusion(counts: Sequence[Sequence[int]], sources: Sequence[str]) -> Figure
 def _matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Draw shares as a coloured table: numbers if few, names unless very many."""
     height, width = values.shape
-    pitch = 3.6 / max(width, 4)
+    pitch = 3.6 / max(width, 8)
     least = 0.22 * height if height <= NAMED else 0
     inches = min(max(pitch * height, least), 12) + 1.4
     figure = Figure(figsize=(WIDTH, inches), layout="constrained")

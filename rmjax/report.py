@@ -138,9 +138,10 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
             results["summary"], f"{name}_accuracy", chance
         )
     found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
-    found["recall_by_semantic"] = accuracy.recall_by_semantic(
-        clean[main]["recall_by_semantic"], results["semantics"].get("unseen", [])
-    )
+    shares = clean[main]["recall_by_semantic"]
+    if len(shares) > 1:
+        unseen = results["semantics"].get("unseen", [])
+        found["recall_by_semantic"] = accuracy.recall_by_semantic(shares, unseen)
     return found
 
 

@@ -123,8 +123,10 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
     rows = []
     for group in parts(results):
         cells = cells_of(results, group)
-        for part in dict.fromkeys(c["set"] for c in cells):
+        for part in SETS:
             own = [c for c in cells if c["set"] == part]
+            if not own:
+                continue
             row = [group, SETS[part]]
             for score in scores:
                 before, after = (

@@ -9,6 +9,7 @@ from rmjax.figures import SETS, mean, words
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
+HARM = 0.01  # of calibration error, that is worth saying
 KINS = ("near", "far")  # of unknown sources
 
 
@@ -60,7 +61,7 @@ def headline(results: dict) -> str:
     of = " of semantics that it was never trained on" if group == "unseen" else ""
     text = (
         f"Shown unaltered images{of}, the network names the right one of {count} "
-        f"sources in {clean} % of the cases (guessing: {percent(1 / count)} %)"
+        f"sources in {clean} % of the cases (guessing: {guessing(results)} %)"
     )
     harder = next((part for part in CORRUPTED if part in summary), None)
     if harder:
@@ -78,6 +79,11 @@ def headline(results: dict) -> str:
     return (
         f"{text}; an image from any other source gets one of these names all the same."
     )
+
+
+def guessing(results: dict) -> str:
+    """Return how often guessing names the right source, as per cent."""
+    return f"{100 / len(results['sources']):.3g}"
 
 
 def _hardest(results: dict) -> str:
@@ -104,12 +110,11 @@ def cards(results: dict) -> list[dict[str, str]]:
     """Return the four numbers that matter most: `label`, `value`, `note` of each."""
     group = _hardest(results)
     summary = results["summary"][group]
-    chance = percent(1 / len(results["sources"]))
     found = [
         _card(
             f"attribution, clean images, {words(group)} semantics",
             summary["clean"],
-            f"guessing: {chance} %",
+            f"guessing: {guessing(results)} %",
         )
     ]
     harder = next((part for part in CORRUPTED if part in summary), None)
@@ -145,7 +150,7 @@ def calibration_harm(results: dict) -> str:
     """Return a sentence where calibration made corrupted images worse, or nothing."""
     for part in CORRUPTED:
         before, after = (error(results, part, end) for end in ("_uncalibrated", ""))
-        if None not in (before, after) and after > before:
+        if None not in (before, after) and after > before + HARM:
             change = f"from {decimal(before)} to {decimal(after)}"
             return f" Here calibration raised the error under {SETS[part]} {change}."
     return ""
