@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rmjax.cli_bench import add_bench
 from rmjax.cli_prepare import Add, add_prepare, names
+from rmjax.cli_report import add_report
 from rmjax.errors import InputError, TrainingError
 
 
@@ -70,17 +71,6 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
     print(format_results(results))
     print(f"\nresults: {Path(results['folder']) / 'results.json'}")
     print(f"report:  rmjax report --workdir {shlex.quote(args.workdir)}")
-
-
-def _report(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.report import write_report
-
-    (workdir,) = args.workdir
-    paths = write_report(
-        workdir, evaluation=args.evaluation, out=args.out, audit=args.audit
-    )
-    for kind, path in paths.items():
-        print(f"{kind + ':':<11} {path}")
 
 
 def _preview(args: argparse.Namespace, changes: list[str]) -> None:
@@ -144,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add_prepare(commands.add_parser)
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
-    _add_report(commands.add_parser)
+    add_report(commands.add_parser)
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
     add_bench(commands.add_parser)
@@ -220,26 +210,6 @@ def _add_evaluate(add: Add) -> None:
     )
     _add_data_dir(parser, None)
     parser.set_defaults(run=_evaluate)
-
-
-def _add_report(add: Add) -> None:
-    parser = add(
-        "report", help="draw an evaluation as one HTML page, or compare several runs"
-    )
-    parser.add_argument(
-        "--workdir", required=True, nargs="+", help="folder of the run; of several runs"
-    )
-    parser.add_argument(
-        "--evaluation", help="which of the run's (default: full, or the only one)"
-    )
-    parser.add_argument(
-        "--out", help="folder to write to (default: that of the evaluation)"
-    )
-    parser.add_argument(
-        "--audit",
-        help="audit.json of the data set (default: audit/DATASET/audit.json, if there)",
-    )
-    parser.set_defaults(run=_report)
 
 
 def _add_audit(add: Add) -> None:

@@ -1,9 +1,9 @@
 """What the figures of an evaluation share: style, files, names, rows of conditions.
 
 The figures, in `figures_accuracy` and `figures_trust`, are functions from plain data to
-a matplotlib Figure. All are as wide as a phone is narrow, so that a page can show them at full width there
-and side by side elsewhere. Colours are told apart by people who see fewer of them, and
-shapes, fillings or dashes say the same for a print in grey.
+a matplotlib Figure. All are as wide as a phone is narrow, so that a page can show them
+at full width there and side by side elsewhere. Colours are told apart by people who see
+fewer of them, and shapes, fillings or dashes say the same for a print in grey.
 """
 
 import io
@@ -106,6 +106,8 @@ def mean(values: Iterable[float | None]) -> float | None:
 def kind_rows(cells: Sequence[dict]) -> list[tuple[str, list[dict]]]:
     """Return a row of cells for each kind, and before each set a row with its name."""
     rows, last = [], None
+    order = list(SETS)
+    cells = sorted(cells, key=lambda cell: order.index(cell["set"]))
     for kind in dict.fromkeys(c["kind"] for c in cells):
         own = [c for c in cells if c["kind"] == kind]
         if own[0]["set"] != last:

@@ -55,7 +55,9 @@ class Shades:
         if note:
             axis.text(x, y - 0.38, note, ha="center", va="center", color=ink, size=7)
             y += 0.3
-        words = "–" if value is None else self.form.format(100 * value)
+        words = (
+            "–" if value is None else self.form.format(100 * value).replace("-", "−")
+        )
         axis.text(x, y, words, ha="center", va="center", color=ink, **text)
 
 
@@ -75,7 +77,7 @@ def robustness_difference(cells: Sequence[dict], metric: str = "difference") -> 
     """Draw differences of shares by kind and severity, about a white zero."""
     most = max([abs(c[metric]) for c in cells if c[metric] is not None] or [0])
     most = max(most, 0.05)
-    return _kinds_grid(cells, metric, Shades("PuOr", -most, most, "{:+.0f}"))
+    return _kinds_grid(cells, metric, Shades("RdBu", -most, most, "{:+.0f}"))
 
 
 def _kinds_grid(
@@ -252,7 +254,7 @@ def confusion(counts: Sequence[Sequence[int]], sources: Sequence[str]) -> Figure
 def _matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Draw shares as a coloured table: numbers if few, names unless very many."""
     height, width = values.shape
-    pitch = 3.6 / max(width, 4)
+    pitch = 3.6 / max(width, 8)
     least = 0.22 * height if height <= NAMED else 0
     inches = min(max(pitch * height, least), 12) + 1.4
     figure = Figure(figsize=(WIDTH, inches), layout="constrained")
@@ -263,7 +265,7 @@ def _matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> 
     )
     if max(width, height / 2) <= NUMBERED:
         for (i, j), value in np.ndenumerate(values):
-            if value >= 0.005:
+            if value > 0.005:  # what is not rounded to 0
                 dark = "white" if value > 0.6 else INK
                 text = f"{100 * value:.0f}"
                 axis.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=dark)

@@ -71,8 +71,7 @@ def reliability(
     bottom.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
     bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     bottom.set(xlabel=f"{labels[0]}, %", ylabel="images")
-    bottom.set_ylim(bottom=0)
-    bottom.margins(y=0.15)
+    bottom.set_ylim(0, 1.2 * max(bottom.get_ylim()[1], 1))
     top.legend(loc="upper left")
     return figure
 

@@ -138,9 +138,10 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
             results["summary"], f"{name}_accuracy", chance
         )
     found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
-    found["recall_by_semantic"] = accuracy.recall_by_semantic(
-        clean[main]["recall_by_semantic"], results["semantics"]["unseen"]
-    )
+    shares = clean[main]["recall_by_semantic"]
+    if len(shares) > 1:
+        unseen = results["semantics"].get("unseen", [])
+        found["recall_by_semantic"] = accuracy.recall_by_semantic(shares, unseen)
     return found
 
 
@@ -179,10 +180,10 @@ def reliability_shown(results: dict) -> list[tuple[str, str]]:
 
 
 def _maps(found: dict, results: dict) -> dict[str, Figure]:
-    semantics = [*results["semantics"]["seen"], *results["semantics"]["unseen"]]
+    semantics = [name for names in results["semantics"].values() for name in names]
     outside = {
         "source": set(found["source"]) - set(results["sources"]),
-        "semantic": set(results["semantics"]["unseen"]),
+        "semantic": set(results["semantics"].get("unseen", [])),
     }
     order = {"source": results["sources"], "semantic": semantics}
     pictures = {}
@@ -209,7 +210,7 @@ def train_command(run: dict) -> str | None:
 
     It names the shipped config that is nearest, and changes its other keys.
     """
-    wanted = _leaves(run["config"])
+    wanted = leaves(run["config"])
     found = []
     for name in shipped_configs():
         own = json.loads(json.dumps(flatten(load_config(name))))
@@ -226,11 +227,12 @@ def train_command(run: dict) -> str | None:
     return shlex.join(parts)
 
 
-def _leaves(config: dict, prefix: str = "") -> dict[str, object]:
+def leaves(config: dict, prefix: str = "") -> dict[str, object]:
+    """Return the values of a config by dotted key."""
     flat = {}
     for key, value in config.items():
         inside = isinstance(value, dict)
-        flat |= _leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
+        flat |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
     return flat
 
 

@@ -123,8 +123,10 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
     rows = []
     for group in parts(results):
         cells = cells_of(results, group)
-        for part in dict.fromkeys(c["set"] for c in cells):
+        for part in SETS:
             own = [c for c in cells if c["set"] == part]
+            if not own:
+                continue
             row = [group, SETS[part]]
             for score in scores:
                 before, after = (
@@ -209,7 +211,7 @@ def rejected_table(results: dict) -> Table:
         rows.append([name, found["kin"], told, count, *rejected, *called])
     called = [f"called synthetic (aim {percent(float(p), 0)} %), %" for p in points]
     head = ["held-out source", "kin", "attributed most often to", "images"]
-    head += ["turned away, %"] if turned else []
+    head += ["called unknown, %"] if turned else []
     return {"head": [*head, *called], "rows": rows, "text": 3}
 
 

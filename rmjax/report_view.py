@@ -9,6 +9,7 @@ from rmjax.figures import SETS, mean, words
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
+HARM = 0.01  # of calibration error, that is worth saying
 KINS = ("near", "far")  # of unknown sources
 
 
@@ -60,7 +61,7 @@ def headline(results: dict) -> str:
     of = " of semantics that it was never trained on" if group == "unseen" else ""
     text = (
         f"Shown unaltered images{of}, the network names the right one of {count} "
-        f"sources in {clean} % of the cases (guessing: {percent(1 / count)} %)"
+        f"sources in {clean} % of the cases (guessing: {guessing(results)} %)"
     )
     harder = next((part for part in CORRUPTED if part in summary), None)
     if harder:
@@ -71,11 +72,18 @@ def headline(results: dict) -> str:
         )
     turned = percent(rejected_unknown(results), 0)
     if turned != DASH:
-        unknown = "of images from sources it does not know it turns away"
-        return f"{text}; {unknown} {turned} %."
+        return (
+            f"{text}; of images from sources that it does not know it calls {turned} % "
+            "unknown."
+        )
     return (
         f"{text}; an image from any other source gets one of these names all the same."
     )
+
+
+def guessing(results: dict) -> str:
+    """Return how often guessing names the right source, as per cent."""
+    return f"{100 / len(results['sources']):.3g}"
 
 
 def _hardest(results: dict) -> str:
@@ -102,12 +110,11 @@ def cards(results: dict) -> list[dict[str, str]]:
     """Return the four numbers that matter most: `label`, `value`, `note` of each."""
     group = _hardest(results)
     summary = results["summary"][group]
-    chance = percent(1 / len(results["sources"]))
     found = [
         _card(
             f"attribution, clean images, {words(group)} semantics",
             summary["clean"],
-            f"guessing: {chance} %",
+            f"guessing: {guessing(results)} %",
         )
     ]
     harder = next((part for part in CORRUPTED if part in summary), None)
@@ -143,7 +150,7 @@ def calibration_harm(results: dict) -> str:
     """Return a sentence where calibration made corrupted images worse, or nothing."""
     for part in CORRUPTED:
         before, after = (error(results, part, end) for end in ("_uncalibrated", ""))
-        if None not in (before, after) and after > before:
+        if None not in (before, after) and after > before + HARM:
             change = f"from {decimal(before)} to {decimal(after)}"
             return f" Here calibration raised the error under {SETS[part]} {change}."
     return ""
@@ -164,7 +171,7 @@ def _last_card(results: dict, clean: dict) -> dict[str, str]:
         kin = [f"{k} {percent(shares[k], 0)} %" for k in KINS if shares[k] is not None]
         known = f"of known sources {percent(shares['known'], 0)} %"
         return {
-            "label": "images of unknown sources turned away",
+            "label": "images of unknown sources called unknown",
             "value": f"{percent(shares['all'])} %",
             "note": f"{', '.join(kin)}; {known}",
         }
@@ -199,7 +206,7 @@ def worst_sentence(results: dict) -> str:
     return f"Worst of all: {_and(found)}."
 
 
-def turned_away(results: dict) -> str:
+def unknown_called(results: dict) -> str:
     """Return what the threshold of familiarity is, and what falls below it."""
     reject = (results["calibration"] or {}).get("reject")
     rejected = results["open_set"]["rejected"]
@@ -219,8 +226,8 @@ def turned_away(results: dict) -> str:
     return (
         f"The threshold used ({words(reject['score'])} {decimal(reject['threshold'])}) "
         f"was set for {percent(reject['fpr'], 0)} % of known validation images to fall "
-        f"below it ({percent(reject['achieved'])} % do). Of the test images it turns "
-        f"away {_and(found)}."
+        f"below it ({percent(reject['achieved'])} % do). Of the test images it calls "
+        f"unknown {_and(found)}."
     )
 
 

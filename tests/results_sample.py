@@ -89,7 +89,7 @@ def sample_results(
             "bootstrap_groups": 40 * len(sources),
         },
         "sources": list(sources),
-        "semantics": {"seen": list(seen), "unseen": list(unseen)},
+        "semantics": {g: names for g, names in groups.items() if g != "combined"},
         "without_images": {g: [] for g in groups if g != "combined"},
         "cells": cells,
         "summary": {g: _summary([c for c in cells if c["semantics"] == g], sets)
@@ -124,6 +124,28 @@ def write_run(workdir: Path, results: dict, name: str = "full") -> Path:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (workdir / "metrics.jsonl").write_text(lines)
     return folder
+
+
+def write_answers(folder: Path, results: dict, right: float, seed: int = 0) -> None:
+    """Write what a network that is so often right would have said, of each image."""
+    conditions = list(dict.fromkeys(cell["condition"] for cell in results["cells"]))
+    count = results["data"]["images"]
+    source = np.arange(count) % len(results["sources"])
+    draw = np.random.default_rng(0).random((len(conditions), count))
+    lost = np.random.default_rng(seed).random(draw.shape) < 0.1
+    guess = np.where((draw < right) & ~lost, source, (source + 1) % source.max())
+    np.savez_compressed(
+        folder / "predictions.npz",
+        source=source,
+        semantic=np.zeros(count, int),
+        group=np.arange(count) // 2,
+        split=np.zeros(count, int),
+        index=np.arange(count),
+        unseen=np.arange(count) >= count // 2 if "unseen" in results["semantics"]
+        else np.zeros(count, bool),
+        conditions=np.array(conditions),
+        guess=guess.astype(np.int16),
+    )  # fmt: skip
 
 
 def png(number: int) -> bytes:

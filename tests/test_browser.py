@@ -1,14 +1,15 @@
-"""The page of a report in a real browser: whole, still, and readable on a phone."""
+"""Pages of reports in a real browser: whole, still, and readable on a phone."""
 
 import base64
 import json
 import shutil
 
 import pytest
-from results_sample import sample_results, write_run
+from results_sample import sample_results, write_answers, write_run
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from rmjax.compare_report import write_comparison
 from rmjax.report import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -39,16 +40,19 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Address of a report with every section, and a name that would burst it."""
-    folder = tmp_path_factory.mktemp("run")
+@pytest.fixture(scope="module", params=["report", "comparison"])
+def page(request, tmp_path_factory):
+    """Address of a page with every section, and names that would burst it."""
+    folder = tmp_path_factory.mktemp("run") / LONG
     sources = ["real", LONG, "<script>alert(1)</script>", "cips"]
     results = sample_results(sources=sources, seen=["cat", LONG], unseen=["bus"])
     results["run"]["workdir"] = LONG
     results["mistakes"][0]["path"] = f"{LONG}/{LONG}.png"
-    write_run(folder, results)
-    return write_report(folder)["report"].as_uri()
+    write_answers(write_run(folder, results), results, 0.6)
+    if request.param == "report":
+        return write_report(folder)["report"].as_uri()
+    paths = write_comparison([folder, folder], out=folder / "out")
+    return paths["comparison"].as_uri()
 
 
 def set_screen(browser, width):
@@ -76,7 +80,7 @@ def test_page_loads_whole_and_asks_for_nothing(browser, page):
     pictures = browser.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
     )
-    assert len(pictures) > 30
+    assert len(pictures) == (2 if "comparison" in page else 34)
     assert all(done and width > 0 and alt for done, width, alt in pictures)
 
 
@@ -114,4 +118,4 @@ def test_page_prints(browser, page):
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.get(page)
     printed = base64.b64decode(browser.print_page())
-    assert printed.startswith(b"%PDF") and len(printed) > 100_000
+    assert printed.startswith(b"%PDF") and len(printed) > 20_000

@@ -65,11 +65,25 @@ def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
     assert "attribution" in out and "clean/results.json" in out
     results = read_results(tmp_path / "run" / "evaluation" / "clean")
     assert results["sources"] == ["real", "gan"]
+    assert main(["report", "--workdir", run]) == 0
+    assert "clean/report.html" in capsys.readouterr().out
+    compare = ["report", "--workdir", run, run, "--out", str(tmp_path / "two")]
+    assert main(compare) == 0
+    assert (tmp_path / "two" / "comparison.html").is_file()
 
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["prepare"], ["train"], ["evaluate"], ["audit"], ["bench"], ["preview"]],
+    [
+        [],
+        ["prepare"],
+        ["train"],
+        ["evaluate"],
+        ["report"],
+        ["audit"],
+        ["bench"],
+        ["preview"],
+    ],
 )
 def test_help_is_there(capsys, command):
     with pytest.raises(SystemExit) as caught:
@@ -93,6 +107,7 @@ def test_help_does_not_wait_for_jax():
             "mix.name",
         ),
         (["evaluate"], "no run in"),
+        (["report"], "no evaluation in"),
     ],
 )
 def test_errors_are_one_line_and_status_2(tmp_path, capsys, arguments, words):

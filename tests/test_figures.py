@@ -11,7 +11,7 @@ from results_sample import SOURCES, UNSEEN, sample_results
 
 from rmjax import figures_accuracy as accuracy
 from rmjax import figures_trust as trust
-from rmjax.figures import render, short, write_figures
+from rmjax.figures import SETS, render, short, write_figures
 from rmjax.report import draw_figures
 
 LONG = "a-generator-with-a-name-of-sixty-characters-and-$x^$ in it-01"
@@ -99,11 +99,18 @@ def test_robustness_writes_each_share_and_frames_the_least(results):
     assert frames[0].get_x() == own[7]["value"] - 1
 
 
+def test_kinds_stand_by_their_sets_whatever_the_order_of_the_suite(results):
+    own = cells(results)
+    mixed = [own[0], own[-1], own[80], own[1], own[-2]]
+    heads = [t for t in texts(accuracy.robustness(mixed)) if t in SETS.values()]
+    assert heads[:3] == ["seen corruptions", "unseen corruptions", "resharing"]
+
+
 def test_differences_are_signed_and_white_at_zero(results):
     own = [c | {"difference": 0.0} for c in cells(results)[:4]]
     own[1]["difference"] = -0.12
     figure = accuracy.robustness_difference(own)
-    assert {"-12", "+0"} <= set(texts(figure))
+    assert {"−12", "+0"} <= set(texts(figure))
     white = [p.get_facecolor()[:3] for p in figure.axes[0].patches]
     assert any(min(colour) > 0.95 for colour in white)
 

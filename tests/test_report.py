@@ -76,7 +76,7 @@ def test_page_says_what_matters(report):
     page = report(results)
     for text in (
         "names the right one of 8 sources in 91 % of the cases (guessing: 12.5 %)",
-        "it turns away 50 %",
+        "it calls 50 % unknown",
         "before 0.050",
         "impulse noise 5",
         "temperature 1.700",
@@ -126,6 +126,7 @@ def test_clean_images_of_seen_semantics_alone(report):
 def test_chosen_semantics_have_a_page_too(report):
     page = report(sample_results(group="chosen", unseen=[]))
     assert "chosen semantics" in page.text
+    assert "These were chosen for the evaluation: airplane" in page.text
 
 
 def test_far_sources_alone(report):

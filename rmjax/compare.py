@@ -1,0 +1,195 @@
+"""Runs beside each other: paired differences of the same images, with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from rmjax.bootstrap import Resamples, draw_resamples, interval
+from rmjax.errors import InputError
+from rmjax.figures import SETS
+from rmjax.results import find_evaluation, read_results
+
+DRAWS = 1000
+METRICS = ("attribution", "detection")
+# What says which images were evaluated, and how.
+KEYS = ("source", "semantic", "group", "split", "index", "unseen", "conditions")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One run's evaluation.
+
+    Attributes:
+        workdir: folder of the run.
+        results: of its `results.json`.
+        answers: arrays of its `predictions.npz`: `guess` `[conditions, N]` and `KEYS`.
+    """
+
+    workdir: str
+    results: dict
+    answers: dict[str, np.ndarray]
+
+
+def read_runs(
+    workdirs: Sequence[str | Path], evaluation: str | None = None
+) -> list[Evaluated]:
+    """Read the evaluations of runs that can be compared.
+
+    Args:
+        workdirs: folders of the runs.
+        evaluation: which of their evaluations; None: `full`, or the only one.
+
+    Raises:
+        InputError: one is missing or can't be read, or they are not of the same
+            images, sources and conditions.
+    """
+    runs = []
+    for workdir in workdirs:
+        folder = find_evaluation(Path(workdir), evaluation)
+        answers = _read_answers(folder / "predictions.npz")
+        runs.append(Evaluated(str(workdir), read_results(folder), answers))
+    for other in runs[1:]:
+        _check_comparable(runs[0], other)
+    return runs
+
+
+def _read_answers(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in (*KEYS, "guess")}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: run `rmjax evaluate` again") from error
+    except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): run `rmjax evaluate` again"
+        ) from error
+
+
+def _check_comparable(first: Evaluated, other: Evaluated) -> None:
+    pair = f"can't compare {first.workdir} and {other.workdir}"
+    a, b = first.results, other.results
+    if a["sources"] != b["sources"]:
+        raise InputError(
+            f"{pair}: the one knows the sources {', '.join(a['sources'])}, the other "
+            f"{', '.join(b['sources'])}"
+        )
+    conditions = [run.answers["conditions"].tolist() for run in (first, other)]
+    if conditions[0] != conditions[1]:
+        raise InputError(
+            f"{pair}: evaluated by the suites {a['evaluation']['suite']} and "
+            f"{b['evaluation']['suite']}; evaluate both by the same"
+        )
+    same = all(np.array_equal(first.answers[k], other.answers[k]) for k in KEYS)
+    if a["data"]["digest"] != b["data"]["digest"] or not same:
+        raise InputError(
+            f"{pair}: evaluated on different images of {a['data']['directory']} and "
+            f"{b['data']['directory']}; evaluate both on the same"
+        )
+
+
+def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[dict]:
+    """Compute how much more often the other run is right, with 95 % intervals.
+
+    Both runs meet the same draws of groups of images. An interval is missing (None)
+    where all images are one group.
+
+    Args:
+        first: run to compare with.
+        other: run on the same images.
+        draws: of the bootstrap.
+
+    Returns:
+        For each group of semantics, set of conditions and metric ("attribution",
+        "detection") a dict of `semantics`, `set`, `metric`, the shares `first` and
+        `other`, their `difference`, `low` and `high`.
+    """
+    right = {m: [_right(run, m) for run in (first, other)] for m in METRICS}
+    parts = _parts(first)
+    resamples = {
+        name: draw_resamples(first.answers["group"][rows], draws, seed)
+        for seed, (name, rows) in enumerate(parts.items())
+    }
+    groups = {name: [name] for name in parts}
+    if len(parts) > 1:
+        groups["combined"] = list(parts)
+    rows = []
+    for group, members in groups.items():
+        chosen = np.concatenate([parts[name] for name in members])
+        for part in right["attribution"][0]:
+            for metric, (a, b) in right.items():
+                shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
+                change = b[part] - a[part]
+                drawn = [_draw(change[parts[m]], resamples[m]) for m in members]
+                low, high = _interval(drawn)
+                rows.append(
+                    {"semantics": group, "set": part, "metric": metric}
+                    | dict(zip(("first", "other"), shares, strict=True))
+                    | {"difference": shares[1] - shares[0], "low": low, "high": high}
+                )
+    return rows
+
+
+def _parts(run: Evaluated) -> dict[str, np.ndarray]:
+    """Return the image numbers of each group of semantics; they share none."""
+    unseen = run.answers["unseen"]
+    names = [name for name in run.results["summary"] if name != "combined"]
+    if len(names) == 1:
+        return {names[0]: np.arange(len(unseen))}
+    return {"seen": np.flatnonzero(~unseen), "unseen": np.flatnonzero(unseen)}
+
+
+def _right(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
+    """Return by set how often each image is answered rightly, in [0, 1].
+
+    Means over the values of a kind, then over kinds, as in the summary.
+    """
+    truth, guess = run.answers["source"], run.answers["guess"]
+    if metric == "detection":
+        truth, guess = truth > 0, guess > 0
+    right = dict(zip(run.answers["conditions"].tolist(), guess == truth, strict=True))
+    kinds: dict[str, dict[str, list]] = {part: {} for part in SETS}
+    conditions = {c["condition"]: (c["set"], c["kind"]) for c in run.results["cells"]}
+    for condition, (part, kind) in conditions.items():
+        kinds[part].setdefault(kind, []).append(right[condition])
+    return {
+        part: np.mean([np.mean(values, axis=0) for values in found.values()], axis=0)
+        for part, found in kinds.items()
+        if found
+    }
+
+
+def _draw(
+    values: np.ndarray, resamples: Resamples
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return sums of values and numbers of images in every draw, and whether they vary."""
+    sums = np.bincount(resamples.code, values)
+    sizes = np.bincount(resamples.code)
+    counts = resamples.counts
+    return counts @ sums, counts @ sizes, len(sums) > 1
+
+
+def _interval(drawn: list[tuple]) -> tuple[float | None, float | None]:
+    if not all(several for *_, several in drawn):
+        return None, None
+    total = sum(sums for sums, *_ in drawn)
+    return interval(total / sum(sizes for _, sizes, _ in drawn))
+
+
+def cell_differences(first: dict, other: dict, group: str) -> list[dict]:
+    """Return the other's cells of a group with the `difference` to the first's.
+
+    Args:
+        first: results to compare with.
+        other: results by the same suite.
+        group: of semantics.
+    """
+    name = "attribution_accuracy"
+    former = {(c["condition"], c["semantics"]): c[name] for c in first["cells"]}
+    return [
+        cell | {"difference": cell[name] - former[cell["condition"], group]}
+        for cell in other["cells"]
+        if cell["semantics"] == group
+    ]

@@ -1,0 +1,204 @@
+"""The page that compares runs."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from string import ascii_uppercase
+
+from rmjax import report_view
+from rmjax.compare import Evaluated, cell_differences, differences, read_runs
+from rmjax.figures import SETS, render, words
+from rmjax.figures_accuracy import robustness_difference
+from rmjax.report import leaves, render_page, write_page
+from rmjax.report_tables import Table
+from rmjax.report_view import DASH, decimal, percent
+
+SCORES = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
+
+
+def write_comparison(
+    workdirs: Sequence[str | Path], *, out: str | Path, evaluation: str | None = None
+) -> dict[str, Path]:
+    """Write `comparison.html` and `figures/`: each run against the first.
+
+    Args:
+        workdirs: folders of two runs or more, evaluated on the same images.
+        out: folder to write to.
+        evaluation: name of their evaluation; None: `full`, or the only one.
+
+    Returns:
+        The paths of `comparison` and `figures`.
+
+    Raises:
+        InputError: a run has no such evaluation, they are not of the same images,
+            sources and conditions, or the folder can't be written to.
+    """
+    runs = read_runs(workdirs, evaluation)
+    names = letters(len(runs))
+    found = {
+        n: differences(runs[0], r) for n, r in zip(names[1:], runs[1:], strict=True)
+    }
+    pictures = {}
+    groups = report_view.parts(runs[0].results)
+    for name, run in zip(names[1:], runs[1:], strict=True):
+        for group in groups:
+            cells = cell_differences(runs[0].results, run.results, group)
+            if len(cells) > 1:
+                drawn = robustness_difference(cells)
+                pictures[f"difference_{name}_{group}"] = render(drawn)
+    page = render_page(
+        "comparison.html.jinja",
+        pictures,
+        r=runs[0].results,
+        runs=dict(zip(names, runs, strict=True)),
+        lines=[line for name, rows in found.items() for line in verdicts(rows, name)],
+        tables_of={name: difference_table(rows, name) for name, rows in found.items()},
+        groups=groups,
+        runs_table=runs_table(runs),
+        calibration=side_by_side(
+            runs, ["images", "probability of", "score"], describe_calibration
+        ),
+        decisions=side_by_side(runs, ["aim", "rate"], describe_decisions),
+        unknown=side_by_side(runs, ["unknown", "by", "measure"], describe_unknown),
+        changes=config_table(runs),
+    )
+    return write_page(Path(out), "comparison", page, pictures)
+
+
+def letters(count: int) -> list[str]:
+    """Return short names of so many runs: A, B, ..., Z, AA, ..."""
+    names = list(ascii_uppercase)
+    while len(names) < count:
+        names += [a + b for a in names for b in ascii_uppercase]
+    return names[:count]
+
+
+def points(share: float | None) -> str:
+    """Return a difference of shares in percentage points, signed unless it is 0."""
+    if share is None:
+        return DASH
+    value = 100 * share
+    digits = ".1f" if abs(value) >= 0.05 else ".1g"  # what is not 0 does not look it
+    return f"{value:+{digits}}".replace("-", "−") if value else "0"
+
+
+def excludes_zero(row: dict) -> bool | None:
+    """Return whether an interval excludes 0; None without an interval."""
+    if row["low"] is None:
+        return None
+    return row["low"] > 0 or row["high"] < 0
+
+
+def verdicts(rows: Sequence[dict], name: str) -> list[str]:
+    """Return a sentence on each set of conditions: attribution, all or unseen images."""
+    groups = {row["semantics"] for row in rows}
+    group = "unseen" if "unseen" in groups else next(iter(groups))
+    lines = []
+    for row in rows:
+        if row["semantics"] != group or row["metric"] != "attribution":
+            continue
+        where = f"{SETS[row['set']]}, {group} semantics"
+        ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
+        how = {
+            None: f"no interval, so nothing can be said ({points(row['difference'])})",
+            False: f"these images show no difference ({ends})",
+            True: f"{points(row['difference'])} points ({ends})",
+        }[excludes_zero(row)]
+        lines.append(f"{name} against A, {where}: {how}.")
+    return lines
+
+
+def difference_table(rows: Sequence[dict], name: str) -> Table:
+    """Return the shares of both runs and their difference with its interval."""
+    words = {None: "no interval", True: "yes", False: "no"}
+    body = [
+        [
+            row["semantics"],
+            SETS[row["set"]],
+            row["metric"],
+            percent(row["first"]),
+            percent(row["other"]),
+            points(row["difference"]),
+            f"{points(row['low'])} to {points(row['high'])}",
+            words[excludes_zero(row)],
+        ]
+        for row in rows
+    ]
+    head = ["semantics", "images", "metric", "A, %", f"{name}, %", f"{name} − A"]
+    return {"head": [*head, "95 % interval", "excludes 0"], "rows": body, "text": 3}
+
+
+def runs_table(runs: Sequence[Evaluated]) -> Table:
+    """Return what the letters stand for."""
+    rows = []
+    for name, run in zip(letters(len(runs)), runs, strict=True):
+        about = run.results["run"]
+        rows.append([name, run.workdir, f"{about['checkpoint']}", f"{about['seed']}"])
+    return {"head": ["", "run", "checkpoint", "seed"], "rows": rows, "text": 2}
+
+
+def side_by_side(
+    runs: Sequence[Evaluated],
+    head: Sequence[str],
+    describe: Callable[[dict], dict[tuple[str, ...], str]],
+) -> Table:
+    """Return a table with a column for each run.
+
+    Args:
+        runs: what to compare.
+        head: names of the first columns.
+        describe: function of results to numbers as text, by what stands in these
+            columns.
+    """
+    found = [describe(run.results) for run in runs]
+    labels = dict.fromkeys(label for texts in found for label in texts)
+    rows = [[*label, *(texts.get(label, DASH) for texts in found)] for label in labels]
+    return {"head": [*head, *letters(len(runs))], "rows": rows, "text": len(head)}
+
+
+def describe_calibration(results: dict) -> dict[tuple[str, ...], str]:
+    """Return the errors of the probabilities, all semantics together."""
+    cells = report_view.cells_of(results, report_view.main_group(results))
+    found = {}
+    for part in dict.fromkeys(cell["set"] for cell in cells):
+        own = [cell for cell in cells if cell["set"] == part]
+        for prefix, what in (("", "source"), ("detection_", "real or synthetic")):
+            for key, name in SCORES.items():
+                text = decimal(report_view.mean_by_kind(own, prefix + key))
+                found[SETS[part], what, name] = text
+    return found
+
+
+def describe_decisions(results: dict) -> dict[tuple[str, ...], str]:
+    """Return the rates at the operating points, clean images of all semantics."""
+    clean = report_view.cells_of(results, report_view.main_group(results))[0]
+    found = {}
+    for point in (results["calibration"] or {}).get("operating_points", []):
+        for key, name in (("fpr", "false alarms, %"), ("tpr", "detected, %")):
+            rate = percent(clean[f"{key}_at_{point['fpr']:g}"])
+            found[f"{percent(point['fpr'], 0)} %", name] = rate
+    return found
+
+
+def describe_unknown(results: dict) -> dict[tuple[str, ...], str]:
+    """Return how well known sources are told from unknown ones."""
+    open_set = results["open_set"]
+    found = {}
+    for score, kins in open_set["scores"].items() if open_set else ():
+        for kin in report_view.KINS:
+            for key, name in (("auroc", "AUROC"), ("fpr95", "FPR95"), ("oscr", "OSCR")):
+                if kins[kin]:
+                    found[kin, words(score), name] = decimal(kins[kin][key])
+    return found
+
+
+def config_table(runs: Sequence[Evaluated]) -> Table:
+    """Return the keys in which the configs of training differ."""
+
+    def describe(results: dict) -> dict[tuple[str, ...], str]:
+        config = leaves(results["run"]["config"])
+        return {(key,): json.dumps(value) for key, value in config.items()}
+
+    table = side_by_side(runs, ["key"], describe)
+    rows = [row for row in table["rows"] if len(set(row[1:])) > 1]
+    return table | {"rows": rows, "text": len(runs) + 1}
