@@ -17,10 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from rmjax.clusters import choose_evenly
 from rmjax.data.dataset import Dataset, Selection, select
 from rmjax.data.facts import Facts, collect_facts
 from rmjax.errors import InputError
+from rmjax.evaluation.clusters import choose_evenly
 
 MARGIN = 0.05  # balanced accuracy above measured chance that is never alarming
 ERRORS = 5  # standard errors; few folds estimate these roughly

@@ -12,10 +12,10 @@ from rmjax import parallel
 from rmjax.data.dataset import take
 from rmjax.data.pipeline import ImageCache
 from rmjax.errors import InputError
+from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
+from rmjax.evaluation.robustness import parse_suite
 from rmjax.experiment import open_data
 from rmjax.inference import load
-from rmjax.predict import Part, Runner, make_runner, predict_grid
-from rmjax.robustness import parse_suite
 from rmjax.train_step import PyTree
 
 SECONDS = 2.0  # of forward passes a figure

@@ -52,9 +52,9 @@ def _train(args: argparse.Namespace, changes: list[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.calibration import FPRS, REJECT_FPR
     from rmjax.evaluate import evaluate
-    from rmjax.results import format_results
+    from rmjax.evaluation.calibration import FPRS, REJECT_FPR
+    from rmjax.evaluation.results import format_results
 
     results = evaluate(
         args.workdir,

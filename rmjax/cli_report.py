@@ -32,8 +32,8 @@ def add_report(add: Add) -> None:
 
 
 def _report(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.compare_report import write_comparison
-    from rmjax.report import write_report
+    from rmjax.report.comparison import write_comparison
+    from rmjax.report.page import write_report
 
     options = {"evaluation": args.evaluation, "out": args.out}
     if len(args.workdir) == 1:

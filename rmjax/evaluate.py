@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rmjax.calibration import (
+from rmjax.data.dataset import select, take
+from rmjax.errors import InputError
+from rmjax.evaluation.calibration import (
     FPRS,
     REJECT_FPR,
     Calibration,
@@ -22,15 +24,15 @@ from rmjax.calibration import (
     load_calibration,
     save_calibration,
 )
-from rmjax.clusters import choose_evenly, cluster_purity, frechet_ratio, purity
-from rmjax.data.dataset import select, take
-from rmjax.errors import InputError
-from rmjax.exhibits import draw_map, save_mistakes, save_predictions
-from rmjax.experiment import ExperimentData, open_data
-from rmjax.inference import Attributor, load
-from rmjax.metrics import Predictions
-from rmjax.openset import fit_reference
-from rmjax.predict import (
+from rmjax.evaluation.clusters import (
+    choose_evenly,
+    cluster_purity,
+    frechet_ratio,
+    purity,
+)
+from rmjax.evaluation.exhibits import draw_map, save_mistakes, save_predictions
+from rmjax.evaluation.openset import fit_reference
+from rmjax.evaluation.predict import (
     Grid,
     Part,
     Runner,
@@ -39,11 +41,14 @@ from rmjax.predict import (
     make_runner,
     predict_grid,
 )
-from rmjax.protocol import COMBINED, measure_clean, measure_grid
-from rmjax.results import EVALUATIONS, SCHEMA, SCHEMA_VERSION, write_results
-from rmjax.robustness import parse_suite
+from rmjax.evaluation.protocol import COMBINED, measure_clean, measure_grid
+from rmjax.evaluation.results import EVALUATIONS, SCHEMA, SCHEMA_VERSION, write_results
+from rmjax.evaluation.robustness import parse_suite
+from rmjax.evaluation.unknown import measure_open_set
+from rmjax.experiment import ExperimentData, open_data
+from rmjax.inference import Attributor, load
+from rmjax.metrics import Predictions
 from rmjax.run import PACKAGES
-from rmjax.unknown import measure_open_set
 
 logger = logging.getLogger(__name__)
 

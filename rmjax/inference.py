@@ -11,10 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax import parallel
-from rmjax.calibration import Calibration, load_calibration
 from rmjax.checkpoints import load_variables
 from rmjax.data.images import decode_rgb, resize_shorter
 from rmjax.errors import InputError
+from rmjax.evaluation.calibration import Calibration, load_calibration
 from rmjax.experiment import build_model, make_eval_step, network_input
 from rmjax.run import CHECKPOINTS, load_config, load_source_names
 

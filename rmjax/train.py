@@ -17,6 +17,7 @@ from rmjax.checkpoints import Checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError
+from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import (
     ExperimentData,
     build_corruption,
@@ -29,7 +30,6 @@ from rmjax.meter import Meter
 from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
-from rmjax.predict import make_runner
 from rmjax.preprocess import get_input
 from rmjax.run import CHECKPOINTS, start_workdir
 from rmjax.train_step import TrainState, create_state, train_step

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rmjax.answers import Answers
 from rmjax.errors import InputError
+from rmjax.evaluation.answers import Answers
 
 SHAPES = {"a": (5, 2), "b": (3, 5, 4)}
 

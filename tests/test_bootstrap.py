@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from rmjax.bootstrap import draw_resamples, interval, resample_counts
+from rmjax.evaluation.bootstrap import draw_resamples, interval, resample_counts
 
 
 def test_the_interval_of_a_share_is_the_binomial_one():

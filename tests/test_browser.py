@@ -9,8 +9,8 @@ from results_sample import sample_results, write_answers, write_run
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from rmjax.compare_report import write_comparison
-from rmjax.report import write_report
+from rmjax.report.comparison import write_comparison
+from rmjax.report.page import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -7,7 +7,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
-from rmjax.calibration import (
+from rmjax.errors import InputError
+from rmjax.evaluation.calibration import (
     UNCALIBRATED,
     Calibration,
     balanced_weights,
@@ -20,7 +21,6 @@ from rmjax.calibration import (
     save_calibration,
     top_label,
 )
-from rmjax.errors import InputError
 from rmjax.metrics import Predictions
 
 

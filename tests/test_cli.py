@@ -10,7 +10,7 @@ from PIL import Image
 
 from rmjax import bench_data, bench_evaluate
 from rmjax.cli import main
-from rmjax.results import read_results
+from rmjax.evaluation.results import read_results
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ import pytest
 from scipy.linalg import sqrtm
 from threadpoolctl import threadpool_limits
 
-from rmjax import clusters
-from rmjax.clusters import (
+from rmjax.errors import InputError
+from rmjax.evaluation import clusters
+from rmjax.evaluation.clusters import (
     choose_evenly,
     cluster_purity,
     fingerprint_map,
@@ -14,7 +15,6 @@ from rmjax.clusters import (
     frechet_ratio,
     purity,
 )
-from rmjax.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from rmjax.corruptions import NAMES
 from rmjax.data.dataset import take
 from rmjax.errors import InputError
 from rmjax.evaluate import _name, evaluate
+from rmjax.evaluation.results import format_results, read_results
 from rmjax.experiment import build_model, network_input, open_data
-from rmjax.results import format_results, read_results
 from rmjax.run import CHECKPOINTS, start_workdir
 from rmjax.train_step import create_state
 

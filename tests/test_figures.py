@@ -9,10 +9,10 @@ from matplotlib.text import Text
 from PIL import Image
 from results_sample import SOURCES, UNSEEN, sample_results
 
-from rmjax import figures_accuracy as accuracy
-from rmjax import figures_trust as trust
-from rmjax.figures import SETS, render, short, write_figures
-from rmjax.report import draw_figures
+from rmjax.report import figures_accuracy as accuracy
+from rmjax.report import figures_trust as trust
+from rmjax.report.figures import SETS, render, short, write_figures
+from rmjax.report.page import draw_figures
 
 LONG = "a-generator-with-a-name-of-sixty-characters-and-$x^$ in it-01"
 ROWS = [

@@ -9,10 +9,10 @@ from PIL import Image
 from scipy.special import softmax
 
 import rmjax
-from rmjax.calibration import Calibration, save_calibration
 from rmjax.errors import InputError
+from rmjax.evaluation.calibration import Calibration, save_calibration
+from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import open_data
-from rmjax.predict import make_runner
 
 
 @pytest.fixture(scope="module")

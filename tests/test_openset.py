@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from rmjax import openset
 from rmjax.errors import InputError
-from rmjax.openset import (
+from rmjax.evaluation import openset
+from rmjax.evaluation.openset import (
     SCORES,
     detection_threshold,
     energy,

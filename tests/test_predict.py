@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
+from rmjax.evaluation.predict import digest_images, make_runner, predict_grid
+from rmjax.evaluation.robustness import parse_suite
 from rmjax.experiment import open_data
 from rmjax.inference import load
-from rmjax.predict import digest_images, make_runner, predict_grid
-from rmjax.robustness import parse_suite
 
 SUITE = parse_suite("contrast:3,flip")
 

@@ -9,7 +9,7 @@ from results_sample import sample_results, write_run
 from rmjax.cli import main
 from rmjax.config import load_config
 from rmjax.errors import InputError
-from rmjax.report import train_command, write_report
+from rmjax.report.page import train_command, write_report
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "generator-" * 6
@@ -38,7 +38,7 @@ class Page(HTMLParser):
 def quick(monkeypatch):
     """Figures of no bytes, which take no time."""
     files = {"svg": b"<svg/>", "png": b""}
-    monkeypatch.setattr("rmjax.report.render", lambda figure: files)
+    monkeypatch.setattr("rmjax.report.page.render", lambda figure: files)
 
 
 @pytest.fixture

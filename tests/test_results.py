@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rmjax.errors import InputError
-from rmjax.results import find_evaluation, read_results, write_results
+from rmjax.evaluation.results import find_evaluation, read_results, write_results
 
 
 def make(workdir, *names):

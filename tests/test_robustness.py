@@ -6,8 +6,7 @@ import pytest
 from rmjax import parallel
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
-from rmjax.experiment import open_data
-from rmjax.robustness import (
+from rmjax.evaluation.robustness import (
     CLEAN,
     SUITES,
     Condition,
@@ -15,6 +14,7 @@ from rmjax.robustness import (
     cache_file,
     parse_suite,
 )
+from rmjax.experiment import open_data
 
 
 def test_suites_are_as_large_as_they_should_be():

@@ -7,8 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from rmjax.bootstrap import Resamples, draw_resamples, interval, resample_counts
-from rmjax.calibration import (
+from rmjax.evaluation.bootstrap import (
+    Resamples,
+    draw_resamples,
+    interval,
+    resample_counts,
+)
+from rmjax.evaluation.calibration import (
     UNCALIBRATED,
     Calibration,
     balanced_weights,
@@ -16,6 +21,8 @@ from rmjax.calibration import (
     reliability_bins,
     top_label,
 )
+from rmjax.evaluation.predict import Grid
+from rmjax.evaluation.robustness import CLEAN, SETS, Condition
 from rmjax.metrics import (
     SCORES,
     Predictions,
@@ -24,8 +31,6 @@ from rmjax.metrics import (
     recall,
     summarize,
 )
-from rmjax.predict import Grid
-from rmjax.robustness import CLEAN, SETS, Condition
 
 COMBINED = "combined"  # the name of seen and unseen semantics together
 

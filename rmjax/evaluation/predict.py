@@ -18,12 +18,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import parallel
-from rmjax.answers import Answers
 from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch, ImageCache, eval_batches
+from rmjax.evaluation.answers import Answers
+from rmjax.evaluation.robustness import CLEAN, Condition, Corrupter, cache_file
 from rmjax.experiment import make_eval_step
 from rmjax.metrics import Predictions
-from rmjax.robustness import CLEAN, Condition, Corrupter, cache_file
 from rmjax.train_step import PyTree
 
 # What to run on: a selection and its splits.

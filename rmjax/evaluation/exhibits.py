@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rmjax.calibration import Calibration
-from rmjax.clusters import choose_evenly, fingerprint_map
 from rmjax.data.images import decode_rgb
+from rmjax.evaluation.calibration import Calibration
+from rmjax.evaluation.clusters import choose_evenly, fingerprint_map
+from rmjax.evaluation.predict import Grid, Part
 from rmjax.experiment import ExperimentData
 from rmjax.metrics import Predictions
-from rmjax.predict import Grid, Part
 
 MAX_MISTAKES = 24
 MISTAKE_SIDE = 256  # pixels; larger images are shown smaller

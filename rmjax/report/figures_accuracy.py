@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
-from rmjax.figures import (
+from rmjax.report.figures import (
     BLUE,
     GREY,
     GROUPS,

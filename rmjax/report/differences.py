@@ -7,10 +7,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from rmjax.bootstrap import Resamples, draw_resamples, interval
 from rmjax.errors import InputError
-from rmjax.figures import SETS
-from rmjax.results import find_evaluation, read_results
+from rmjax.evaluation.bootstrap import Resamples, draw_resamples, interval
+from rmjax.evaluation.results import find_evaluation, read_results
+from rmjax.report.figures import SETS
 
 DRAWS = 1000
 METRICS = ("attribution", "detection")
@@ -94,7 +94,7 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
     """Compute how much more often the other run is right, with 95 % intervals.
 
     Both runs meet the same draws of groups of images. An interval is missing (None)
-    where all images are one group.
+    where all draws agree: no image, or all of one group, tells the runs apart.
 
     Args:
         first: run to compare with.
@@ -122,8 +122,10 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
             for metric, (a, b) in right.items():
                 shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
                 change = b[part] - a[part]
-                drawn = [_draw(change[parts[m]], resamples[m]) for m in members]
-                low, high = _interval(drawn)
+                total, sizes = sum(
+                    _draw(change[parts[m]], resamples[m]) for m in members
+                )
+                low, high = interval(total / sizes)
                 rows.append(
                     {"semantics": group, "set": part, "metric": metric}
                     | dict(zip(("first", "other"), shares, strict=True))
@@ -161,21 +163,10 @@ def _right(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     }
 
 
-def _draw(
-    values: np.ndarray, resamples: Resamples
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return sums of values and numbers of images in every draw, and whether they vary."""
-    sums = np.bincount(resamples.code, values)
-    sizes = np.bincount(resamples.code)
-    counts = resamples.counts
-    return counts @ sums, counts @ sizes, len(sums) > 1
-
-
-def _interval(drawn: list[tuple]) -> tuple[float | None, float | None]:
-    if not all(several for *_, several in drawn):
-        return None, None
-    total = sum(sums for sums, *_ in drawn)
-    return interval(total / sum(sizes for _, sizes, _ in drawn))
+def _draw(values: np.ndarray, resamples: Resamples) -> np.ndarray:
+    """Return the sum of values and the number of images in every draw, `[2, draws]`."""
+    sums, sizes = np.bincount(resamples.code, values), np.bincount(resamples.code)
+    return np.stack([resamples.counts @ sums, resamples.counts @ sizes])
 
 
 def cell_differences(first: dict, other: dict, group: str) -> list[dict]:

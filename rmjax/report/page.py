@@ -6,6 +6,7 @@ Drawn from the files that `rmjax evaluate` wrote; the network is not run.
 import base64
 import json
 import os
+import re
 import shlex
 from contextlib import suppress
 from importlib.metadata import version
@@ -15,15 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from rmjax import figures_accuracy as accuracy
-from rmjax import figures_trust as trust
-from rmjax import report_tables, report_view
 from rmjax.audit_report import format_audit
 from rmjax.config import flatten, load_config, shipped_configs
 from rmjax.errors import InputError
-from rmjax.figures import SETS, render, words, write_figures
+from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.logs import read_log
-from rmjax.results import find_evaluation, read_results
+from rmjax.report import figures_accuracy as accuracy
+from rmjax.report import figures_trust as trust
+from rmjax.report import tables, view
+from rmjax.report.figures import SETS, render, words, write_figures
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
 
@@ -121,11 +122,11 @@ def draw_figures(results: dict, log: list[dict]) -> dict[str, Figure]:
 
 
 def _accuracy_figures(results: dict) -> dict[str, Figure]:
-    groups = report_view.parts(results)
-    clean, main = results["clean"], report_view.main_group(results)
+    groups = view.parts(results)
+    clean, main = results["clean"], view.main_group(results)
     found = {}
     for group in groups:
-        cells = report_view.cells_of(results, group)
+        cells = view.cells_of(results, group)
         if len(cells) > 1:
             found[f"robustness_{group}"] = accuracy.robustness(cells)
         counts = clean[group]["confusion"]
@@ -146,7 +147,7 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
 
 
 def _trust_figures(results: dict) -> dict[str, Figure]:
-    main, calibration = report_view.main_group(results), results["calibration"]
+    main, calibration = view.main_group(results), results["calibration"]
     found = {}
     for part, what in reliability_shown(results):
         bins = results["reliability"][main][part][what]
@@ -160,7 +161,7 @@ def _trust_figures(results: dict) -> dict[str, Figure]:
         )
     for point in (calibration or {}).get("operating_points", []):
         fpr = f"{point['fpr']:g}"
-        cells = report_view.cells_of(results, main)
+        cells = view.cells_of(results, main)
         found[f"operating_point_{fpr}"] = trust.operating_points(cells, fpr)
     for kin in ("near", "far") if results["open_set"] else ():
         scores = results["open_set"]["scores"].items()
@@ -173,8 +174,8 @@ def _trust_figures(results: dict) -> dict[str, Figure]:
 
 def reliability_shown(results: dict) -> list[tuple[str, str]]:
     """Return the sets of conditions and answers that reliability is drawn for."""
-    sets = results["reliability"][report_view.main_group(results)]
-    harder = next((part for part in report_view.CORRUPTED if part in sets), None)
+    sets = results["reliability"][view.main_group(results)]
+    harder = next((part for part in view.CORRUPTED if part in sets), None)
     shown = ["clean", *([harder] if harder else [])]
     return [(part, what) for what in ("attribution", "detection") for part in shown]
 
@@ -240,26 +241,26 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
     """Return a page as HTML.
 
     Args:
-        template: in `rmjax/templates`.
+        template: in `rmjax/report/templates`.
         pictures: rendered figures by name.
         **shown: what the template names.
     """
     environment = Environment(
-        loader=PackageLoader("rmjax", "templates"),
+        loader=PackageLoader("rmjax.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": report_view.percent,
-        "decimal": report_view.decimal,
+        "percent": view.percent,
+        "decimal": view.decimal,
         "words": words,
-        "spoken": report_view.spoken,
+        "spoken": view.spoken,
     }
     environment.globals |= {
-        "view": report_view,
-        "tables": report_tables,
+        "view": view,
+        "tables": tables,
         "sets": SETS,
         "rmjax_version": version("rmjax"),
     }
@@ -267,7 +268,8 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
     for name, files in pictures.items():
         kind = "svg" if len(files["svg"]) <= LARGEST_SVG else "png"
         uris[name] = data_uri(files[kind], "svg+xml" if kind == "svg" else kind)
-    return environment.get_template(template).render(pictures=uris, **shown)
+    page = environment.get_template(template).render(pictures=uris, **shown)
+    return re.sub(r"(?<=\d) %", "\u00a0%", page)  # no line starts with a per cent sign
 
 
 def data_uri(data: bytes, kind: str) -> Markup:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rmjax.calibration import Calibration
+from rmjax.evaluation.calibration import Calibration
+from rmjax.evaluation.openset import SCORES, Reference, measure
 from rmjax.metrics import Predictions
-from rmjax.openset import SCORES, Reference, measure
 
 
 def measure_open_set(

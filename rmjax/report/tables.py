@@ -4,8 +4,8 @@ A table is a dict of `head`, `rows` and `text`, the number of its first columns 
 text and not numbers; what is not defined is a dash.
 """
 
-from rmjax.figures import SETS, mean, words
-from rmjax.report_view import (
+from rmjax.report.figures import SETS, mean, words
+from rmjax.report.view import (
     DASH,
     cells_of,
     decimal,

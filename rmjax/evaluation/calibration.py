@@ -13,9 +13,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from rmjax.errors import InputError
+from rmjax.evaluation.openset import detection_threshold, rejection_threshold
 from rmjax.logs import write_json
 from rmjax.metrics import Predictions
-from rmjax.openset import detection_threshold, rejection_threshold
 
 CALIBRATION_FILE = "calibration.json"
 BINS = 15

@@ -1,6 +1,6 @@
 """Figures of how far an answer can be trusted: probabilities, thresholds, unknowns.
 
-As in `rmjax.figures`, each is a function from plain data to a matplotlib Figure.
+As in `rmjax.report.figures`, each is a function from plain data to a matplotlib Figure.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rmjax.figures import (
+from rmjax.report.figures import (
     BLUE,
     GREEN,
     GREY,

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
-from rmjax import report_view
-from rmjax.compare import Evaluated, cell_differences, differences, read_runs
-from rmjax.figures import SETS, render, words
-from rmjax.figures_accuracy import robustness_difference
-from rmjax.report import leaves, render_page, write_page
-from rmjax.report_tables import Table
-from rmjax.report_view import DASH, decimal, percent
+from rmjax.report import view
+from rmjax.report.differences import Evaluated, cell_differences, differences, read_runs
+from rmjax.report.figures import SETS, render, words
+from rmjax.report.figures_accuracy import robustness_difference
+from rmjax.report.page import leaves, render_page, write_page
+from rmjax.report.tables import Table
+from rmjax.report.view import DASH, decimal, percent
 
 SCORES = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
 
@@ -39,7 +39,7 @@ def write_comparison(
         n: differences(runs[0], r) for n, r in zip(names[1:], runs[1:], strict=True)
     }
     pictures = {}
-    groups = report_view.parts(runs[0].results)
+    groups = view.parts(runs[0].results)
     for name, run in zip(names[1:], runs[1:], strict=True):
         for group in groups:
             cells = cell_differences(runs[0].results, run.results, group)
@@ -100,7 +100,7 @@ def verdicts(rows: Sequence[dict], name: str) -> list[str]:
         where = f"{SETS[row['set']]}, {group} semantics"
         ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
         how = {
-            None: f"no interval, so nothing can be said ({points(row['difference'])})",
+            None: f"no interval, as all draws agree ({points(row['difference'])})",
             False: f"these images show no difference ({ends})",
             True: f"{points(row['difference'])} points ({ends})",
         }[excludes_zero(row)]
@@ -158,20 +158,20 @@ def side_by_side(
 
 def describe_calibration(results: dict) -> dict[tuple[str, ...], str]:
     """Return the errors of the probabilities, all semantics together."""
-    cells = report_view.cells_of(results, report_view.main_group(results))
+    cells = view.cells_of(results, view.main_group(results))
     found = {}
     for part in dict.fromkeys(cell["set"] for cell in cells):
         own = [cell for cell in cells if cell["set"] == part]
         for prefix, what in (("", "source"), ("detection_", "real or synthetic")):
             for key, name in SCORES.items():
-                text = decimal(report_view.mean_by_kind(own, prefix + key))
+                text = decimal(view.mean_by_kind(own, prefix + key))
                 found[SETS[part], what, name] = text
     return found
 
 
 def describe_decisions(results: dict) -> dict[tuple[str, ...], str]:
     """Return the rates at the operating points, clean images of all semantics."""
-    clean = report_view.cells_of(results, report_view.main_group(results))[0]
+    clean = view.cells_of(results, view.main_group(results))[0]
     found = {}
     for point in (results["calibration"] or {}).get("operating_points", []):
         for key, name in (("fpr", "false alarms, %"), ("tpr", "detected, %")):
@@ -185,7 +185,7 @@ def describe_unknown(results: dict) -> dict[tuple[str, ...], str]:
     open_set = results["open_set"]
     found = {}
     for score, kins in open_set["scores"].items() if open_set else ():
-        for kin in report_view.KINS:
+        for kin in view.KINS:
             for key, name in (("auroc", "AUROC"), ("fpr95", "FPR95"), ("oscr", "OSCR")):
                 if kins[kin]:
                     found[kin, words(score), name] = decimal(kins[kin][key])

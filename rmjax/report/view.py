@@ -5,7 +5,7 @@ What is not defined is a dash.
 
 from collections.abc import Iterable, Sequence
 
-from rmjax.figures import SETS, mean, words
+from rmjax.report.figures import SETS, mean, words
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
