@@ -1,6 +1,7 @@
 """Calibration: the temperature that was, errors by hand, thresholds, the stored file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,32 @@ def test_thresholds_keep_their_promise_on_other_images():
     best, _ = top_label(found.attribute(other.attribution), other.source)
     rejected = np.mean(best < found.reject["threshold"])
     assert rejected == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_threshold_lies_midway_in_a_gap():
+    """Real images at odds of 1:99 to 1:9, synthetic ones from 9:1 on."""
+    odds = np.log([1 / 99, 1 / 9, 9, 99])
+    few = simulate(n=4)
+    predictions = replace(
+        few,
+        source=np.array([0, 0, 1, 2]),
+        detection=np.stack([np.zeros(4), odds], -1),
+    )
+    found = calibrate(predictions, fprs=(0.01, 0.5))
+    none, half = (point["threshold"] for point in found.operating_points)
+    scores = found.detect(predictions.detection)
+    assert none == pytest.approx(0.5)
+    assert scores[0] < half <= scores[1]
+    achieved = [point["achieved"] for point in found.operating_points]
+    assert achieved == [0, 0.5]
+
+
+def test_certain_probabilities_leave_a_threshold_of_numbers():
+    few = simulate(n=4)
+    certain = np.array([[0, -1e4], [0, 1e4], [0, 1e4], [0, 1e4]])
+    predictions = replace(few, source=np.array([0, 0, 1, 2]), detection=certain)
+    for point in calibrate(predictions, fprs=(0.01, 0.5)).operating_points:
+        assert np.isfinite(point["threshold"]) and point["achieved"] <= point["fpr"]
 
 
 def test_without_real_images_there_are_no_operating_points(predictions):

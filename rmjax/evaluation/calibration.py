@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax, logit
 
 from rmjax.errors import InputError
 from rmjax.evaluation.openset import detection_threshold, rejection_threshold
@@ -109,8 +109,8 @@ def calibrate(
         "threshold": threshold,
         "achieved": achieved,
     }
-    scores = fitted.detect(predictions.detection)[synthetic == 0]
-    points = tuple(_operating_point(scores, fpr) for fpr in fprs if len(scores))
+    scores, real = fitted.detect(predictions.detection), synthetic == 0
+    points = tuple(_operating_point(scores, real, fpr) for fpr in fprs if real.any())
     return Calibration(
         **{
             **asdict(fitted),
@@ -121,12 +121,22 @@ def calibrate(
     )
 
 
-def _operating_point(real_scores: np.ndarray, fpr: float) -> dict:
-    threshold, achieved = detection_threshold(real_scores, fpr)
+def _operating_point(scores: np.ndarray, real: np.ndarray, fpr: float) -> dict:
+    """Choose from which score on an image is called synthetic.
+
+    From just above the last real image that passes to the next image, real or
+    synthetic, every threshold does the same to all of them. The one midway in log-odds
+    leaves room on both sides: real images of other content score higher.
+    """
+    threshold, achieved = detection_threshold(scores[real], fpr)
+    above = scores[scores >= threshold]
+    if len(above):
+        midway = expit((logit(threshold) + logit(above.min())) / 2)
+        threshold = float(np.clip(midway, threshold, above.min()))
     return {
         "fpr": fpr,
         "threshold": threshold,
-        "real_images": len(real_scores),
+        "real_images": int(real.sum()),
         "achieved": achieved,
     }
 
