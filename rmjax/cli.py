@@ -70,7 +70,10 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
     )
     print(format_results(results))
     print(f"\nresults: {Path(results['folder']) / 'results.json'}")
-    print(f"report:  rmjax report --workdir {shlex.quote(args.workdir)}")
+    name = results["evaluation"]["name"]
+    chosen = [] if name == "full" else ["--evaluation", name]
+    command = shlex.join(["rmjax", "report", "--workdir", args.workdir, *chosen])
+    print(f"report:  {command}")
 
 
 def _preview(args: argparse.Namespace, changes: list[str]) -> None:
@@ -120,7 +123,7 @@ def _share(text: str) -> float:
 
 
 def _shares(text: str) -> tuple[float, ...]:
-    return tuple(_share(part) for part in text.split(","))
+    return tuple(dict.fromkeys(_share(part) for part in text.split(",")))
 
 
 def _parser() -> argparse.ArgumentParser:

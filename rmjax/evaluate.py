@@ -1,23 +1,16 @@
 """Evaluation: the figures of a run on seen, unseen and unknown, written to files."""
 
-import hashlib
-import json
 import logging
-import platform
-import re
-import shlex
-import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from rmjax.data.dataset import select, take
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import (
     FPRS,
+    RECIPE,
     REJECT_FPR,
     Calibration,
     calibrate,
@@ -30,6 +23,14 @@ from rmjax.evaluation.clusters import (
     frechet_ratio,
     purity,
 )
+from rmjax.evaluation.description import (
+    describe_calibration,
+    describe_data,
+    describe_run,
+    name_evaluation,
+    without_images,
+    write_command,
+)
 from rmjax.evaluation.exhibits import draw_map, save_mistakes, save_predictions
 from rmjax.evaluation.openset import fit_reference
 from rmjax.evaluation.predict import (
@@ -37,22 +38,26 @@ from rmjax.evaluation.predict import (
     Part,
     Runner,
     digest_answers,
-    digest_images,
     make_runner,
     predict_grid,
 )
 from rmjax.evaluation.protocol import COMBINED, measure_clean, measure_grid
-from rmjax.evaluation.results import EVALUATIONS, SCHEMA, SCHEMA_VERSION, write_results
+from rmjax.evaluation.results import (
+    EVALUATIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    new_folder,
+    partial_folder,
+    write_results,
+)
 from rmjax.evaluation.robustness import parse_suite
 from rmjax.evaluation.unknown import measure_open_set
 from rmjax.experiment import ExperimentData, open_data
 from rmjax.inference import Attributor, load
 from rmjax.metrics import Predictions
-from rmjax.run import PACKAGES
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME = 80  # characters in the name of an evaluation
 MAX_REFERENCE = 5_000  # training fingerprints that open-set scores compare with
 
 
@@ -75,8 +80,8 @@ def evaluate(
 
     The checkpoint is calibrated on validation images first, unless it was; what that
     gives lies in the run's `calibration.json`. The results are in a folder of their
-    own in `evaluation/`, named after the suite, and the split and semantics where they
-    are not the usual: `results.json`, `results.csv`, `predictions.npz` and the
+    own in `evaluation/`, named after the suite, and split, semantics and checkpoint
+    where they are not the usual: `results.json`, `results.csv`, `predictions.npz` and the
     greatest `mistakes/`. An evaluation that was stopped goes on where it was.
 
     Args:
@@ -110,8 +115,17 @@ def evaluate(
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     parts = _choose_parts(data, split, semantics)
-    name = _name(suite, split, semantics)
-    folder = workdir / EVALUATIONS / name
+    options = {
+        "suite": suite,
+        "split": split,
+        "semantics": tuple(semantics),
+        "checkpoint": checkpoint,
+        "data_dir": data_dir,
+        "fpr": tuple(fprs),
+        "reject_fpr": reject_fpr,
+        "bootstrap": draws,
+    }
+    folder = workdir / EVALUATIONS / name_evaluation(options)
     runner = make_runner(run.config, len(data.sources), run.devices, cache_dir)
     others = {
         "validation": _validation(data),
@@ -136,42 +150,39 @@ def evaluate(
             )
             save_calibration(workdir, run.checkpoint, calibration)
         grid = predict_grid(
-            runner, run.variables, parts, conditions, folder / "partial", bar
+            runner, run.variables, parts, conditions, partial_folder(folder), bar
         )
     results = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "run": _describe_run(workdir, run),
+        "run": describe_run(workdir, run),
         "evaluation": {
-            "name": name,
+            "name": folder.name,
             "suite": suite,
             "split": split,
             "semantics": list(semantics),
-            "command": _command(workdir, suite, split, semantics, checkpoint),
+            "command": write_command(workdir, options),
             "bootstrap": draws,
         },
-        "data": _describe_data(run, data, parts, grid),
+        "data": describe_data(run, data, parts, grid),
         "sources": list(data.sources),
         "semantics": {
             group: list(selection.semantic_names)
             for group, (selection, _) in parts.items()
         },
-        "without_images": _without_images(grid, data.sources),
+        "without_images": without_images(grid, data.sources),
         **measure_grid(grid, data.sources, calibration, draws=draws),
         "clean": _measure_clean(grid, data),
-        "calibration": _describe_calibration(calibration),
+        "calibration": describe_calibration(calibration),
         "open_set": _measure_open_set(grid, data, found, calibration),
         "map": draw_map(grid, data, found.get("unknown")),
     }
-    try:
+    with new_folder(folder) as fresh:
         results["mistakes"] = save_mistakes(
-            folder, grid, parts, data.sources, calibration
+            fresh, grid, parts, data.sources, calibration
         )
-        save_predictions(folder, grid)
-        write_results(folder, results)
-        shutil.rmtree(folder / "partial")
-    except OSError as error:
-        raise InputError(f"can't write to {folder}: {error.strerror}") from error
+        save_predictions(fresh, grid)
+        write_results(fresh, results)
     return results | {"folder": str(folder)}
 
 
@@ -179,7 +190,8 @@ def _digest(runner: Runner, run: Attributor, validation: Part | None) -> str:
     """Name the network and the images that a calibration is of."""
     if validation is None:
         return ""
-    return digest_answers(runner, run.variables, {"validation": validation})
+    digest = digest_answers(runner, run.variables, {"validation": validation})
+    return f"{RECIPE}-{digest}"
 
 
 def _predict_others(
@@ -266,90 +278,6 @@ def _measure_open_set(
         near=data.near_sources,
         unseen=grid.predictions(0, "unseen") if "unseen" in grid.rows else None,
     ) | {"reference_images": len(reference)}
-
-
-def _describe_run(workdir: Path, run: Attributor) -> dict:
-    return {
-        "workdir": str(workdir),
-        "checkpoint": run.checkpoint,
-        "seed": run.config.seed,
-        "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
-    }
-
-
-def _describe_data(
-    run: Attributor, data: ExperimentData, parts: dict[str, Part], grid: Grid
-) -> dict:
-    return {
-        "name": run.config.data.name,
-        "directory": str(data.dataset.directory),
-        "digest": digest_images(parts),
-        "images": len(grid.truth["source"]),
-        "bootstrap_groups": len(np.unique(grid.truth["group"])),
-    }
-
-
-def _describe_calibration(calibration: Calibration) -> dict | None:
-    if not calibration.images:
-        return None
-    return {
-        "split": "val",
-        "images": calibration.images,
-        "temperature": {
-            "attribution": calibration.attribution,
-            "detection": calibration.detection,
-        },
-        "validation": calibration.validation,
-        "reject": calibration.reject,
-        "operating_points": list(calibration.operating_points),
-    }
-
-
-def _without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
-    """Name the sources that a group has no images of."""
-    found = {}
-    for group, rows in grid.rows.items():
-        present = np.unique(grid.truth["source"][rows])
-        found[group] = [n for i, n in enumerate(sources) if i not in present]
-        if found[group]:
-            logger.warning(
-                "no test images of %s among %s semantics: not in its macro F1",
-                ", ".join(found[group]),
-                group,
-            )
-    return found
-
-
-def _command(
-    workdir: Path,
-    suite: str,
-    split: str,
-    semantics: tuple[str, ...],
-    checkpoint: str | int,
-) -> str:
-    """Return the command that gives these results, without what is the default."""
-    words = ["rmjax", "evaluate", "--workdir", str(workdir)]
-    for option, value, default in (
-        ("--suite", suite, "clean"),
-        ("--split", split, "test"),
-        ("--semantics", ",".join(semantics), ""),
-        ("--checkpoint", str(checkpoint), "best"),
-    ):
-        if value != default:
-            words += [option, value]
-    return shlex.join(words)
-
-
-def _name(suite: str, split: str, semantics: tuple[str, ...]) -> str:
-    """Name an evaluation after its suite and what else is not the default."""
-    parts = [suite, *([split] if split != "test" else []), *semantics]
-    name = "_".join(re.sub(r"[^\w.]+", "-", part) for part in parts)
-    if len(name) > MAX_NAME:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name[:MAX_NAME]}-{digest}"
-    return name
 
 
 def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None:

@@ -76,7 +76,7 @@ def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
         `detection_accuracy` (synthetic where the attributed source is not real, as
         published); `macro_f1`, the mean F1 over the sources that have images; `nmi`,
         the mutual information of true and attributed source over the mean of their
-        entropies.
+        entropies (NaN for images of a single source: there is nothing to tell).
     """
     counts = np.asarray(confusion, np.float64)
     total = counts.sum((-2, -1))
@@ -98,7 +98,7 @@ def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def _normalized_information(
     counts: np.ndarray, rows: np.ndarray, columns: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """Return the mutual information over the mean entropy; 1 if both are constant."""
+    """Return the mutual information over the mean entropy; NaN for one true source."""
     n = np.maximum(total, 1)
     of_rows, of_columns = (
         _entropy(rows / n[..., None]),
@@ -107,7 +107,7 @@ def _normalized_information(
     joint = _entropy((counts / n[..., None, None]).reshape(*counts.shape[:-2], -1))
     mean = (of_rows + of_columns) / 2
     shared = np.maximum(of_rows + of_columns - joint, 0)
-    return np.where(mean > 0, np.minimum(shared / mean, 1), 1.0)
+    return np.where(of_rows > 0, np.minimum(shared / mean, 1), np.nan)
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:
@@ -135,7 +135,7 @@ def summarize(predictions: Predictions, source_names: Sequence[str]) -> dict:
 
     Returns:
         A dict ready for JSON: `images`; `loss` (the compound loss, unmixed) with
-        `attribution_loss` and `detection_loss`; the `SCORES`;
+        `attribution_loss` and `detection_loss`; the `SCORES`, None where not defined;
         `detection_head_accuracy` (by the detection head alone); `recall` by source
         (None for a source without images); `confusion`, counts with true sources as
         rows and attributed ones as columns.
@@ -147,7 +147,10 @@ def summarize(predictions: Predictions, source_names: Sequence[str]) -> dict:
     return {
         "images": len(predictions),
         **losses(predictions),
-        **{name: float(value) for name, value in scores.items()},
+        **{
+            name: float(value) if np.isfinite(value) else None
+            for name, value in scores.items()
+        },
         "detection_head_accuracy": float(np.mean((head > 0) == (truth > 0))),
         "recall": recall(confusion, source_names),
         "confusion": confusion.tolist(),

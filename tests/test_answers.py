@@ -33,10 +33,13 @@ def test_a_stopped_run_is_taken_up_and_another_is_not(tmp_path):
     assert Answers(tmp_path, SHAPES, "key").done == 0
 
 
-@pytest.mark.parametrize("file", ["a.f32", "progress.json"])
-def test_damaged_files_are_started_anew(tmp_path, file):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("a.f32", "{"), *(("progress.json", text) for text in ("{", "{}", "[]"))],
+)
+def test_damaged_files_are_started_anew(tmp_path, file, content):
     Answers(tmp_path, SHAPES, "key").finish(3)
-    (tmp_path / file).write_text("{")
+    (tmp_path / file).write_text(content)
     assert Answers(tmp_path, SHAPES, "key").done == 0
 
 

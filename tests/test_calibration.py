@@ -1,6 +1,5 @@
 """Calibration: the temperature that was, errors by hand, thresholds, the stored file."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +112,20 @@ def test_bins_have_equal_mass_and_lose_nothing():
     assert sum(b["mass"] for b in few) == pytest.approx(1)
 
 
+def test_equal_confidences_share_a_bin_whatever_their_order():
+    right = np.arange(100) >= 20  # sorted, as images are by source
+    bins = reliability_bins(np.full(100, 0.8), right)
+    assert len(bins) == 1 and expected_calibration_error(bins) == pytest.approx(0)
+    mixed = np.repeat([0.2, 0.6, 0.9], 20)
+    happened = np.random.default_rng(0).random(60) < mixed
+    order = np.random.default_rng(1).permutation(60)
+    one, other = (
+        expected_calibration_error(reliability_bins(mixed[o], happened[o], bins=5))
+        for o in (slice(None), order)
+    )
+    assert one == pytest.approx(other)
+
+
 def test_real_and_synthetic_count_alike_in_detection():
     synthetic = np.array([0, 1, 1, 1])
     np.testing.assert_allclose(
@@ -163,6 +176,18 @@ def test_certain_probabilities_leave_a_threshold_of_numbers():
         assert np.isfinite(point["threshold"]) and point["achieved"] <= point["fpr"]
 
 
+def test_a_threshold_does_not_follow_sure_images_to_the_top():
+    """Synthetic images that are certain say nothing of those that are not."""
+    few = simulate(n=40)
+    synthetic = np.arange(40) >= 20
+    odds = np.where(synthetic, 500.0, -4.0)
+    sure = replace(
+        few, source=synthetic.astype(int), detection=np.stack([0 * odds, odds], -1)
+    )
+    (point,) = calibrate(sure, fprs=(0.01,)).operating_points
+    assert point["threshold"] == 0.5
+
+
 def test_without_real_images_there_are_no_operating_points(predictions):
     found = calibrate(predictions.where(predictions.source > 0))
     assert found.operating_points == () and found.reject is not None
@@ -177,8 +202,24 @@ def test_a_calibration_is_stored_by_checkpoint(predictions, tmp_path):
     assert load_calibration(tmp_path, 30) is UNCALIBRATED
 
 
-@pytest.mark.parametrize("content", ["", "[]", json.dumps({"schema_version": 99})])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\xff\xfe",
+        b'{"schema_version": 99}',
+        b'{"schema_version": 1, "checkpoints": {"1": {}}}',
+        b'{"schema_version": 1, "checkpoints": {"1": {"operating_points": [], "x": 1}}}',
+    ],
+)
 def test_a_damaged_calibration_is_named(tmp_path, content):
-    (tmp_path / "calibration.json").write_text(content)
+    (tmp_path / "calibration.json").write_bytes(content)
     with pytest.raises(InputError, match="calibration.json: damaged, or of another"):
         load_calibration(tmp_path, 1)
+
+
+def test_a_calibration_that_can_not_be_stored_is_named(tmp_path):
+    (tmp_path / "calibration.json.part").mkdir()
+    with pytest.raises(InputError, match="can't write .*calibration.json: Is a dir"):
+        save_calibration(tmp_path, 1, UNCALIBRATED)

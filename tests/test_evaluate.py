@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import optax
@@ -10,11 +12,13 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
+from rmjax import cli
 from rmjax.checkpoints import Checkpoints
 from rmjax.corruptions import NAMES
 from rmjax.data.dataset import take
 from rmjax.errors import InputError
-from rmjax.evaluate import _name, evaluate
+from rmjax.evaluate import evaluate
+from rmjax.evaluation.description import DEFAULTS, name_evaluation, write_command
 from rmjax.evaluation.results import format_results, read_results
 from rmjax.experiment import build_model, network_input, open_data
 from rmjax.run import CHECKPOINTS, start_workdir
@@ -76,7 +80,7 @@ def test_files_hold_the_results(results, workdir):
     for mistake in results["mistakes"]:
         assert max(Image.open(folder / mistake["file"]).size) == 32
         assert mistake["source"] != mistake["attributed"]
-    assert not (folder / "partial").exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_figures_are_those_of_the_predictions(results, workdir):
@@ -195,7 +199,7 @@ def test_too_few_images_for_a_figure_are_said_to_be(workdir):
     results = evaluate(
         workdir, split="val", semantics=("bus",), draws=10, show_progress=False
     )
-    assert results["evaluation"]["name"] == "clean_val_bus"
+    assert results["evaluation"]["name"] == "clean_split-val_semantics-bus"
     assert results["clean"]["chosen"]["frechet_ratio"] is None
     assert "images" in results["clean"]["chosen"]["frechet_note"]
 
@@ -244,9 +248,51 @@ def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path
 
 
 def test_names_of_evaluations_stay_short_and_apart():
-    suites = ",".join(f"{name}:5" for name in NAMES), ",".join(NAMES)
-    names = {_name(suite, "test", ()) for suite in suites}
-    assert len(names) == 2 and all(len(name) < 100 for name in names)
+    changes = [
+        {"suite": ",".join(f"{name}:5" for name in NAMES)},
+        {"suite": ",".join(NAMES)},
+        {"split": "val"},
+        {"semantics": ("val",)},
+        {"checkpoint": "100"},
+        {},
+    ]
+    names = {name_evaluation(DEFAULTS | change) for change in changes}
+    assert len(names) == len(changes) and all(len(name) < 100 for name in names)
+
+
+def test_the_recorded_command_gives_the_same_options(monkeypatch):
+    given = {
+        "suite": "fog:3,flip",
+        "split": "val",
+        "semantics": ("a b", "c"),
+        "checkpoint": "7",
+        "data_dir": "my data",
+        "fpr": (0.1, 0.02),
+        "reject_fpr": 0.2,
+        "bootstrap": 50,
+    }
+    parsed = {}
+    monkeypatch.setattr(cli, "_evaluate", lambda args, _: parsed.update(vars(args)))
+    _, *words = shlex.split(write_command(Path("my runs/a"), given))
+    assert cli.main(words) == 0
+    assert parsed["workdir"] == "my runs/a"
+    assert {name: parsed[name] for name in given} == given
+    assert write_command(Path("r"), DEFAULTS) == "rmjax evaluate --workdir r"
+
+
+def test_a_failure_leaves_the_former_evaluation_whole(workdir, monkeypatch):
+    from rmjax import evaluate as module
+
+    folder = Path(evaluate(workdir, draws=10, show_progress=False)["folder"])
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_results", full)
+    with pytest.raises(InputError, match="can't write to .*clean: No space left"):
+        evaluate(workdir, draws=10, fprs=(0.2,), show_progress=False)
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize(

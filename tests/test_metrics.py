@@ -65,8 +65,9 @@ def test_scores_of_many_matrices_are_those_of_each(predictions):
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        # All of one source, and all right: scikit-learn calls that 1 as well.
-        ([[5, 0], [0, 0]], (1, 1, 1, 1)),
+        # Images of one source: there is no information to share.
+        ([[5, 0], [0, 0]], (1, 1, 1, np.nan)),
+        ([[0, 5], [0, 0]], (0, 0, 0, np.nan)),
         # Everything taken for one source says nothing of the other.
         ([[5, 0], [5, 0]], (0.5, 0.5, 1 / 3, 0)),
         # No image: no figure.

@@ -4,6 +4,7 @@ Both come from validation images alone and are stored with the run, by checkpoin
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit
 
 from rmjax.errors import InputError
-from rmjax.evaluation.openset import detection_threshold, rejection_threshold
+from rmjax.evaluation.thresholds import detection_threshold, rejection_threshold
 from rmjax.logs import write_json
 from rmjax.metrics import Predictions
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 BINS = 15
@@ -23,6 +26,8 @@ FPRS = (0.05, 0.01)  # stated false-positive rates of "synthetic", on real image
 REJECT_FPR = 0.05  # of "unknown", on images of known sources
 
 _VERSION = 1
+# Part of what a stored calibration is known by: to be raised when fitting changes.
+RECIPE = 2
 # Temperatures that are looked at; a fit that ends there has nothing to go by.
 _RANGE = (1e-2, 1e2)
 
@@ -57,11 +62,11 @@ class Calibration:
 
     def attribute(self, logits: np.ndarray) -> np.ndarray:
         """Return the probability of each source, float64 `[N, num_sources]`."""
-        return _softmax(logits, self.attribution)
+        return np.exp(_log_softmax(logits, self.attribution))
 
     def detect(self, logits: np.ndarray) -> np.ndarray:
         """Return the probability of being synthetic, float64 `[N]`."""
-        return _softmax(logits, self.detection)[:, 1]
+        return np.exp(_log_softmax(logits, self.detection))[:, 1]
 
     def is_for(self, digest: str, fprs: Sequence[float], reject_fpr: float) -> bool:
         """Tell whether it is of these images and this network, and of these rates."""
@@ -125,14 +130,15 @@ def _operating_point(scores: np.ndarray, real: np.ndarray, fpr: float) -> dict:
     """Choose from which score on an image is called synthetic.
 
     From just above the last real image that passes to the next image, real or
-    synthetic, every threshold does the same to all of them. The one midway in log-odds
-    leaves room on both sides: real images of other content score higher.
+    synthetic, every threshold does the same to all of them. The one midway in log-odds,
+    but not beyond even odds, leaves room on both sides: real images of other content
+    score higher, and synthetic ones lower.
     """
     threshold, achieved = detection_threshold(scores[real], fpr)
     above = scores[scores >= threshold]
     if len(above):
         midway = expit((logit(threshold) + logit(above.min())) / 2)
-        threshold = float(np.clip(midway, threshold, above.min()))
+        threshold = max(threshold, float(min(midway, above.min(), 0.5)))
     return {
         "fpr": fpr,
         "threshold": threshold,
@@ -170,6 +176,8 @@ def fit_temperature(
     found = minimize_scalar(
         loss, bounds=np.log(_RANGE), method="bounded", options={"xatol": 1e-6}
     )
+    if not 1.01 * _RANGE[0] < np.exp(found.x) < 0.99 * _RANGE[1]:
+        logger.warning("%d images give no temperature to go by", n)
     return float(np.exp(found.x))
 
 
@@ -193,12 +201,12 @@ def measure_calibration(
     balance = balanced_weights(synthetic)
     found: dict[str, dict[str, float]] = {"attribution": {}, "detection": {}}
     for suffix, way in (("", calibration), ("_uncalibrated", UNCALIBRATED)):
-        log_p = log_softmax(predictions.attribution / way.attribution, axis=-1)
-        errors = _errors(np.asarray(log_p, np.float64), truth)
+        log_p = _log_softmax(predictions.attribution, way.attribution)
+        errors = _errors(log_p, truth)
         bins = reliability_bins(*top_label(np.exp(log_p), truth))
         errors["ece"] = expected_calibration_error(bins)
-        log_p = log_softmax(predictions.detection / way.detection, axis=-1)
-        detection = _errors(np.asarray(log_p, np.float64), synthetic, balance)
+        log_p = _log_softmax(predictions.detection, way.detection)
+        detection = _errors(log_p, synthetic, balance)
         detection["brier"] /= 2  # of one class: the other's error is the same
         bins = reliability_bins(np.exp(log_p[:, 1]), synthetic, balance)
         detection["ece"] = expected_calibration_error(bins)
@@ -248,13 +256,15 @@ def reliability_bins(
     """
     n = len(confidence)
     weights = np.full(n, 1 / n) if weights is None else weights / np.sum(weights)
-    order = np.argsort(confidence, kind="stable")
-    # An image is in the bin that the middle of its weight falls into; the rounding
-    # keeps middles that are equal in exact arithmetic on one side of an edge.
-    middle = np.cumsum(weights[order]) - weights[order] / 2
-    number = np.minimum((middle * bins + 1e-9).astype(int), bins - 1)
+    # Images of one confidence go into one bin, whatever their order: the one that the
+    # middle of their weight falls into. The rounding keeps middles that are equal in
+    # exact arithmetic on one side of an edge.
+    _, place = np.unique(confidence, return_inverse=True)
+    mass = np.bincount(place, weights)
+    middle = np.cumsum(mass) - mass / 2
+    number = np.minimum((middle * bins + 1e-9).astype(int), bins - 1)[place]
     found = []
-    for chosen in (order[number == b] for b in range(bins)):
+    for chosen in (np.flatnonzero(number == b) for b in range(bins)):
         if len(chosen):
             mass = weights[chosen]
             found.append(
@@ -277,11 +287,18 @@ def expected_calibration_error(bins: Sequence[dict]) -> float:
 
 
 def save_calibration(workdir: Path, checkpoint: int, calibration: Calibration) -> None:
-    """Store a calibration with its run, beside those of other checkpoints."""
-    stored = _read(workdir) | {str(checkpoint): asdict(calibration)}
-    write_json(
-        workdir / CALIBRATION_FILE, {"schema_version": _VERSION, "checkpoints": stored}
-    )
+    """Store a calibration with its run, beside those of other checkpoints.
+
+    Raises:
+        InputError: the file can't be written, or not be read.
+    """
+    path = workdir / CALIBRATION_FILE
+    stored = {step: asdict(c) for step, c in _read(path).items()}
+    stored[str(checkpoint)] = asdict(calibration)
+    try:
+        write_json(path, {"schema_version": _VERSION, "checkpoints": stored})
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror}") from error
 
 
 def load_calibration(workdir: Path, checkpoint: int) -> Calibration:
@@ -290,21 +307,23 @@ def load_calibration(workdir: Path, checkpoint: int) -> Calibration:
     Raises:
         InputError: the file can't be read.
     """
-    found = _read(workdir).get(str(checkpoint))
-    if found is None:
-        return UNCALIBRATED
-    return Calibration(**found | {"operating_points": tuple(found["operating_points"])})
+    return _read(workdir / CALIBRATION_FILE).get(str(checkpoint), UNCALIBRATED)
 
 
-def _read(workdir: Path) -> dict[str, dict]:
-    path = workdir / CALIBRATION_FILE
+def _read(path: Path) -> dict[str, Calibration]:
+    """Return the stored calibrations by checkpoint."""
     if not path.exists():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema_version"] == _VERSION:
-            return content["checkpoints"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+            return {
+                step: Calibration(
+                    **found | {"operating_points": tuple(found["operating_points"])}
+                )
+                for step, found in content["checkpoints"].items()
+            }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise InputError(
         f"{path}: damaged, or of another version of rmjax; remove it and run `rmjax "
@@ -312,5 +331,5 @@ def _read(workdir: Path) -> dict[str, dict]:
     )
 
 
-def _softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    return np.exp(log_softmax(np.asarray(logits, np.float64) / temperature, axis=-1))
+def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    return log_softmax(np.asarray(logits, np.float64) / temperature, axis=-1)

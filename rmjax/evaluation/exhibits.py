@@ -1,6 +1,5 @@
 """What an evaluation shows of single images: a map, the worst mistakes, predictions."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,9 +56,7 @@ def save_mistakes(
     calibration: Calibration,
 ) -> list[dict]:
     """Save the clean images that are most confidently attributed to a wrong source."""
-    target = folder / "mistakes"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    (folder / "mistakes").mkdir()
     found = []
     for group, (selection, splits) in parts.items():
         predictions = grid.predictions(0, group)

@@ -1,4 +1,4 @@
-"""Is an image of a source that the network knows? Scores, their figures, thresholds.
+"""Is an image of a source that the network knows? Scores, and how well they tell.
 
 Every score is higher for what is more likely of a known source. Images at or above a
 threshold are accepted as known, those below it are rejected.
@@ -29,6 +29,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from rmjax.errors import InputError
+from rmjax.evaluation.thresholds import check_scores
 
 CHUNK = 8192  # images scored at once; bounds the memory, whatever their number
 MAX_POINTS = 200  # of a curve
@@ -201,8 +202,8 @@ def measure(
     Raises:
         InputError: no known or no unknown images, or a score that is not finite.
     """
-    known = _finite(known_scores, "known images")
-    unknown = _finite(unknown_scores, "unknown images")
+    known = check_scores(known_scores, "known images")
+    unknown = check_scores(unknown_scores, "unknown images")
     correct = np.asarray(known_correct, bool)
     if correct.shape != known.shape:
         raise InputError(f"{known.shape} known scores, but {correct.shape} verdicts")
@@ -230,48 +231,6 @@ def measure(
     }
 
 
-def rejection_threshold(known_scores: np.ndarray, fpr: float) -> tuple[float, float]:
-    """Choose below which score images are rejected as of no known source.
-
-    Args:
-        known_scores: of images of known sources, `[K]`, which were not trained on.
-        fpr: the greatest share of these to reject, in (0, 1).
-
-    Returns:
-        The greatest threshold such that at most that share scores strictly below it,
-        and the share that does.
-
-    Raises:
-        InputError: no images, a score that is not finite, or `fpr` outside (0, 1).
-    """
-    scores = _finite(known_scores, "known images")
-    threshold = np.sort(scores)[_allowed(len(scores), fpr)]
-    return float(threshold), float(np.mean(scores < threshold))
-
-
-def detection_threshold(real_scores: np.ndarray, fpr: float) -> tuple[float, float]:
-    """Choose from which score on images are called synthetic.
-
-    Args:
-        real_scores: how synthetic real images look, higher for more, `[R]`.
-        fpr: the greatest share of these to call synthetic, in (0, 1).
-
-    Returns:
-        The least threshold such that at most that share scores as much or more, and
-        the share that does. It is the least in the scores' own precision, and just
-        above a real image's score: compare scores of that precision with it. Where
-        that score is a probability of 1, the threshold is above 1, and no image is
-        called synthetic.
-
-    Raises:
-        InputError: no images, a score that is not finite, or `fpr` outside (0, 1).
-    """
-    scores = _finite(real_scores, "real images")
-    tolerated = np.sort(scores)[::-1][_allowed(len(scores), fpr)]
-    threshold = np.nextafter(tolerated, np.inf)  # in their precision
-    return float(threshold), float(np.mean(scores >= threshold))
-
-
 def _whitening(residuals: np.ndarray) -> np.ndarray:
     """Return W `[D, D]` with W W^T the inverse of the residuals' shrunk covariance."""
     values, vectors = np.linalg.eigh(ledoit_wolf(residuals, assume_centered=True)[0])
@@ -294,22 +253,3 @@ def _accepted(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Count the scores at or above infinity, that is none, and each threshold."""
     below = np.searchsorted(np.sort(scores), thresholds)
     return np.concatenate([[0], len(scores) - below])
-
-
-def _allowed(count: int, share: float) -> int:
-    """Return the greatest number of images that is at most the share of `count`."""
-    if not 0 < share < 1:
-        raise InputError(f"a false positive rate is between 0 and 1; got {share}")
-    # By comparison, not by a product: 0.29 * 100 is less than 29.
-    return int(np.searchsorted(np.arange(count) / count, share, side="right")) - 1
-
-
-def _finite(scores: np.ndarray, what: str) -> np.ndarray:
-    scores = np.asarray(scores)
-    if not np.issubdtype(scores.dtype, np.floating):
-        scores = scores.astype(np.float64)
-    if scores.ndim != 1 or not len(scores):
-        raise InputError(f"scores of {what} are a list of one or more")
-    if not np.isfinite(scores).all():
-        raise InputError(f"scores of {what} are not finite")
-    return scores

@@ -59,13 +59,15 @@ def measure_grid(
         over the values of a kind and then over kinds, with the worst cell; `confusion`
         and `reliability` by group and set of conditions.
     """
+    # One draw for all parts: a group may have images in several.
+    whole = draw_resamples(grid.truth["group"], draws, seed)
     resamples = {
-        part: draw_resamples(grid.truth["group"][rows], draws, seed + i)
-        for i, (part, rows) in enumerate(grid.rows.items())
+        part: Resamples(whole.code[rows], whole.counts)
+        for part, rows in grid.rows.items()
     }
     groups = _groups(grid)
     sizes = {
-        group: sum(resamples[part].counts.shape[1] for part in parts)
+        group: len(np.unique(np.concatenate([resamples[p].code for p in parts])))
         for group, parts in groups.items()
     }
     cells: list[dict] = []
@@ -218,11 +220,11 @@ def summarize_cells(
             continue
         summary[name] = {}
         for score in SCORES:
-            summary[name][score] = float(_mean_of_means(values[score], chosen))
+            summary[name][score] = _mean_value(values[score], chosen)
             draws = {c: samples[c][score] for kind in chosen for c in kind}
             summary[name] |= _bounds(score, _mean_of_means(draws, chosen), size)
     summary["kinds"] = {
-        kind: {s: float(_mean_of_means(values[s], [conditions])) for s in SCORES}
+        kind: {s: _mean_value(values[s], [conditions]) for s in SCORES}
         for kind, conditions in kinds.items()
     }
     worst = min(own, key=lambda cell: cell["attribution_accuracy"])
@@ -233,6 +235,15 @@ def summarize_cells(
 
 def _of_kind(cells: Sequence[dict], kind: str) -> list[str]:
     return [cell["condition"] for cell in cells if cell["kind"] == kind]
+
+
+def _mean_value(
+    values: Mapping[str, float | None], kinds: Sequence[Sequence[str]]
+) -> float | None:
+    """Average as `_mean_of_means`; None if a value is not defined."""
+    if any(values[condition] is None for kind in kinds for condition in kind):
+        return None
+    return float(_mean_of_means(values, kinds))
 
 
 def _mean_of_means(

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rmjax.errors import InputError
@@ -13,6 +15,35 @@ SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
 EVALUATIONS = "evaluation"  # folder of a run's evaluations
 RESULTS_FILE = "results.json"
+
+
+def partial_folder(folder: Path) -> Path:
+    """Say where the answers lie while an evaluation that will be in `folder` runs."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which then takes the place of `folder` as a whole.
+
+    An old one goes only when the new one is complete, and then its answers too.
+
+    Raises:
+        InputError: it can't be written to.
+    """
+    fresh, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    try:
+        for rest in (fresh, old):
+            shutil.rmtree(rest, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        yield fresh
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"can't write to {folder}: {error.strerror}") from error
 
 
 def write_results(folder: Path, results: dict) -> None:
@@ -163,11 +194,13 @@ def _format_decisions(results: dict) -> Sequence[str]:
     ]
     cell = results["cells"][0]
     for point in found["operating_points"]:
-        name = f"{point['fpr']:g}"
+        name, real = f"{point['fpr']:g}", point["real_images"]
         lines.append(
-            f"synthetic from P = {point['threshold']:.4f} on ({point['fpr']:.0%} of real "
-            f"validation images): {_format_number(cell[f'tpr_at_{name}'])} of synthetic "
-            f"and {_format_number(cell[f'fpr_at_{name}'])} of real test images"
+            f"synthetic from P = {point['threshold']:.4f} on (aim {100 * point['fpr']:g} "
+            f"%: {round(point['achieved'] * real)} of {real} real validation images): "
+            f"{_format_number(cell[f'tpr_at_{name}'])} of synthetic and "
+            f"{_format_number(cell[f'fpr_at_{name}'])} of real images, clean, "
+            f"{cell['semantics']} semantics"
         )
     if results["open_set"]:
         for name, by_kin in results["open_set"]["scores"].items():

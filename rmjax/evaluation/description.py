@@ -1,0 +1,117 @@
+"""What an evaluation is of: names, versions, the command that gives it again."""
+
+import hashlib
+import json
+import logging
+import platform
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from rmjax.evaluation.calibration import FPRS, REJECT_FPR, Calibration
+from rmjax.evaluation.predict import Grid, Part, digest_images
+from rmjax.experiment import ExperimentData
+from rmjax.inference import Attributor
+from rmjax.run import PACKAGES
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME = 80  # characters in the name of an evaluation
+# Options of `rmjax evaluate` that its results depend on, and their defaults.
+DEFAULTS = {
+    "suite": "clean",
+    "split": "test",
+    "semantics": (),
+    "checkpoint": "best",
+    "data_dir": None,
+    "fpr": FPRS,
+    "reject_fpr": REJECT_FPR,
+    "bootstrap": 1000,
+}
+
+
+def name_evaluation(options: Mapping[str, object]) -> str:
+    """Name an evaluation after its suite, and what else of its images is not usual."""
+    parts = [str(options["suite"])]
+    for key in ("split", "semantics", "checkpoint"):
+        if options[key] != DEFAULTS[key]:
+            parts.append(f"{key}-{_text(options[key])}")
+    name = "_".join(re.sub(r"[^\w.]+", "-", part) for part in parts)
+    if len(name) > MAX_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name[:MAX_NAME]}-{digest}"
+    return name
+
+
+def write_command(workdir: Path, options: Mapping[str, object]) -> str:
+    """Return the command that gives these results, without what is the default."""
+    words = ["rmjax", "evaluate", "--workdir", str(workdir)]
+    for key, default in DEFAULTS.items():
+        if options[key] != default:
+            words += [f"--{key.replace('_', '-')}", _text(options[key])]
+    return shlex.join(words)
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def describe_run(workdir: Path, run: Attributor) -> dict:
+    """Say which network was evaluated, and with what."""
+    return {
+        "workdir": str(workdir),
+        "checkpoint": run.checkpoint,
+        "seed": run.config.seed,
+        "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+    }
+
+
+def describe_data(
+    run: Attributor, data: ExperimentData, parts: dict[str, Part], grid: Grid
+) -> dict:
+    """Say which images it was evaluated on."""
+    return {
+        "name": run.config.data.name,
+        "directory": str(data.dataset.directory),
+        "digest": digest_images(parts),
+        "images": len(grid.truth["source"]),
+        "bootstrap_groups": len(np.unique(grid.truth["group"])),
+    }
+
+
+def describe_calibration(calibration: Calibration) -> dict | None:
+    """Return what is reported of a calibration; None for none."""
+    if not calibration.images:
+        return None
+    return {
+        "split": "val",
+        "images": calibration.images,
+        "temperature": {
+            "attribution": calibration.attribution,
+            "detection": calibration.detection,
+        },
+        "validation": calibration.validation,
+        "reject": calibration.reject,
+        "operating_points": list(calibration.operating_points),
+    }
+
+
+def without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
+    """Name the sources that a group has no images of."""
+    found = {}
+    for group, rows in grid.rows.items():
+        present = np.unique(grid.truth["source"][rows])
+        found[group] = [n for i, n in enumerate(sources) if i not in present]
+        if found[group]:
+            logger.warning(
+                "no test images of %s among %s semantics: not in its macro F1",
+                ", ".join(found[group]),
+                group,
+            )
+    return found
