@@ -166,7 +166,10 @@ def test_cells_are_paired_by_condition():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": ["real", "gan"]}, "knows the sources real, progan.* real, gan"),
+        (
+            {"sources": ["real", "gan"]},
+            "first alone knows progan, .*second alone knows gan$",
+        ),
         ({"full": False}, "by the suites full and clean; evaluate both by the same"),
         ({"seen": ["cat"], "unseen": []}, "on different images of data/mini"),
     ],
@@ -198,6 +201,25 @@ def test_answers_that_are_missing_or_broken_are_refused(make_run):
     file.unlink()
     with pytest.raises(InputError, match="predictions.npz is missing"):
         read_runs([folder])
+
+
+def test_answers_of_another_evaluation_are_refused(make_run):
+    folder = make_run("a", sample_results(full=False))
+    results = sample_results(full=False)
+    write_answers(folder / "evaluation" / "full", sample_results(), 0.6)
+    with pytest.raises(InputError, match="not of the same evaluation"):
+        read_runs([folder])
+    results["data"]["images"] += 8
+    write_answers(folder / "evaluation" / "full", results, 0.6)
+    with pytest.raises(InputError, match="not of the same evaluation"):
+        read_runs([folder])
+
+
+def test_cells_without_a_share_have_no_difference():
+    first, other = sample_results(), sample_results()
+    other["cells"][0]["attribution_accuracy"] = None
+    assert cell_differences(first, other, "seen")[0]["difference"] is None
+    assert cell_differences(other, first, "seen")[0]["difference"] is None
 
 
 def test_a_comparison_needs_a_folder(make_run, capsys):

@@ -65,8 +65,8 @@ def test_every_figure_of_an_evaluation_is_drawn_and_as_wide_as_a_phone(results):
 def test_only_what_there_is_gets_a_figure():
     bare = sample_results(unseen=[], full=False, calibrated=False, open_set=False)
     assert set(draw_figures(bare, [])) == {
-        *("confusion_seen", "semantics_attribution", "semantics_detection"),
-        *("recall", "recall_by_semantic", "map_source", "map_semantic"),
+        *("confusion_seen", "recall", "recall_by_semantic"),
+        *("map_source", "map_semantic"),
         *("reliability_attribution_clean", "reliability_detection_clean"),
     }
 

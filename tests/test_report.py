@@ -75,10 +75,13 @@ def test_page_says_what_matters(report):
     results = sample_results()
     page = report(results)
     for text in (
-        "names the right one of 8 sources in 91 % of the cases (guessing: 12.5 %)",
-        "it calls 50 % unknown",
-        "before 0.050",
-        "impulse noise 5",
+        "names the right one of 8 sources in 91.0 % of the cases (guessing: 12.5 %)",
+        "it attributes 12.5 % to “real”; it calls 50.0 % unknown",
+        "clean: 0.058 → 0.024 by calibration; under unseen corruptions",
+        "always answering “synthetic” is right about real or synthetic in 87.5 %",
+        "5 of 120 (4.2 %)",
+        "it means no more than that 1 of 120 is called synthetic",
+        "Clean images of seen semantics: 1,920 of known sources and 480 of held-out",
         "temperature 1.700",
         "Somebody can arrange it",
         results["evaluation"]["command"],
@@ -107,7 +110,7 @@ def test_uncalibrated_probabilities_are_marked(report):
     assert "The probabilities on this page are not calibrated." in page.text
     assert "highest uncalibrated probability" in page.text
     assert "Do not read the probabilities as probabilities" in page.text
-    assert "known told from unknown, AUROC 0.741" in page.text
+    assert "known told from unknown: AUROC 0.741" in page.text
     assert "No threshold was set: that takes" in page.text
     assert "No thresholds were set: that takes validation images." in page.text
     assert "None" not in page.text and "→" not in page.text
@@ -120,6 +123,8 @@ def test_clean_images_of_seen_semantics_alone(report):
     assert "--config.data.held_out_sources" in page.text
     assert "gets one of these names all the same" in page.text
     assert "synthetic images detected, clean" in page.text
+    assert "always “synthetic”: 87.5 %" in page.text
+    assert len(page.all("li")) == 4 + 13 + 12 + 7
     assert "unseen corruptions" not in page.text
 
 
@@ -136,7 +141,7 @@ def test_far_sources_alone(report):
         measures["near"] = None
     open_set["rejected"]["near"] = None
     page = report(results)
-    assert "far 70 %; of known sources 5 %" in page.text
+    assert "far 70.0 %; of known sources 5.0 %" in page.text
     assert "Unknown: near" not in page.text
 
 
@@ -149,6 +154,7 @@ def test_gaps_are_dashes_and_said(report):
         results["clean"][group] |= {"frechet_ratio": None, "frechet_note": "too few"}
     for cell in results["cells"]:
         cell |= {"nmi": None, "ece": None, "macro_f1_low": None}
+    results["cells"][4] |= {k: None for k in results["cells"][4] if "accuracy" in k}
     results["mistakes"][1]["file"] = "mistakes/missing.png"
     page = report(results)
     assert "No unseen test images of cips" in page.text
@@ -156,6 +162,23 @@ def test_gaps_are_dashes_and_said(report):
     assert "no images" in page.text
     assert "Fréchet ratio, unseen semantics: too few." in page.text
     assert "–" in page.text and "None" not in page.text
+
+
+def test_summary_says_where_the_network_fails(report):
+    results = sample_results()
+    results["open_set"]["attributed_to"] = {
+        name: {s: float(s == "real") for s in results["sources"]}
+        for name in ("stylegan2", "vqgan")
+    }
+    for cell in results["cells"]:
+        least = 0.12 if cell["kind"] == "snow" else 0.2
+        cell["attribution_accuracy_low"] = least
+        cell["fpr_at_0.05"] = 0.997 if cell["kind"] == "nearest" else 0.1
+    page = report(results)
+    assert "in 5 of 111 conditions it is no better than guessing" in page.text
+    assert "it attributes 100.0 % to “real”" in page.text
+    assert "no better than guessing in 5 of 20 conditions" in page.text
+    assert "most under scaling, nearest, 99.7 %" in page.text
 
 
 def test_perfect_network(report):
@@ -233,7 +256,7 @@ def test_what_is_no_results_file_is_refused(tmp_path):
 def test_evaluations_are_chosen_by_name(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="no evaluation in .*: rmjax evaluate"):
+    with pytest.raises(InputError, match="no run in .*run$"):
         write_report(run)
     results = sample_results(unseen=[], full=False, open_set=False)
     write_run(run, results, "a")

@@ -186,9 +186,10 @@ def describe_unknown(results: dict) -> dict[tuple[str, ...], str]:
     found = {}
     for score, kins in open_set["scores"].items() if open_set else ():
         for kin in view.KINS:
-            for key, name in (("auroc", "AUROC"), ("fpr95", "FPR95"), ("oscr", "OSCR")):
-                if kins[kin]:
+            if kins[kin]:
+                for key, name in (("auroc", "AUROC"), ("oscr", "OSCR")):
                     found[kin, words(score), name] = decimal(kins[kin][key])
+                found[kin, words(score), "FPR95, %"] = percent(kins[kin]["fpr95"])
     return found
 
 

@@ -58,6 +58,16 @@ SETS = {
     "resharing": "resharing",
 }
 
+NAMES = {  # spoken otherwise than they are spelt
+    "jpeg": "JPEG (resharing)",
+    "jpeg_compression": "JPEG (ImageNet-C)",
+    "nearest": "scaling, nearest",
+    "bilinear": "scaling, bilinear",
+    "blur": "blur (resharing)",
+    "flip": "mirrored",
+    "knn": "k nearest neighbours",
+}
+
 styled = matplotlib.rc_context(STYLE)
 
 
@@ -93,8 +103,8 @@ def short(name: str, longest: int = LONGEST) -> str:
 
 
 def words(name: str) -> str:
-    """Return the name of a kind or set as it is spoken."""
-    return name.replace("_", " ")
+    """Return the name of a kind, set or score as it is spoken."""
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -134,14 +134,15 @@ def _grid_axes(axis: Axes, rows: list, edges: np.ndarray, width: int, graded) ->
 
 @styled
 def seen_unseen(
-    summary: dict[str, dict], metric: str, chance: float | None = None
+    summary: dict[str, dict], metric: str, chance: float, guess: str = "guessing"
 ) -> Figure:
     """Draw a share by set of conditions and group, with its 95 % intervals.
 
     Args:
         summary: by group of semantics, as in `results.json`.
         metric: which share, such as "attribution_accuracy".
-        chance: the share that guessing has, None to leave it out.
+        chance: the share that answers without looking have.
+        guess: what such answers are called.
     """
     groups = {g: summary[g] for g in GROUPS if g in summary}
     sets = [s for s in SETS if s in next(iter(groups.values()))]
@@ -159,9 +160,9 @@ def seen_unseen(
         _plot(axis, points, marker, colour, filling, f"{group} semantics")
     rows_axis(axis, [SETS[part] for part in sets])
     axis.set_xlabel("right answers, %")
-    if chance is not None:
-        axis.axvline(chance, color=GREY, ls=":", lw=1)
-        axis.text(chance, len(sets) - 0.55, " guessing", size=8, color=GREY)
+    axis.axvline(chance, color=GREY, ls=":", lw=1)
+    side = "left" if chance < 0.5 else "right"
+    axis.text(chance, len(sets) - 0.55, f" {guess} ", size=8, color=GREY, ha=side)
     if len(groups) > 1:
         figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -23,7 +23,7 @@ from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.logs import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report import tables, view
+from rmjax.report import summary, tables, view
 from rmjax.report.figures import SETS, render, words, write_figures
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
@@ -131,13 +131,15 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
             found[f"robustness_{group}"] = accuracy.robustness(cells)
         counts = clean[group]["confusion"]
         found[f"confusion_{group}"] = accuracy.confusion(counts, results["sources"])
-    for name, chance in (
-        ("attribution", 1 / len(results["sources"])),
-        ("detection", None),
+    name, share = view.majority(results)
+    for what, *guess in (
+        ("attribution", 1 / len(results["sources"]), "guessing"),
+        ("detection", share, f"always “{name}”"),
     ):
-        found[f"semantics_{name}"] = accuracy.seen_unseen(
-            results["summary"], f"{name}_accuracy", chance
-        )
+        if len(groups) > 1 or view.harder(results):  # more than a single dot
+            found[f"semantics_{what}"] = accuracy.seen_unseen(
+                results["summary"], f"{what}_accuracy", *guess
+            )
     found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
     shares = clean[main]["recall_by_semantic"]
     if len(shares) > 1:
@@ -259,6 +261,7 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
         "spoken": view.spoken,
     }
     environment.globals |= {
+        "summary": summary,
         "view": view,
         "tables": tables,
         "sets": SETS,

@@ -7,6 +7,7 @@ text and not numbers; what is not defined is a dash.
 from rmjax.report.figures import SETS, mean, words
 from rmjax.report.view import (
     DASH,
+    alarms,
     cells_of,
     decimal,
     interval,
@@ -121,7 +122,7 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
     """
     scores = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
     rows = []
-    for group in parts(results):
+    for group in results["summary"]:
         cells = cells_of(results, group)
         for part in SETS:
             own = [c for c in cells if c["set"] == part]
@@ -149,14 +150,14 @@ def points_table(results: dict) -> Table:
                 [
                     f"{percent(point['fpr'], 0)} %",
                     group,
-                    decimal(point["threshold"]),
-                    f"{percent(point['achieved'])} of {point['real_images']:,}",
                     percent(cell[f"fpr_at_{name}"]),
                     percent(cell[f"tpr_at_{name}"]),
+                    f"{alarms(point)} ({percent(point['achieved'])} %)",
+                    decimal(point["threshold"]),
                 ]
             )
-    head = ["aim", "semantics", "threshold", "false alarms in validation, %"]
-    head += ["false alarms, %", "detected, %"]
+    head = ["aim", "semantics", "false alarms, %", "detected, %"]
+    head += ["false alarms in validation", "threshold"]
     return {"head": head, "rows": rows, "text": 2}
 
 
