@@ -9,7 +9,10 @@ from results_sample import sample_results, write_run
 from rmjax.cli import main
 from rmjax.config import load_config
 from rmjax.errors import InputError
-from rmjax.report.page import train_command, write_report
+from rmjax.report.origin import train_command
+from rmjax.report.page import write_report
+from rmjax.report.tables import confusions_table
+from rmjax.report.view import drawn_to, sets_sentence, sure
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "generator-" * 6
@@ -58,7 +61,7 @@ def test_page_is_whole_and_needs_nothing_else(report, tmp_path):
     assert page.all("html") == [{"lang": "en"}]
     assert not page.all("script") and not page.all("link")
     pictures = page.all("img")
-    assert len(pictures) == 22 + 12
+    assert len(pictures) == 23 + 12
     assert all(p["src"].startswith("data:image/") and p["alt"] for p in pictures)
     sections = [s["id"] for s in page.all("section")]
     targets = [a["href"] for a in page.all("a")]
@@ -67,7 +70,7 @@ def test_page_is_whole_and_needs_nothing_else(report, tmp_path):
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
     folder = tmp_path / "run" / "evaluation" / "full"
-    assert len(list((folder / "figures").iterdir())) == 2 * 22
+    assert len(list((folder / "figures").iterdir())) == 2 * 23
     assert not list(folder.rglob("*.part"))
 
 
@@ -181,6 +184,49 @@ def test_summary_says_where_the_network_fails(report):
     assert "most under scaling, nearest, 99.7 %" in page.text
 
 
+def test_commands_are_ready_for_a_shell(report):
+    results = sample_results(full=False)
+    results["run"]["workdir"] = "my runs/1"
+    results["run"]["config"]["data"] |= {"name": "folder/my set", "dir": "my data"}
+    page = report(results)
+    assert "rmjax report --workdir 'my runs/1' --evaluation full" in page.text
+    assert "rmjax audit 'folder/my set' --data-dir 'my data'" in page.text
+    assert "was made by rmjax prepare folder ;" in page.text
+    assert "--workdir runs/again" in page.text
+
+
+def test_kinds_that_were_not_evaluated_are_not_claimed():
+    results = sample_results()
+    assert "15 of ImageNet-C’s 19 kinds that training" in sets_sentence(results)
+    kept = ("clean", "fog", "snow", "flip")
+    results["cells"] = [c for c in results["cells"] if c["kind"] in kept]
+    text = sets_sentence(results)
+    assert "Seen corruptions here are fog, of the 15 kinds" in text
+    assert "Unseen corruptions here are snow, of the four" in text
+    assert text.endswith("web, here: mirrored.")
+
+
+def test_what_altered_images_are_taken_for_is_said():
+    results = sample_results()
+    counts = [[40 * (j == 2) for j in range(8)] for _ in range(8)]
+    results["confusion"]["unseen"]["unseen_corruptions"] = counts
+    text = drawn_to(results)
+    assert "100.0 % of all images are attributed to “dcgan”; 12.5 % are" in text
+
+
+def test_confusions_of_one_source_do_not_crowd_out_the_others():
+    results = sample_results()
+    counts = [[5 * (i == 0 or i == j) for j in range(8)] for i in range(8)]
+    counts[3][4] = 1
+    results["clean"]["combined"]["confusion"] = counts
+    rows = confusions_table(results)["rows"]
+    assert [row[0] for row in rows] == ["stylegan", "real", "real"]
+
+
+def test_nearly_certain_does_not_look_certain():
+    assert [sure(p) for p in (0.99954, 0.9994, 1)] == [">99.9", "99.9", "100.0"]
+
+
 def test_perfect_network(report):
     results = sample_results()
     results["mistakes"] = []
@@ -209,25 +255,39 @@ def test_data_sheet_and_audit_are_shown_where_they_are(report, tmp_path):
         "missing": [],
     }
     (folder / "datasheet.json").write_text(json.dumps(sheet))
-    audit = {
-        "images": 20,
-        "sources": {"real": 10, "gan": 10},
-        "folds": 5,
-        "chance": 0.5,
-        "unreadable": 0,
-        "cues": {
-            "container": {
-                "constant": True,
-                "balanced_accuracy": 0.5,
-                "leaks": False,
-            }
-        },
-    }
     file = tmp_path / "audit.json"
-    file.write_text(json.dumps(audit))
+    file.write_text(json.dumps(AUDIT))
     page = report(results, audit=file)
     assert "JPEG (10)" in page.text and "75 (10)" in page.text
     assert "container 0.500 constant" in page.text
+    assert "Audited: /old/data/mini/1.0.0, split train, test." in page.text
+
+
+AUDIT = {
+    "dataset": "/old/data/mini/1.0.0",
+    "splits": ["train", "test"],
+    "images": 20,
+    "sources": {"real": 10, "gan": 10},
+    "folds": 5,
+    "chance": 0.5,
+    "unreadable": 0,
+    "cues": {"container": {"constant": True, "balanced_accuracy": 0.5, "leaks": False}},
+}
+
+
+def test_audits_of_other_data_are_not_shown(report, tmp_path):
+    file = tmp_path / "audit" / "mini" / "audit.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(AUDIT | {"dataset": "data/other/1.0.0"}))
+    results = sample_results(sources=["real", "gan", "vae"], full=False)
+    page = report(results)
+    assert "is of another data set: data/other/1.0.0" in page.text
+    assert "container" not in page.text
+    with pytest.raises(InputError, match="other/1.0.0, not data/mini/1.0.0"):
+        write_report(tmp_path / "run", audit=file)
+    file.write_text(json.dumps(AUDIT))
+    page = Page(write_report(tmp_path / "run")["report"])
+    assert "split train, test; without vae." in page.text
 
 
 @pytest.mark.parametrize(
@@ -297,7 +357,7 @@ def test_train_command_gives_that_config_back():
     run = {"config": json.loads(config.to_json()), "workdir": "my runs/1"}
     command = train_command(run)
     assert command == (
-        "rmjax train --config attribution_mini --workdir 'my runs/1' "
+        "rmjax train --config attribution_mini --workdir runs/again "
         "'--config.data.unseen_semantics=('\"'\"'a b'\"'\"',)'"
     )
     assert train_command({"config": {"colour": 1}, "workdir": "x"}) is None

@@ -1,6 +1,7 @@
 """The page that compares runs."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -9,7 +10,8 @@ from rmjax.report import view
 from rmjax.report.differences import Evaluated, cell_differences, differences, read_runs
 from rmjax.report.figures import SETS, render, words
 from rmjax.report.figures_accuracy import robustness_difference
-from rmjax.report.page import leaves, render_page, write_page
+from rmjax.report.origin import leaves
+from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
 from rmjax.report.view import DASH, decimal, percent
 
@@ -61,6 +63,10 @@ def write_comparison(
         decisions=side_by_side(runs, ["aim", "rate"], describe_decisions),
         unknown=side_by_side(runs, ["unknown", "by", "measure"], describe_unknown),
         changes=config_table(runs),
+        command=shlex.join(
+            ["rmjax", "report", "--workdir", *map(str, workdirs)]
+            + ["--evaluation", runs[0].results["evaluation"]["name"], "--out"]
+        ),
     )
     return write_page(Path(out), "comparison", page, pictures)
 

@@ -102,6 +102,16 @@ def short(name: str, longest: int = LONGEST) -> str:
     return f"{name[: longest - 1 - end]}…{name[-end:]}"
 
 
+def ink(colour: Sequence[float]) -> str:
+    """Return what is read best on a colour (its first three: red, green, blue)."""
+    parts = np.asarray(colour[:3], float)
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    dark = 0.0159  # that of INK
+    # Contrast as of WCAG: that of white against that of INK.
+    return "white" if 1.05 * (dark + 0.05) > (luminance + 0.05) ** 2 else INK
+
+
 def words(name: str) -> str:
     """Return the name of a kind, set or score as it is spoken."""
     return NAMES.get(name, name.replace("_", " "))

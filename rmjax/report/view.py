@@ -158,6 +158,66 @@ def chance_sentence(results: dict) -> str:
     return text
 
 
+def sets_sentence(results: dict) -> str:
+    """Return what the sets of altered images are, by name where not all were taken."""
+    kinds: dict[str, dict] = {part: {} for part in SETS}
+    for cell in results["cells"]:
+        kinds[cell["set"]][words(cell["kind"])] = None
+    seen, unseen, shared = (
+        list(kinds[part])
+        for part in ("seen_corruptions", "unseen_corruptions", "resharing")
+    )
+    found = []
+    if seen:
+        all_of_them = "the 15 of ImageNet-C’s 19 kinds that training may use"
+        ours = f"{listed(seen)}, of the 15 kinds of ImageNet-C that training may use"
+        own = all_of_them if len(seen) == 15 else ours
+        if results["run"]["config"].get("corrupt", {}).get("rate") == 0:
+            own += " (this network was trained without any)"
+        found.append(f"Seen corruptions here are {own}.")
+    if unseen:
+        own = "the four kinds of ImageNet-C kept for testing"
+        own = own if len(unseen) == 4 else f"{listed(unseen)}, of {own}"
+        found.append(f"Unseen corruptions here are {own}.")
+    if shared:
+        what = "what happens to an image on its way through the web"
+        found.append(f"Resharing is {what}, here: {listed(shared)}.")
+    return " ".join(found)
+
+
+def drawn_to(results: dict) -> str:
+    """Return which source altered images are taken for too often, and how often."""
+    part, group = harder(results), hardest(results)
+    counts = results["confusion"][group][part]
+    total = max(sum(map(sum, counts)), 1)
+    named = [sum(column) / total for column in zip(*counts, strict=True)]
+    true = [sum(row) / total for row in counts]
+    most = max(range(len(true)), key=lambda i: named[i] - true[i])
+    return (
+        f"Under {SETS[part]} ({group} semantics) {percent(named[most])} % of all images "
+        f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % are "
+        "of it."
+    )
+
+
+def sure(probability: float) -> str:
+    """Return a probability as per cent; what is not 1 does not look it."""
+    text = percent(probability)
+    return ">99.9" if text == "100.0" and probability < 1 else text
+
+
+def lowest_recall(results: dict) -> str:
+    """Return which cell of source and semantic is attributed rightly least often."""
+    rows = results["clean"][main_group(results)]["recall_by_semantic"]
+    known = {(s, m): v for m, row in rows.items() for s, v in row.items()}
+    known = {key: share for key, share in known.items() if share is not None}
+    if not known:
+        return "no images"
+    source, semantic = min(known, key=known.get)
+    share = percent(known[source, semantic])
+    return f"lowest: {source}, {semantic}, {share} %"
+
+
 def unknown_called(results: dict) -> str:
     """Return what the threshold of familiarity is, and what falls below it."""
     reject = (results["calibration"] or {}).get("reject")
