@@ -123,7 +123,8 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
     Returns:
         For each group of semantics, set of conditions and metric ("attribution",
         "detection") a dict of `semantics`, `set`, `metric`, the shares `first` and
-        `other`, their `difference`, `low` and `high`.
+        `other`, their `difference`, `low` and `high`, and whether every image is
+        answered `alike`, rightly or wrongly.
     """
     right = {m: [_right(run, m) for run in (first, other)] for m in METRICS}
     parts = _parts(first)
@@ -147,6 +148,7 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
                 low, high = interval(total / sizes)
                 rows.append(
                     {"semantics": group, "set": part, "metric": metric}
+                    | {"alike": not change[chosen].any()}
                     | dict(zip(("first", "other"), shares, strict=True))
                     | {"difference": shares[1] - shares[0], "low": low, "high": high}
                 )

@@ -61,8 +61,8 @@ SETS = {
 NAMES = {  # spoken otherwise than they are spelt
     "jpeg": "JPEG (resharing)",
     "jpeg_compression": "JPEG (ImageNet-C)",
-    "nearest": "scaling, nearest",
-    "bilinear": "scaling, bilinear",
+    "nearest": "nearest scaling",
+    "bilinear": "bilinear scaling",
     "blur": "blur (resharing)",
     "flip": "mirrored",
     "knn": "k nearest neighbours",

@@ -7,6 +7,7 @@ from rmjax.report.figures import SETS, mean, words
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
 HARM = 0.01  # of calibration error, that is worth saying
+EXCESS = 0.05  # of attributions to a source, that is worth saying
 FEW = 5  # real images that a threshold rests on
 KINS = ("near", "far")  # of unknown sources
 
@@ -186,17 +187,19 @@ def sets_sentence(results: dict) -> str:
 
 
 def drawn_to(results: dict) -> str:
-    """Return which source altered images are taken for too often, and how often."""
+    """Return which source altered images are taken for far too often, or nothing."""
     part, group = harder(results), hardest(results)
     counts = results["confusion"][group][part]
     total = max(sum(map(sum, counts)), 1)
     named = [sum(column) / total for column in zip(*counts, strict=True)]
     true = [sum(row) / total for row in counts]
     most = max(range(len(true)), key=lambda i: named[i] - true[i])
+    if named[most] - true[most] < EXCESS:
+        return ""
     return (
         f"Under {SETS[part]} ({group} semantics) {percent(named[most])} % of all images "
-        f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % are "
-        "of it."
+        f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % "
+        "really are from it."
     )
 
 
