@@ -213,7 +213,7 @@ def test_letters_can_be_read_on_every_shade():
         for share in np.linspace(0, 1, 41):
             colour = matplotlib.colormaps[name](share)
             ends = sorted((luminance(colour[:3]), luminance(ink(colour))))
-            assert (ends[1] + 0.05) / (ends[0] + 0.05) >= 3.9
+            assert (ends[1] + 0.05) / (ends[0] + 0.05) >= 4.5
 
 
 def test_operating_points_are_means_over_severities(results):

@@ -192,7 +192,7 @@ def test_commands_are_ready_for_a_shell(report):
     page = report(results)
     assert "rmjax report --workdir 'my runs/1' --evaluation full" in page.text
     assert "rmjax audit 'folder/my set' --data-dir 'my data'" in page.text
-    assert "was made by rmjax prepare folder ;" in page.text
+    assert "was made by rmjax prepare folder --data-dir 'my data' ;" in page.text
     assert "--workdir runs/again" in page.text
 
 

@@ -65,14 +65,15 @@ def find_audit(results: dict, path: str | Path | None) -> dict | None:
 
 
 def commands(results: dict) -> dict[str, str]:
-    """Return the commands behind a page, ready for a shell: `report` and `audit`."""
+    """Return commands ready for a shell: `report`, and `audit` and `prepare` the data."""
     run, data = results["run"], results["run"]["config"]["data"]
     report = ["rmjax", "report", "--workdir", run["workdir"]]
-    audit = ["rmjax", "audit", data["name"], "--data-dir", data.get("dir", "data")]
+    where = ["--data-dir", data.get("dir", "data")]
+    name = data["name"]
     return {
         "report": shlex.join([*report, "--evaluation", results["evaluation"]["name"]]),
-        "audit": shlex.join(audit),
-        "prepare": shlex.join(["rmjax", "prepare", data["name"].split("/")[0]]),
+        "audit": shlex.join(["rmjax", "audit", name, *where]),
+        "prepare": shlex.join(["rmjax", "prepare", name.split("/")[0], *where]),
     }
 
 
