@@ -3,15 +3,17 @@
 import io
 import re
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 from results_sample import SOURCES, UNSEEN, sample_results
 
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report.figures import SETS, render, short, write_figures
+from rmjax.report.figures import SETS, ink, render, short, write_figures
 from rmjax.report.page import draw_figures
 
 LONG = "a-generator-with-a-name-of-sixty-characters-and-$x^$ in it-01"
@@ -45,7 +47,7 @@ def test_every_figure_of_an_evaluation_is_drawn_and_as_wide_as_a_phone(results):
     figures = draw_figures(results, ROWS)
     assert set(figures) == {
         *(f"robustness_{g}" for g in ("seen", "unseen")),
-        *(f"confusion_{g}" for g in ("seen", "unseen")),
+        *(f"confusion_{g}" for g in ("seen", "unseen", "unseen_corruptions")),
         *("semantics_attribution", "semantics_detection"),
         *("recall", "recall_by_semantic", "map_source", "map_semantic"),
         *(
@@ -65,8 +67,8 @@ def test_every_figure_of_an_evaluation_is_drawn_and_as_wide_as_a_phone(results):
 def test_only_what_there_is_gets_a_figure():
     bare = sample_results(unseen=[], full=False, calibrated=False, open_set=False)
     assert set(draw_figures(bare, [])) == {
-        *("confusion_seen", "semantics_attribution", "semantics_detection"),
-        *("recall", "recall_by_semantic", "map_source", "map_semantic"),
+        *("confusion_seen", "recall", "recall_by_semantic"),
+        *("map_source", "map_semantic"),
         *("reliability_attribution_clean", "reliability_detection_clean"),
     }
 
@@ -109,8 +111,9 @@ def test_kinds_stand_by_their_sets_whatever_the_order_of_the_suite(results):
 def test_differences_are_signed_and_white_at_zero(results):
     own = [c | {"difference": 0.0} for c in cells(results)[:4]]
     own[1]["difference"] = -0.12
+    own[2]["difference"] = -0.001
     figure = accuracy.robustness_difference(own)
-    assert {"−12", "+0"} <= set(texts(figure))
+    assert {"−12", "0"} <= set(texts(figure)) and not {"+0", "−0"} & set(texts(figure))
     white = [p.get_facecolor()[:3] for p in figure.axes[0].patches]
     assert any(min(colour) > 0.95 for colour in white)
 
@@ -136,6 +139,7 @@ def test_large_matrices_are_no_mess(count, numbers, names):
     figure = accuracy.confusion((np.eye(count) * 7).tolist(), sources)
     words = texts(figure)
     assert ("100" in words) == numbers
+    assert len(figure.axes) == 2 - numbers  # the other is a colour bar
     assert ("source 7" in words) == names
     assert figure.get_figheight() < 8
 
@@ -170,11 +174,17 @@ def test_shortened_names_keep_both_ends():
     assert short(" a \n b ") == "a b"
 
 
-def test_map_has_a_legend_only_for_few_names():
-    for count, legends in ((20, 1), (21, 0)):
-        names = [f"n{i}" for i in range(count)]
-        figure = trust.fingerprint_map(range(count), range(count), names, names)
-        assert len(figure.legends) == legends
+def test_map_names_the_most_frequent_and_greys_the_rest():
+    for count, rest in ((20, 0), (23, 1)):
+        names = [f"n{i}" for i in range(count)] + ["n22"] * rest
+        numbers = range(len(names))
+        figure = trust.fingerprint_map(numbers, numbers, names, sorted(set(names)))
+        shown = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert len(shown) == 20 + rest and ("3 others" in shown) == rest
+        assert ("n22" in shown) == rest
+
+
+def test_hollow_points_are_of_names_not_trained_with():
     hollow = trust.fingerprint_map([0, 1], [0, 1], ["a", "b"], ["a", "b"], {"b"})
     a, b = hollow.axes[0].collections
     assert len(a.get_facecolor()) and not len(b.get_facecolor())
@@ -185,8 +195,25 @@ def test_reliability_without_calibration_has_one_curve(results):
     both = trust.reliability(bins["uncalibrated"], bins["calibrated"])
     one = trust.reliability(bins["uncalibrated"], None)
     assert [len(f.axes[0].get_legend().get_texts()) for f in (both, one)] == [2, 1]
-    (line,) = one.axes[1].lines
-    assert line.get_ydata().tolist() == [b["images"] for b in bins["uncalibrated"]]
+    points = one.axes[0].lines[1]
+    assert points.get_ydata().tolist() == [b["accuracy"] for b in bins["uncalibrated"]]
+    counts = [b["images"] for b in bins["uncalibrated"]]
+    assert f"n = {min(counts)} to {max(counts)} a point" in texts(one)
+
+
+def test_letters_can_be_read_on_every_shade():
+    def luminance(colour):
+        parts = np.array(to_rgb(colour))
+        low = parts <= 0.04045
+        return np.where(low, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (
+            (0.2126, 0.7152, 0.0722)
+        )
+
+    for name in ("Blues", "RdBu"):
+        for share in np.linspace(0, 1, 41):
+            colour = matplotlib.colormaps[name](share)
+            ends = sorted((luminance(colour[:3]), luminance(ink(colour))))
+            assert (ends[1] + 0.05) / (ends[0] + 0.05) >= 4.5
 
 
 def test_operating_points_are_means_over_severities(results):

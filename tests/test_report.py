@@ -3,13 +3,17 @@
 import json
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from results_sample import sample_results, write_run
 
 from rmjax.cli import main
 from rmjax.config import load_config
 from rmjax.errors import InputError
-from rmjax.report.page import train_command, write_report
+from rmjax.report.origin import train_command
+from rmjax.report.page import write_report
+from rmjax.report.tables import confusions_table
+from rmjax.report.view import drawn_to, sets_sentence, sure
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "generator-" * 6
@@ -58,7 +62,7 @@ def test_page_is_whole_and_needs_nothing_else(report, tmp_path):
     assert page.all("html") == [{"lang": "en"}]
     assert not page.all("script") and not page.all("link")
     pictures = page.all("img")
-    assert len(pictures) == 22 + 12
+    assert len(pictures) == 23 + 12
     assert all(p["src"].startswith("data:image/") and p["alt"] for p in pictures)
     sections = [s["id"] for s in page.all("section")]
     targets = [a["href"] for a in page.all("a")]
@@ -67,7 +71,7 @@ def test_page_is_whole_and_needs_nothing_else(report, tmp_path):
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
     folder = tmp_path / "run" / "evaluation" / "full"
-    assert len(list((folder / "figures").iterdir())) == 2 * 22
+    assert len(list((folder / "figures").iterdir())) == 2 * 23
     assert not list(folder.rglob("*.part"))
 
 
@@ -75,10 +79,13 @@ def test_page_says_what_matters(report):
     results = sample_results()
     page = report(results)
     for text in (
-        "names the right one of 8 sources in 91 % of the cases (guessing: 12.5 %)",
-        "it calls 50 % unknown",
-        "before 0.050",
-        "impulse noise 5",
+        "names the right one of 8 sources in 91.0 % of the cases (guessing: 12.5 %)",
+        "it attributes 12.5 % to “real”; it calls 50.0 % unknown",
+        "clean: 0.058 → 0.024 by calibration; under unseen corruptions",
+        "always answering “synthetic” is right about real or synthetic in 87.5 %",
+        "5 of 120 (4.2 %)",
+        "it means no more than that 1 of 120 is called synthetic",
+        "Clean images of seen semantics: 1,920 of known sources and 480 of held-out",
         "temperature 1.700",
         "Somebody can arrange it",
         results["evaluation"]["command"],
@@ -107,7 +114,7 @@ def test_uncalibrated_probabilities_are_marked(report):
     assert "The probabilities on this page are not calibrated." in page.text
     assert "highest uncalibrated probability" in page.text
     assert "Do not read the probabilities as probabilities" in page.text
-    assert "known told from unknown, AUROC 0.741" in page.text
+    assert "known told from unknown: AUROC 0.741" in page.text
     assert "No threshold was set: that takes" in page.text
     assert "No thresholds were set: that takes validation images." in page.text
     assert "None" not in page.text and "→" not in page.text
@@ -120,6 +127,8 @@ def test_clean_images_of_seen_semantics_alone(report):
     assert "--config.data.held_out_sources" in page.text
     assert "gets one of these names all the same" in page.text
     assert "synthetic images detected, clean" in page.text
+    assert "always “synthetic”: 87.5 %" in page.text
+    assert len(page.all("li")) == 4 + 13 + 12 + 7
     assert "unseen corruptions" not in page.text
 
 
@@ -136,7 +145,7 @@ def test_far_sources_alone(report):
         measures["near"] = None
     open_set["rejected"]["near"] = None
     page = report(results)
-    assert "far 70 %; of known sources 5 %" in page.text
+    assert "far 70.0 %; of known sources 5.0 %" in page.text
     assert "Unknown: near" not in page.text
 
 
@@ -149,6 +158,7 @@ def test_gaps_are_dashes_and_said(report):
         results["clean"][group] |= {"frechet_ratio": None, "frechet_note": "too few"}
     for cell in results["cells"]:
         cell |= {"nmi": None, "ece": None, "macro_f1_low": None}
+    results["cells"][4] |= {k: None for k in results["cells"][4] if "accuracy" in k}
     results["mistakes"][1]["file"] = "mistakes/missing.png"
     page = report(results)
     assert "No unseen test images of cips" in page.text
@@ -156,6 +166,68 @@ def test_gaps_are_dashes_and_said(report):
     assert "no images" in page.text
     assert "Fréchet ratio, unseen semantics: too few." in page.text
     assert "–" in page.text and "None" not in page.text
+
+
+def test_summary_says_where_the_network_fails(report):
+    results = sample_results()
+    results["open_set"]["attributed_to"] = {
+        name: {s: float(s == "real") for s in results["sources"]}
+        for name in ("stylegan2", "vqgan")
+    }
+    for cell in results["cells"]:
+        least = 0.12 if cell["kind"] == "snow" else 0.2
+        cell["attribution_accuracy_low"] = least
+        cell["fpr_at_0.05"] = 0.997 if cell["kind"] == "nearest" else 0.1
+    page = report(results)
+    assert "in 5 of 111 conditions it is no better than guessing" in page.text
+    assert "it attributes 100.0 % to “real”" in page.text
+    assert "no better than guessing in 5 of 20 conditions" in page.text
+    assert "most under nearest scaling, 99.7 %" in page.text
+
+
+def test_commands_are_ready_for_a_shell(report):
+    results = sample_results(full=False)
+    results["run"]["workdir"] = "my runs/1"
+    results["run"]["config"]["data"] |= {"name": "folder/my set", "dir": "my data"}
+    page = report(results)
+    assert "rmjax report --workdir 'my runs/1' --evaluation full" in page.text
+    assert "rmjax audit 'folder/my set' --data-dir 'my data'" in page.text
+    assert "was made by rmjax prepare folder --data-dir 'my data' ;" in page.text
+    assert "--workdir runs/again" in page.text
+
+
+def test_kinds_that_were_not_evaluated_are_not_claimed():
+    results = sample_results()
+    assert "15 of ImageNet-C’s 19 kinds that training" in sets_sentence(results)
+    kept = ("clean", "fog", "snow", "flip")
+    results["cells"] = [c for c in results["cells"] if c["kind"] in kept]
+    text = sets_sentence(results)
+    assert "Seen corruptions here are fog, of the 15 kinds" in text
+    assert "Unseen corruptions here are snow, of the four" in text
+    assert text.endswith("web, here: mirrored.")
+
+
+def test_what_altered_images_are_taken_for_is_said():
+    results = sample_results()
+    counts = [[40 * (j == 2) for j in range(8)] for _ in range(8)]
+    results["confusion"]["unseen"]["unseen_corruptions"] = counts
+    text = drawn_to(results)
+    assert "100.0 % of all images are attributed to “dcgan”; 12.5 % really are" in text
+    results["confusion"]["unseen"]["unseen_corruptions"] = np.eye(8, dtype=int).tolist()
+    assert drawn_to(results) == ""
+
+
+def test_confusions_of_one_source_do_not_crowd_out_the_others():
+    results = sample_results()
+    counts = [[5 * (i == 0 or i == j) for j in range(8)] for i in range(8)]
+    counts[3][4] = 1
+    results["clean"]["combined"]["confusion"] = counts
+    rows = confusions_table(results)["rows"]
+    assert [row[0] for row in rows] == ["stylegan", "real", "real"]
+
+
+def test_nearly_certain_does_not_look_certain():
+    assert [sure(p) for p in (0.99954, 0.9994, 1)] == [">99.9", "99.9", "100.0"]
 
 
 def test_perfect_network(report):
@@ -186,25 +258,39 @@ def test_data_sheet_and_audit_are_shown_where_they_are(report, tmp_path):
         "missing": [],
     }
     (folder / "datasheet.json").write_text(json.dumps(sheet))
-    audit = {
-        "images": 20,
-        "sources": {"real": 10, "gan": 10},
-        "folds": 5,
-        "chance": 0.5,
-        "unreadable": 0,
-        "cues": {
-            "container": {
-                "constant": True,
-                "balanced_accuracy": 0.5,
-                "leaks": False,
-            }
-        },
-    }
     file = tmp_path / "audit.json"
-    file.write_text(json.dumps(audit))
+    file.write_text(json.dumps(AUDIT))
     page = report(results, audit=file)
     assert "JPEG (10)" in page.text and "75 (10)" in page.text
     assert "container 0.500 constant" in page.text
+    assert "Audited: /old/data/mini/1.0.0, split train, test." in page.text
+
+
+AUDIT = {
+    "dataset": "/old/data/mini/1.0.0",
+    "splits": ["train", "test"],
+    "images": 20,
+    "sources": {"real": 10, "gan": 10},
+    "folds": 5,
+    "chance": 0.5,
+    "unreadable": 0,
+    "cues": {"container": {"constant": True, "balanced_accuracy": 0.5, "leaks": False}},
+}
+
+
+def test_audits_of_other_data_are_not_shown(report, tmp_path):
+    file = tmp_path / "audit" / "mini" / "audit.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(AUDIT | {"dataset": "data/other/1.0.0"}))
+    results = sample_results(sources=["real", "gan", "vae"], full=False)
+    page = report(results)
+    assert "is of another data set: data/other/1.0.0" in page.text
+    assert "container" not in page.text
+    with pytest.raises(InputError, match="other/1.0.0, not data/mini/1.0.0"):
+        write_report(tmp_path / "run", audit=file)
+    file.write_text(json.dumps(AUDIT))
+    page = Page(write_report(tmp_path / "run")["report"])
+    assert "split train, test; without vae." in page.text
 
 
 @pytest.mark.parametrize(
@@ -233,7 +319,7 @@ def test_what_is_no_results_file_is_refused(tmp_path):
 def test_evaluations_are_chosen_by_name(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="no evaluation in .*: rmjax evaluate"):
+    with pytest.raises(InputError, match="no run in .*run$"):
         write_report(run)
     results = sample_results(unseen=[], full=False, open_set=False)
     write_run(run, results, "a")
@@ -274,7 +360,7 @@ def test_train_command_gives_that_config_back():
     run = {"config": json.loads(config.to_json()), "workdir": "my runs/1"}
     command = train_command(run)
     assert command == (
-        "rmjax train --config attribution_mini --workdir 'my runs/1' "
+        "rmjax train --config attribution_mini --workdir runs/again "
         "'--config.data.unseen_semantics=('\"'\"'a b'\"'\"',)'"
     )
     assert train_command({"config": {"colour": 1}, "workdir": "x"}) is None

@@ -36,6 +36,8 @@ def test_of_several_evaluations_one_must_be_chosen(tmp_path):
 
 
 def test_without_any_the_command_is_named(tmp_path):
+    with pytest.raises(InputError, match="no run in .*nope"):
+        find_evaluation(tmp_path / "nope")
     with pytest.raises(InputError, match="make one with: rmjax evaluate --workdir"):
         find_evaluation(tmp_path)
     with pytest.raises(InputError, match="results.json is missing; make it with"):
@@ -51,6 +53,10 @@ def test_without_any_the_command_is_named(tmp_path):
         (
             '{"schema": "rmjax-evaluation", "schema_version": 2}',
             "version 2; this rmjax reads rmjax-evaluation, version 1: run `rmjax ev",
+        ),
+        (
+            '{"schema": "rmjax-evaluation", "schema_version": 1, "run": {}}',
+            "damaged: no 'evaluation'; run `rmjax evaluate` again",
         ),
     ],
 )

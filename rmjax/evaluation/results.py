@@ -15,6 +15,10 @@ SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
 EVALUATIONS = "evaluation"  # folder of a run's evaluations
 RESULTS_FILE = "results.json"
+KEYS = (
+    "run evaluation data sources semantics without_images cells summary confusion clean "
+    "calibration reliability open_set map mistakes"
+).split()
 
 
 def partial_folder(folder: Path) -> Path:
@@ -61,7 +65,8 @@ def read_results(folder: Path) -> dict:
     """Return what `write_results` wrote.
 
     Raises:
-        InputError: there is no such file, or it is not of this schema and version.
+        InputError: there is no such file, or it is not of this schema and version, or
+            not whole.
     """
     path = folder / RESULTS_FILE
     try:
@@ -79,6 +84,11 @@ def read_results(folder: Path) -> dict:
             f"{path}: schema {found[0]}, version {found[1]}; this rmjax reads {SCHEMA}, "
             f"version {SCHEMA_VERSION}: run `rmjax evaluate` again"
         )
+    missing = [key for key in KEYS if key not in results]
+    if missing:
+        raise InputError(
+            f"{path} is damaged: no '{missing[0]}'; run `rmjax evaluate` again"
+        )
     return results
 
 
@@ -90,8 +100,10 @@ def find_evaluation(workdir: Path, name: str | None = None) -> Path:
         name: which; None takes `full` if there is one, and else the only one.
 
     Raises:
-        InputError: there is no such evaluation, or several to choose from.
+        InputError: there is no such run or evaluation, or several to choose from.
     """
+    if not workdir.is_dir():
+        raise InputError(f"no run in {workdir}")
     folder = workdir / EVALUATIONS
     names = sorted(path.parent.name for path in folder.glob(f"*/{RESULTS_FILE}"))
     if not names:

@@ -1,15 +1,23 @@
 """The page that compares runs."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
 from rmjax.report import view
-from rmjax.report.differences import Evaluated, cell_differences, differences, read_runs
+from rmjax.report.differences import (
+    METRICS,
+    Evaluated,
+    cell_differences,
+    differences,
+    read_runs,
+)
 from rmjax.report.figures import SETS, render, words
 from rmjax.report.figures_accuracy import robustness_difference
-from rmjax.report.page import leaves, render_page, write_page
+from rmjax.report.origin import leaves
+from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
 from rmjax.report.view import DASH, decimal, percent
 
@@ -52,7 +60,7 @@ def write_comparison(
         r=runs[0].results,
         runs=dict(zip(names, runs, strict=True)),
         lines=[line for name, rows in found.items() for line in verdicts(rows, name)],
-        tables_of={name: difference_table(rows, name) for name, rows in found.items()},
+        tables_of={name: difference_tables(rows, name) for name, rows in found.items()},
         groups=groups,
         runs_table=runs_table(runs),
         calibration=side_by_side(
@@ -61,6 +69,10 @@ def write_comparison(
         decisions=side_by_side(runs, ["aim", "rate"], describe_decisions),
         unknown=side_by_side(runs, ["unknown", "by", "measure"], describe_unknown),
         changes=config_table(runs),
+        command=shlex.join(
+            ["rmjax", "report", "--workdir", *map(str, workdirs)]
+            + ["--evaluation", runs[0].results["evaluation"]["name"], "--out"]
+        ),
     )
     return write_page(Path(out), "comparison", page, pictures)
 
@@ -101,31 +113,36 @@ def verdicts(rows: Sequence[dict], name: str) -> list[str]:
         ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
         how = {
             None: f"no interval, as all draws agree ({points(row['difference'])})",
-            False: f"these images show no difference ({ends})",
+            False: f"there could be no difference ({ends})",
             True: f"{points(row['difference'])} points ({ends})",
         }[excludes_zero(row)]
+        if row["alike"]:
+            how = "every image was answered alike, rightly or wrongly"
         lines.append(f"{name} against A, {where}: {how}.")
     return lines
 
 
-def difference_table(rows: Sequence[dict], name: str) -> Table:
-    """Return the shares of both runs and their difference with its interval."""
+def difference_tables(rows: Sequence[dict], name: str) -> dict[str, Table]:
+    """Return by metric the difference of two runs, its interval, and both shares."""
     words = {None: "no interval", True: "yes", False: "no"}
-    body = [
-        [
-            row["semantics"],
+    head = ["images", "semantics", f"{name} − A", "95 % interval", "excludes 0"]
+    tables = {
+        metric: {"head": [*head, "A, %", f"{name}, %"], "rows": [], "text": 2}
+        for metric in METRICS
+    }
+    for row in rows:
+        ends = f"{points(row['low'])} to {points(row['high'])}"
+        body = [
             SETS[row["set"]],
-            row["metric"],
+            row["semantics"],
+            points(row["difference"]),
+            DASH if row["low"] is None else ends,
+            "all alike" if row["alike"] else words[excludes_zero(row)],
             percent(row["first"]),
             percent(row["other"]),
-            points(row["difference"]),
-            f"{points(row['low'])} to {points(row['high'])}",
-            words[excludes_zero(row)],
         ]
-        for row in rows
-    ]
-    head = ["semantics", "images", "metric", "A, %", f"{name}, %", f"{name} − A"]
-    return {"head": [*head, "95 % interval", "excludes 0"], "rows": body, "text": 3}
+        tables[row["metric"]]["rows"].append(body)
+    return tables
 
 
 def runs_table(runs: Sequence[Evaluated]) -> Table:
@@ -186,9 +203,10 @@ def describe_unknown(results: dict) -> dict[tuple[str, ...], str]:
     found = {}
     for score, kins in open_set["scores"].items() if open_set else ():
         for kin in view.KINS:
-            for key, name in (("auroc", "AUROC"), ("fpr95", "FPR95"), ("oscr", "OSCR")):
-                if kins[kin]:
+            if kins[kin]:
+                for key, name in (("auroc", "AUROC"), ("oscr", "OSCR")):
                     found[kin, words(score), name] = decimal(kins[kin][key])
+                found[kin, words(score), "FPR95, %"] = percent(kins[kin]["fpr95"])
     return found
 
 

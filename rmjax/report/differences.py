@@ -49,33 +49,41 @@ def read_runs(
     runs = []
     for workdir in workdirs:
         folder = find_evaluation(Path(workdir), evaluation)
-        answers = _read_answers(folder / "predictions.npz")
-        runs.append(Evaluated(str(workdir), read_results(folder), answers))
+        results = read_results(folder)
+        answers = _read_answers(folder / "predictions.npz", results)
+        runs.append(Evaluated(str(workdir), results, answers))
     for other in runs[1:]:
         _check_comparable(runs[0], other)
     return runs
 
 
-def _read_answers(path: Path) -> dict[str, np.ndarray]:
+def _read_answers(path: Path, results: dict) -> dict[str, np.ndarray]:
+    """Return the arrays of `predictions.npz`, which are to be of these results."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in (*KEYS, "guess")}
+            answers = {key: file[key] for key in (*KEYS, "guess")}
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: run `rmjax evaluate` again") from error
     except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(
             f"{path} can't be read ({error}): run `rmjax evaluate` again"
         ) from error
+    shape = len(answers["conditions"]), results["data"]["images"]
+    conditions = {cell["condition"] for cell in results["cells"]}
+    same = set(answers["conditions"].tolist()) == conditions
+    if not same or answers["guess"].shape != shape:
+        raise InputError(
+            f"{path} is not of the same evaluation as results.json beside it: run "
+            "`rmjax evaluate` again"
+        )
+    return answers
 
 
 def _check_comparable(first: Evaluated, other: Evaluated) -> None:
     pair = f"can't compare {first.workdir} and {other.workdir}"
     a, b = first.results, other.results
     if a["sources"] != b["sources"]:
-        raise InputError(
-            f"{pair}: the one knows the sources {', '.join(a['sources'])}, the other "
-            f"{', '.join(b['sources'])}"
-        )
+        raise InputError(f"{pair}: {_other_sources(a['sources'], b['sources'])}")
     conditions = [run.answers["conditions"].tolist() for run in (first, other)]
     if conditions[0] != conditions[1]:
         raise InputError(
@@ -88,6 +96,17 @@ def _check_comparable(first: Evaluated, other: Evaluated) -> None:
             f"{pair}: evaluated on different images of {a['data']['directory']} and "
             f"{b['data']['directory']}; evaluate both on the same"
         )
+
+
+def _other_sources(first: Sequence[str], other: Sequence[str]) -> str:
+    """Return how two lists of sources differ."""
+    pairs = (("first", first, other), ("second", other, first))
+    own = [
+        f"the {name} alone knows {', '.join(s for s in here if s not in there)}"
+        for name, here, there in pairs
+        if set(here) - set(there)
+    ]
+    return "; ".join(own) or "they know the same sources in another order"
 
 
 def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[dict]:
@@ -104,7 +123,8 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
     Returns:
         For each group of semantics, set of conditions and metric ("attribution",
         "detection") a dict of `semantics`, `set`, `metric`, the shares `first` and
-        `other`, their `difference`, `low` and `high`.
+        `other`, their `difference`, `low` and `high`, and whether every image is
+        answered `alike`, rightly or wrongly.
     """
     right = {m: [_right(run, m) for run in (first, other)] for m in METRICS}
     parts = _parts(first)
@@ -128,6 +148,7 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
                 low, high = interval(total / sizes)
                 rows.append(
                     {"semantics": group, "set": part, "metric": metric}
+                    | {"alike": not change[chosen].any()}
                     | dict(zip(("first", "other"), shares, strict=True))
                     | {"difference": shares[1] - shares[0], "low": low, "high": high}
                 )
@@ -179,8 +200,10 @@ def cell_differences(first: dict, other: dict, group: str) -> list[dict]:
     """
     name = "attribution_accuracy"
     former = {(c["condition"], c["semantics"]): c[name] for c in first["cells"]}
-    return [
-        cell | {"difference": cell[name] - former[cell["condition"], group]}
-        for cell in other["cells"]
-        if cell["semantics"] == group
-    ]
+    found = []
+    for cell in other["cells"]:
+        if cell["semantics"] == group:
+            pair = cell[name], former.get((cell["condition"], group))
+            change = None if None in pair else pair[0] - pair[1]
+            found.append(cell | {"difference": change})
+    return found

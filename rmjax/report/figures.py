@@ -58,6 +58,16 @@ SETS = {
     "resharing": "resharing",
 }
 
+NAMES = {  # spoken otherwise than they are spelt
+    "jpeg": "JPEG (resharing)",
+    "jpeg_compression": "JPEG (ImageNet-C)",
+    "nearest": "nearest scaling",
+    "bilinear": "bilinear scaling",
+    "blur": "blur (resharing)",
+    "flip": "mirrored",
+    "knn": "k nearest neighbours",
+}
+
 styled = matplotlib.rc_context(STYLE)
 
 
@@ -92,9 +102,20 @@ def short(name: str, longest: int = LONGEST) -> str:
     return f"{name[: longest - 1 - end]}…{name[-end:]}"
 
 
+def ink(colour: Sequence[float]) -> str:
+    """Return whether white or black is read better on a colour, 4.5 : 1 or more.
+
+    The contrast is that of the Web Content Accessibility Guidelines 2.2.
+    """
+    parts = np.asarray(colour[:3], float)
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
+
+
 def words(name: str) -> str:
-    """Return the name of a kind or set as it is spoken."""
-    return name.replace("_", " ")
+    """Return the name of a kind, set or score as it is spoken."""
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -20,6 +20,7 @@ from rmjax.report.figures import (
     ORANGE,
     SETS,
     WIDTH,
+    ink,
     kind_rows,
     mean,
     rows_axis,
@@ -41,6 +42,7 @@ class Shades:
 
     def paint(self, axis: Axes, box: Bbox, value: float | None, **text) -> None:
         """Fill a box with the colour of a share and write it there as per cent."""
+        letters = INK
         if value is not None:
             colour = matplotlib.colormaps[self.colours](
                 (value - self.low) / (self.high - self.low)
@@ -48,17 +50,19 @@ class Shades:
             axis.add_patch(
                 Rectangle(box.p0, box.width, box.height, fc=colour, ec="white")
             )
-        dark = value is not None and abs(value) > 0.6 * self.high
-        ink = "white" if dark else INK
+            letters = ink(colour)
         x, y = (box.p0 + box.p1) / 2
         note = text.pop("note", "")
         if note:
-            axis.text(x, y - 0.38, note, ha="center", va="center", color=ink, size=7)
+            axis.text(
+                x, y - 0.38, note, ha="center", va="center", color=letters, size=8
+            )
             y += 0.3
-        words = (
-            "–" if value is None else self.form.format(100 * value).replace("-", "−")
-        )
-        axis.text(x, y, words, ha="center", va="center", color=ink, **text)
+        words = "–"
+        if value is not None:
+            words = self.form.format(100 * value).replace("-", "−")
+            words = "0" if words in ("+0", "−0") else words
+        axis.text(x, y, words, ha="center", va="center", color=letters, **text)
 
 
 @styled
@@ -134,14 +138,15 @@ def _grid_axes(axis: Axes, rows: list, edges: np.ndarray, width: int, graded) ->
 
 @styled
 def seen_unseen(
-    summary: dict[str, dict], metric: str, chance: float | None = None
+    summary: dict[str, dict], metric: str, chance: float, guess: str = "guessing"
 ) -> Figure:
     """Draw a share by set of conditions and group, with its 95 % intervals.
 
     Args:
         summary: by group of semantics, as in `results.json`.
         metric: which share, such as "attribution_accuracy".
-        chance: the share that guessing has, None to leave it out.
+        chance: the share that answers without looking have.
+        guess: what such answers are called.
     """
     groups = {g: summary[g] for g in GROUPS if g in summary}
     sets = [s for s in SETS if s in next(iter(groups.values()))]
@@ -159,9 +164,9 @@ def seen_unseen(
         _plot(axis, points, marker, colour, filling, f"{group} semantics")
     rows_axis(axis, [SETS[part] for part in sets])
     axis.set_xlabel("right answers, %")
-    if chance is not None:
-        axis.axvline(chance, color=GREY, ls=":", lw=1)
-        axis.text(chance, len(sets) - 0.55, " guessing", size=8, color=GREY)
+    axis.axvline(chance, color=GREY, ls=":", lw=1)
+    side = "left" if chance < 0.5 else "right"
+    axis.text(chance, len(sets) - 0.55, f" {guess} ", size=8, color=GREY, ha=side)
     if len(groups) > 1:
         figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -260,15 +265,18 @@ def _matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> 
     figure = Figure(figsize=(WIDTH, inches), layout="constrained")
     axis = figure.subplots()
     line = 0.8 if max(height, width) <= NAMED else 0
-    axis.pcolormesh(
+    mesh = axis.pcolormesh(
         values, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=line
     )
     if max(width, height / 2) <= NUMBERED:
         for (i, j), value in np.ndenumerate(values):
             if value > 0.005:  # what is not rounded to 0
-                dark = "white" if value > 0.6 else INK
-                text = f"{100 * value:.0f}"
-                axis.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=dark)
+                options = {"ha": "center", "va": "center"}
+                options["color"] = ink(matplotlib.colormaps["Blues"](value))
+                axis.text(j + 0.5, i + 0.5, f"{100 * value:.0f}", **options)
+    else:
+        bar = figure.colorbar(mesh, location="top", aspect=40, shrink=0.6)
+        bar.ax.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
     for set_ticks, names, turn in (
         (axis.set_yticks, [short(name) for name in rows], 0),
         (axis.set_xticks, columns, 90 if width > NUMBERED else 45),

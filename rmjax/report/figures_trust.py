@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from rmjax.report.figures import (
     BLUE,
@@ -43,36 +43,37 @@ def reliability(
     after: Sequence[dict] | None,
     labels: tuple[str, str] = ("probability given", "right answers, %"),
 ) -> Figure:
-    """Draw how often answers of a given probability are right, and how many there are.
+    """Draw how often answers of a given probability are right, and of how many images.
 
     Args:
         before: bins of uncalibrated probabilities, as in `results.json`.
         after: the same calibrated; None if they never were.
         labels: of the two axes.
     """
-    figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    top.plot((0, 1), (0, 1), color=GREY, ls=":", lw=1)
-    drawn = [("uncalibrated", before, ORANGE, "D", "--", "white")]
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    axis = figure.subplots()
+    axis.plot((0, 1), (0, 1), color=GREY, ls=":", lw=1)
+    drawn = [("uncalibrated", before, ORANGE, "D", "white")]
     if after is not None:
-        drawn.append(("calibrated", after, BLUE, "o", "-", BLUE))
-    for label, bins, colour, marker, dashes, filling in drawn:
+        drawn.append(("calibrated", after, BLUE, "o", BLUE))
+    counts = []
+    for label, bins, colour, marker, filling in drawn:
         bins = [b for b in bins if b["images"]]
-        x, counts = [b["confidence"] for b in bins], [b["images"] for b in bins]
+        counts += [b["images"] for b in bins]
         style = {"color": colour, "marker": marker, "mfc": filling, "ms": 5}
-        top.plot(x, [b["accuracy"] for b in bins], dashes, label=label, **style)
-        bottom.vlines(x, 0, counts, color=colour, lw=0.8, ls=dashes)
-        bottom.plot(x, counts, ls="", **style)
-    for axis in (top, bottom):
-        axis.grid()
-        axis.set_xlim(0, 1)
-    top.set(ylim=(0, 1.02), ylabel=labels[1])
-    top.yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    bottom.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    bottom.set(xlabel=f"{labels[0]}, %", ylabel="images")
-    bottom.set_ylim(0, 1.2 * max(bottom.get_ylim()[1], 1))
-    top.legend(loc="upper left")
+        x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        axis.plot(x, y, ls="", label=label, **style)
+    if counts:
+        least, most = min(counts), max(counts)
+        images = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+        text = f"n = {images} a point"
+        axis.text(1, 0.03, text, ha="right", transform=axis.transAxes, color=GREY)
+    axis.grid()
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set(xlabel=f"{labels[0]}, %", ylabel=labels[1])
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+    axis.legend(loc="upper left")
     return figure
 
 
@@ -166,10 +167,17 @@ def fingerprint_map(
         outside: names that the network was not trained with; they are hollow.
     """
     x, y, names = np.asarray(x), np.asarray(y), np.asarray(names, str)
-    found = [name for name in order if name in names]
-    lines = -(-min(len(found), LISTED) // 3)
+    kinds, counts = np.unique(names, return_counts=True)
+    often = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
+    shown = sorted(often, key=lambda name: (-often[name], name))[:LISTED]
+    found = [name for name in order if name in shown]
+    lines = -(-(len(found) + (len(often) > LISTED)) // 3)
     figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines), layout="constrained")
     axis = figure.subplots()
+    rest = ~np.isin(names, found)
+    if rest.any():
+        text = f"{len(often) - len(found)} others"
+        axis.scatter(x[rest], y[rest], 8, "#c4c4c4", linewidths=0, label=text)
     for number, name in enumerate(found):
         colour = PALETTE[number % len(PALETTE)]
         marker = MARKERS[(number // len(PALETTE) + number) % len(MARKERS)]
@@ -184,6 +192,5 @@ def fingerprint_map(
     axis.set_aspect("equal", "datalim")
     axis.spines[:].set_visible(True)
     axis.spines[:].set_color("#cccccc")
-    if len(found) <= LISTED:
-        figure.legend(loc="outside lower center", ncols=3, handletextpad=0.2)
+    figure.legend(loc="outside lower center", ncols=3, handletextpad=0.2)
     return figure

@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import re
-import shlex
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -16,15 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from rmjax.audit_report import format_audit
-from rmjax.config import flatten, load_config, shipped_configs
 from rmjax.errors import InputError
 from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.logs import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report import tables, view
+from rmjax.report import summary, tables, view
 from rmjax.report.figures import SETS, render, words, write_figures
+from rmjax.report.origin import commands, find_audit, read_json, train_command
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
 
@@ -49,53 +47,27 @@ def write_report(
 
     Raises:
         InputError: there is no such evaluation or audit, its files can't be read or
-            are of another version, or the folder can't be written to.
+            are of another version, the audit is of another data set, or the folder
+            can't be written to.
     """
     folder = find_evaluation(Path(workdir), evaluation)
     results = read_results(folder)
     shown = {
         "r": results,
         "mistakes": _mistakes(folder, results),
-        "sheet": _read_json(
+        "sheet": read_json(
             Path(results["data"]["directory"]) / "datasheet.json", False
         ),
-        "audit": _find_audit(results, audit),
+        "audit": find_audit(results, audit),
         "reliability": reliability_shown(results),
         "config": json.dumps(results["run"]["config"], indent=2, ensure_ascii=False),
+        "commands": commands(results),
         "train_command": train_command(results["run"]),
     }
     figures = draw_figures(results, read_log(Path(workdir)))
     pictures = {name: render(figure) for name, figure in figures.items()}
     page = render_page("report.html.jinja", pictures, **shown)
     return write_page(Path(out or folder), "report", page, pictures)
-
-
-def _read_json(path: Path, needed: bool = True) -> dict | None:
-    """Return the object in a file; None if there is no file and none is needed."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if not needed:
-            return None
-        raise InputError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't read {path}: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return found
-
-
-def _find_audit(results: dict, path: str | Path | None) -> str | None:
-    """Return an audit as text, None if there is none where it would be."""
-    name = results["run"]["config"]["data"]["name"]
-    default = Path("audit") / name / "audit.json"
-    found = _read_json(Path(path or default), needed=path is not None)
-    if found is None:
-        return None
-    try:
-        return format_audit(found)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path or default} is not what rmjax audit writes") from error
 
 
 def draw_figures(results: dict, log: list[dict]) -> dict[str, Figure]:
@@ -131,13 +103,18 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
             found[f"robustness_{group}"] = accuracy.robustness(cells)
         counts = clean[group]["confusion"]
         found[f"confusion_{group}"] = accuracy.confusion(counts, results["sources"])
-    for name, chance in (
-        ("attribution", 1 / len(results["sources"])),
-        ("detection", None),
+    if part := view.harder(results):
+        counts = results["confusion"][view.hardest(results)][part]
+        found[f"confusion_{part}"] = accuracy.confusion(counts, results["sources"])
+    name, share = view.majority(results)
+    for what, *guess in (
+        ("attribution", 1 / len(results["sources"]), "guessing"),
+        ("detection", share, f"always “{name}”"),
     ):
-        found[f"semantics_{name}"] = accuracy.seen_unseen(
-            results["summary"], f"{name}_accuracy", chance
-        )
+        if len(groups) > 1 or view.harder(results):  # more than a single dot
+            found[f"semantics_{what}"] = accuracy.seen_unseen(
+                results["summary"], f"{what}_accuracy", *guess
+            )
     found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
     shares = clean[main]["recall_by_semantic"]
     if len(shares) > 1:
@@ -189,6 +166,8 @@ def _maps(found: dict, results: dict) -> dict[str, Figure]:
     order = {"source": results["sources"], "semantic": semantics}
     pictures = {}
     for what, names in order.items():
+        if what == "semantic" and len(set(found[what])) == 1:
+            continue
         more = sorted(set(found[what]) - set(names))
         pictures[f"map_{what}"] = trust.fingerprint_map(
             found["x"], found["y"], found[what], [*names, *more], outside[what]
@@ -204,37 +183,6 @@ def _mistakes(folder: Path, results: dict) -> list[dict]:
         uri = data_uri(path.read_bytes(), "png") if path.is_file() else None
         found.append(mistake | {"uri": uri})
     return found
-
-
-def train_command(run: dict) -> str | None:
-    """Return the command that trains such a run, None if no config has its keys.
-
-    It names the shipped config that is nearest, and changes its other keys.
-    """
-    wanted = leaves(run["config"])
-    found = []
-    for name in shipped_configs():
-        own = json.loads(json.dumps(flatten(load_config(name))))
-        if set(wanted) <= set(own):
-            changes = {k: v for k, v in wanted.items() if own[k] != v}
-            found.append((len(changes), name, changes))
-    if not found:
-        return None
-    _, name, changes = min(found, key=lambda item: item[:2])
-    parts = ["rmjax", "train", "--config", name, "--workdir", run["workdir"]]
-    for key, value in changes.items():
-        text = tuple(value) if isinstance(value, list) else value
-        parts.append(f"--config.{key}={text}")
-    return shlex.join(parts)
-
-
-def leaves(config: dict, prefix: str = "") -> dict[str, object]:
-    """Return the values of a config by dotted key."""
-    flat = {}
-    for key, value in config.items():
-        inside = isinstance(value, dict)
-        flat |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
-    return flat
 
 
 def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -> str:
@@ -259,6 +207,7 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
         "spoken": view.spoken,
     }
     environment.globals |= {
+        "summary": summary,
         "view": view,
         "tables": tables,
         "sets": SETS,

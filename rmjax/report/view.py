@@ -1,7 +1,4 @@
-"""What a report says about an evaluation first: a sentence and four numbers.
-
-What is not defined is a dash.
-"""
+"""What a report says about an evaluation, in words; what is not defined is a dash."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +7,8 @@ from rmjax.report.figures import SETS, mean, words
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
 HARM = 0.01  # of calibration error, that is worth saying
+EXCESS = 0.05  # of attributions to a source, that is worth saying
+FEW = 5  # real images that a threshold rests on
 KINS = ("near", "far")  # of unknown sources
 
 
@@ -49,36 +48,8 @@ def cells_of(results: dict, group: str) -> list[dict]:
 
 def spoken(condition: str) -> str:
     """Return a condition such as `shot_noise:5` as it is spoken."""
-    return words(condition).replace(":", " ")
-
-
-def headline(results: dict) -> str:
-    """Return one sentence on what the network can and cannot do."""
-    group = _hardest(results)
-    summary = results["summary"][group]
-    count = len(results["sources"])
-    clean = percent(summary["clean"]["attribution_accuracy"], 0)
-    of = " of semantics that it was never trained on" if group == "unseen" else ""
-    text = (
-        f"Shown unaltered images{of}, the network names the right one of {count} "
-        f"sources in {clean} % of the cases (guessing: {guessing(results)} %)"
-    )
-    harder = next((part for part in CORRUPTED if part in summary), None)
-    if harder:
-        worst = _worst(results, group, harder)
-        text += (
-            f"; under {SETS[harder]} in {percent(_accuracy(summary[harder]), 0)} %, at "
-            f"worst ({spoken(worst['condition'])}) in {percent(_accuracy(worst), 0)} %"
-        )
-    turned = percent(rejected_unknown(results), 0)
-    if turned != DASH:
-        return (
-            f"{text}; of images from sources that it does not know it calls {turned} % "
-            "unknown."
-        )
-    return (
-        f"{text}; an image from any other source gets one of these names all the same."
-    )
+    kind, _, value = condition.partition(":")
+    return f"{words(kind)} {value}".rstrip()
 
 
 def guessing(results: dict) -> str:
@@ -86,18 +57,46 @@ def guessing(results: dict) -> str:
     return f"{100 / len(results['sources']):.3g}"
 
 
-def _hardest(results: dict) -> str:
+def hardest(results: dict) -> str:
+    """Return the group of semantics that asks the most of the network."""
     return "unseen" if "unseen" in results["summary"] else main_group(results)
 
 
-def _worst(results: dict, group: str, part: str) -> dict:
-    """Return the cell of a set of conditions with the least attribution accuracy."""
-    own = [cell for cell in cells_of(results, group) if cell["set"] == part]
-    return min(own, key=_accuracy)
+def harder(results: dict) -> str | None:
+    """Return the set of altered images that asks the most, None if there is none."""
+    summary = results["summary"][main_group(results)]
+    return next((part for part in CORRUPTED if part in summary), None)
 
 
-def _accuracy(figures: dict) -> float | None:
-    return figures["attribution_accuracy"]
+def at_chance(
+    results: dict, group: str, part: str | None = None
+) -> tuple[int, int] | None:
+    """Count the altered conditions in which the source is named as if by guessing.
+
+    Args:
+        results: of an evaluation.
+        group: of semantics.
+        part: set of conditions; None: all but clean.
+
+    Returns:
+        In how many of how many conditions the interval reaches down to guessing;
+        None if none has an interval.
+    """
+    least = [
+        cell["attribution_accuracy_low"]
+        for cell in cells_of(results, group)
+        if cell["set"] != "clean" and part in (None, cell["set"])
+    ]
+    least = [low for low in least if low is not None]
+    chance = 1 / len(results["sources"])
+    return (sum(low <= chance for low in least), len(least)) if least else None
+
+
+def majority(results: dict) -> tuple[str, float]:
+    """Return which of "real" and "synthetic" is more frequent, and its share."""
+    counts = [sum(row) for row in results["clean"][main_group(results)]["confusion"]]
+    real = counts[0] / max(sum(counts), 1)
+    return ("real", real) if real > 0.5 else ("synthetic", 1 - real)
 
 
 def rejected_unknown(results: dict) -> float | None:
@@ -106,38 +105,22 @@ def rejected_unknown(results: dict) -> float | None:
     return rejected["all"] if rejected else None
 
 
-def cards(results: dict) -> list[dict[str, str]]:
-    """Return the four numbers that matter most: `label`, `value`, `note` of each."""
-    group = _hardest(results)
-    summary = results["summary"][group]
-    found = [
-        _card(
-            f"attribution, clean images, {words(group)} semantics",
-            summary["clean"],
-            f"guessing: {guessing(results)} %",
-        )
+def attributed_unknown(results: dict, source: str) -> float | None:
+    """Return the share of images of held-out sources that are attributed to one."""
+    open_set = results["open_set"]
+    pairs = [
+        (found["images"], open_set["attributed_to"][name][source])
+        for name, found in (open_set or {"held_out": {}})["held_out"].items()
     ]
-    harder = next((part for part in CORRUPTED if part in summary), None)
-    if harder:
-        worst = _worst(results, group, harder)
-        least = percent(_accuracy(worst))
-        note = f"worst: {least} % ({spoken(worst['condition'])})"
-        found.append(_card(f"attribution, {SETS[harder]}", summary[harder], note))
-    clean = cells_of(results, main_group(results))[0]
-    note = "on clean images"
-    if harder:
-        note += f"; under {SETS[harder]} {decimal(error(results, harder))}"
-    before = f"before {decimal(clean['ece_uncalibrated'])}"
-    note += f"; {before if results['calibration'] else 'never calibrated'}"
-    label, value = "calibration error", decimal(clean["ece"])
-    found.append({"label": label, "value": value, "note": note})
-    return [*found, _last_card(results, clean)]
+    pairs = [(images, share) for images, share in pairs if images and share is not None]
+    total = sum(images for images, _ in pairs)
+    return sum(images * share for images, share in pairs) / total if total else None
 
 
-def error(results: dict, part: str, end: str = "") -> float | None:
-    """Return the calibration error of a set: the mean over values, then over kinds."""
-    own = [c for c in cells_of(results, main_group(results)) if c["set"] == part]
-    return mean_by_kind(own, f"ece{end}")
+def mean_of(results: dict, group: str, part: str, key: str) -> float | None:
+    """Return a number of a set: the mean over values, then over kinds."""
+    own = [cell for cell in cells_of(results, group) if cell["set"] == part]
+    return mean_by_kind(own, key)
 
 
 def mean_by_kind(cells: list[dict], key: str) -> float | None:
@@ -148,62 +131,94 @@ def mean_by_kind(cells: list[dict], key: str) -> float | None:
 
 def calibration_harm(results: dict) -> str:
     """Return a sentence where calibration made corrupted images worse, or nothing."""
+    group = hardest(results)
     for part in CORRUPTED:
-        before, after = (error(results, part, end) for end in ("_uncalibrated", ""))
+        keys = ("ece_uncalibrated", "ece")
+        before, after = (mean_of(results, group, part, key) for key in keys)
         if None not in (before, after) and after > before + HARM:
             change = f"from {decimal(before)} to {decimal(after)}"
-            return f" Here calibration raised the error under {SETS[part]} {change}."
+            where = f"{SETS[part]} ({group} semantics)"
+            return f" Here calibration raised the error under {where} {change}."
     return ""
 
 
-def _card(label: str, figures: dict, note: str) -> dict[str, str]:
-    ends = interval(figures, "attribution_accuracy", "{low}–{high} %; ")
-    note = (ends if ";" in ends else "") + note
-    value = f"{percent(_accuracy(figures))} %"
-    return {"label": label, "value": value, "note": note}
+def chance_sentence(results: dict) -> str:
+    """Return what guessing comes to, and in how many conditions that is all."""
+    name, share = majority(results)
+    text = (
+        f"Guessing names the right source in {guessing(results)} %; always answering "
+        f"“{name}” is right about real or synthetic in {percent(share)} %."
+    )
+    found = {group: at_chance(results, group) for group in parts(results)}
+    known = [f"{f[0]} of {f[1]} on {g} semantics" for g, f in found.items() if f]
+    if known:
+        text += (
+            " Altered conditions in which the network is no better than guessing at "
+            f"the source (its 95 % interval reaches that): {_and(known)}."
+        )
+    return text
 
 
-def _last_card(results: dict, clean: dict) -> dict[str, str]:
-    """Return what there is on unknown sources, or else on telling real images."""
-    open_set = results["open_set"]
-    if open_set and open_set["rejected"]:
-        shares = open_set["rejected"]
-        kin = [f"{k} {percent(shares[k], 0)} %" for k in KINS if shares[k] is not None]
-        known = f"of known sources {percent(shares['known'], 0)} %"
-        return {
-            "label": "images of unknown sources called unknown",
-            "value": f"{percent(shares['all'])} %",
-            "note": f"{', '.join(kin)}; {known}",
-        }
-    if open_set:
-        return {
-            "label": "known told from unknown, AUROC",
-            "value": decimal(open_set["scores"]["max_probability"]["all"]["auroc"]),
-            "note": "by the largest probability; 0.5 is guessing",
-        }
-    point = next(iter((results["calibration"] or {}).get("operating_points", [])), None)
-    if point:
-        name = f"{point['fpr']:g}"
-        return {
-            "label": "synthetic images detected, clean",
-            "value": f"{percent(clean[f'tpr_at_{name}'])} %",
-            "note": f"where {percent(clean[f'fpr_at_{name}'])} % of the real images are "
-            "called synthetic",
-        }
-    value = interval(clean, "detection_accuracy", "{value} %")
-    note = "real or synthetic, clean images"
-    return {"label": "detection", "value": value, "note": note}
+def sets_sentence(results: dict) -> str:
+    """Return what the sets of altered images are, by name where not all were taken."""
+    kinds: dict[str, dict] = {part: {} for part in SETS}
+    for cell in results["cells"]:
+        kinds[cell["set"]][words(cell["kind"])] = None
+    seen, unseen, shared = (
+        list(kinds[part])
+        for part in ("seen_corruptions", "unseen_corruptions", "resharing")
+    )
+    found = []
+    if seen:
+        all_of_them = "the 15 of ImageNet-C’s 19 kinds that training may use"
+        ours = f"{listed(seen)}, of the 15 kinds of ImageNet-C that training may use"
+        own = all_of_them if len(seen) == 15 else ours
+        if results["run"]["config"].get("corrupt", {}).get("rate") == 0:
+            own += " (this network was trained without any)"
+        found.append(f"Seen corruptions here are {own}.")
+    if unseen:
+        own = "the four kinds of ImageNet-C kept for testing"
+        own = own if len(unseen) == 4 else f"{listed(unseen)}, of {own}"
+        found.append(f"Unseen corruptions here are {own}.")
+    if shared:
+        what = "what happens to an image on its way through the web"
+        found.append(f"Resharing is {what}, here: {listed(shared)}.")
+    return " ".join(found)
 
 
-def worst_sentence(results: dict) -> str:
-    """Return which condition is worst for the images of each group."""
-    found = [
-        f"{spoken(summary['worst']['condition'])} on {group} semantics "
-        f"({percent(_accuracy(summary['worst']))} %)"
-        for group, summary in results["summary"].items()
-        if group != "combined"
-    ]
-    return f"Worst of all: {_and(found)}."
+def drawn_to(results: dict) -> str:
+    """Return which source altered images are taken for far too often, or nothing."""
+    part, group = harder(results), hardest(results)
+    counts = results["confusion"][group][part]
+    total = max(sum(map(sum, counts)), 1)
+    named = [sum(column) / total for column in zip(*counts, strict=True)]
+    true = [sum(row) / total for row in counts]
+    most = max(range(len(true)), key=lambda i: named[i] - true[i])
+    if named[most] - true[most] < EXCESS:
+        return ""
+    return (
+        f"Under {SETS[part]} ({group} semantics) {percent(named[most])} % of all images "
+        f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % "
+        "really are from it."
+    )
+
+
+def sure(probability: float) -> str:
+    """Return a probability as per cent; what is not 1 does not look it."""
+    text = percent(probability)
+    return ">99.9" if text == "100.0" and probability < 1 else text
+
+
+def lowest_recall(results: dict) -> str:
+    """Return which cell of source and semantic is attributed rightly least often."""
+    rows = results["clean"][main_group(results)]["recall_by_semantic"]
+    known = {(s, m): v for m, row in rows.items() for s, v in row.items()}
+    known = {key: share for key, share in known.items() if share is not None}
+    if not known:
+        return "no images"
+    source, semantic = min(known, key=known.get)
+    share = percent(known[source, semantic])
+    return f"lowest: {source}, {semantic}, {share} %"
 
 
 def unknown_called(results: dict) -> str:
@@ -212,23 +227,85 @@ def unknown_called(results: dict) -> str:
     rejected = results["open_set"]["rejected"]
     if not reject or not rejected:
         return "No threshold was set: that takes validation images."
-    names = {
-        "known": "of known sources",
-        "known_unseen_semantics": "of known sources where the semantic is unseen",
-        "near": "of near ones",
-        "far": "of far ones",
-    }
-    found = [
-        f"{percent(rejected[key])} % {name}"
-        for key, name in names.items()
+    kin = [
+        f"{percent(rejected[key])} % of {key} ones"
+        for key in KINS
         if rejected[key] is not None
     ]
+    known = f"{percent(rejected['known'])} % of known sources"
+    if rejected["known_unseen_semantics"] is not None:
+        unseen = percent(rejected["known_unseen_semantics"])
+        known += f" ({unseen} % where the semantic is unseen)"
     return (
         f"The threshold used ({words(reject['score'])} {decimal(reject['threshold'])}) "
         f"was set for {percent(reject['fpr'], 0)} % of known validation images to fall "
         f"below it ({percent(reject['achieved'])} % do). Of the test images it calls "
-        f"unknown {_and(found)}."
+        f"unknown {_and([*kin, known])}."
     )
+
+
+def unknown_counts(results: dict) -> str:
+    """Return which images known and unknown sources are told apart on."""
+    open_set = results["open_set"]
+    held = sum(found["images"] for found in open_set["held_out"].values())
+    group = next(iter(results["summary"]))
+    return (
+        f"Clean images of {group} semantics: {open_set['known_images']:,} of known "
+        f"sources and {held:,} of held-out ones."
+    )
+
+
+def known_rejected(results: dict) -> str:
+    """Return how many altered images of known sources are called unknown."""
+    group = hardest(results)
+    shares = {
+        SETS[part]: mean_of(results, group, part, "rejected")
+        for part in CORRUPTED
+        if part in results["summary"][group] and results["calibration"]
+    }
+    found = [f"{percent(v)} % under {k}" for k, v in shares.items() if v is not None]
+    if not found:
+        return ""
+    return (
+        f" Of images of known sources ({group} semantics) it calls unknown: "
+        f"{_and(found)}."
+    )
+
+
+def worst_alarms(results: dict, point: dict) -> str:
+    """Return where an operating point gives the most false alarms."""
+    cells = [c for c in cells_of(results, main_group(results)) if c["set"] != "clean"]
+    key = f"fpr_at_{point['fpr']:g}"
+    kinds = {c["kind"]: mean(d[key] for d in cells if d["kind"] == c["kind"])
+             for c in cells}  # fmt: skip
+    kinds = {kind: share for kind, share in kinds.items() if share is not None}
+    if not kinds:
+        return ""
+    worst = max(kinds, key=kinds.get)
+    sets = dict.fromkeys(cell["set"] for cell in cells)
+    means = {part: mean_of(results, main_group(results), part, key) for part in sets}
+    told = [f"{percent(v)} % under {SETS[k]}" for k, v in means.items()]
+    return (
+        f"Aim {percent(point['fpr'], 0)} %, real images called synthetic: "
+        f"{_and(told)}; most under {words(worst)}, {percent(kinds[worst])} %."
+    )
+
+
+def few_real(point: dict) -> str:
+    """Return a warning where a threshold rests on very few real images, or nothing."""
+    images = point["real_images"]
+    if point["fpr"] * images >= FEW:
+        return ""
+    return (
+        f"The aim of {percent(point['fpr'], 0)} % rests on {images:,} real validation "
+        f"images: it means no more than that {alarms(point)} is called synthetic."
+    )
+
+
+def alarms(point: dict) -> str:
+    """Return how many real validation images are called synthetic, of how many."""
+    count = round(point["achieved"] * point["real_images"])
+    return f"{count or 'none'} of {point['real_images']:,}"
 
 
 def map_notes(results: dict) -> list[str]:

@@ -1,0 +1,109 @@
+"""Where the figures of a report come from: commands, config, and audit of the data."""
+
+import json
+import shlex
+from pathlib import Path
+
+from rmjax.audit_report import format_audit
+from rmjax.config import flatten, load_config, shipped_configs
+from rmjax.errors import InputError
+from rmjax.report.view import listed
+
+AGAIN = "runs/again"  # stands for a new folder
+
+
+def read_json(path: Path, needed: bool = True) -> dict | None:
+    """Return the object in a file; None if there is no file and none is needed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not needed:
+            return None
+        raise InputError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return found
+
+
+def find_audit(results: dict, path: str | Path | None) -> dict | None:
+    """Return what is to be shown of an audit.
+
+    Args:
+        results: of an evaluation.
+        path: of `audit.json`; None: where `rmjax audit` puts it, if there.
+
+    Returns:
+        `text`, None if it is of another data set, and `about`, which it is of; None if
+        there is no audit.
+
+    Raises:
+        InputError: the file given is missing, no audit, or of another data set.
+    """
+    name = results["run"]["config"]["data"]["name"]
+    file = Path(path or Path("audit") / name / "audit.json")
+    found = read_json(file, needed=path is not None)
+    if found is None:
+        return None
+    try:
+        of, known = found["dataset"], list(found["sources"])
+        about = f"{of}, split {', '.join(found['splits'])}"
+        text = format_audit(found)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not what rmjax audit writes") from error
+    # The folder may lie elsewhere now: its name and version tell.
+    if Path(of).parts[-2:] != Path(results["data"]["directory"]).parts[-2:]:
+        other = f"{file} is of another data set: {of}"
+        if path is not None:
+            raise InputError(f"{other}, not {results['data']['directory']}")
+        return {"text": None, "about": other}
+    missing = [source for source in results["sources"] if source not in known]
+    if missing:
+        about += f"; without {listed(missing)}"
+    return {"text": text, "about": about}
+
+
+def commands(results: dict) -> dict[str, str]:
+    """Return commands ready for a shell: `report`, and `audit` and `prepare` the data."""
+    run, data = results["run"], results["run"]["config"]["data"]
+    report = ["rmjax", "report", "--workdir", run["workdir"]]
+    where = ["--data-dir", data.get("dir", "data")]
+    name = data["name"]
+    return {
+        "report": shlex.join([*report, "--evaluation", results["evaluation"]["name"]]),
+        "audit": shlex.join(["rmjax", "audit", name, *where]),
+        "prepare": shlex.join(["rmjax", "prepare", name.split("/")[0], *where]),
+    }
+
+
+def train_command(run: dict) -> str | None:
+    """Return the command that trains such a run, None if no config has its keys.
+
+    It names the shipped config that is nearest, and changes its other keys; the run
+    is a new one, as one that is there is gone on with.
+    """
+    wanted = leaves(run["config"])
+    found = []
+    for name in shipped_configs():
+        own = json.loads(json.dumps(flatten(load_config(name))))
+        if set(wanted) <= set(own):
+            changes = {k: v for k, v in wanted.items() if own[k] != v}
+            found.append((len(changes), name, changes))
+    if not found:
+        return None
+    _, name, changes = min(found, key=lambda item: item[:2])
+    parts = ["rmjax", "train", "--config", name, "--workdir", AGAIN]
+    for key, value in changes.items():
+        text = tuple(value) if isinstance(value, list) else value
+        parts.append(f"--config.{key}={text}")
+    return shlex.join(parts)
+
+
+def leaves(config: dict, prefix: str = "") -> dict[str, object]:
+    """Return the values of a config by dotted key."""
+    flat = {}
+    for key, value in config.items():
+        inside = isinstance(value, dict)
+        flat |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
+    return flat

@@ -1,0 +1,155 @@
+"""What a report says about an evaluation first: a sentence and four numbers.
+
+All are of the group of semantics that asks the most, as each says of itself.
+"""
+
+from rmjax.report.figures import SETS
+from rmjax.report.view import (
+    DASH,
+    KINS,
+    at_chance,
+    attributed_unknown,
+    cells_of,
+    decimal,
+    guessing,
+    harder,
+    hardest,
+    interval,
+    majority,
+    mean_of,
+    percent,
+    rejected_unknown,
+)
+
+Card = dict[str, str]
+
+
+def headline(results: dict) -> str:
+    """Return in two sentences what the network can and cannot do."""
+    group, part = hardest(results), harder(results)
+    summary = results["summary"][group]
+    of = " of semantics that it was never trained on" if group == "unseen" else ""
+    text = (
+        f"Shown unaltered images{of}, the network names the right one of "
+        f"{len(results['sources'])} sources in {_accuracy(summary['clean'])} % of the "
+        f"cases (guessing: {guessing(results)} %)"
+    )
+    if part:
+        text += f"; under {SETS[part]} in {_accuracy(summary[part])} %"
+    found = at_chance(results, group)
+    if found and found[0]:
+        text += (
+            f"; in {found[0]} of {found[1]} conditions it is no better than guessing"
+        )
+    return f"{text}. {_unknown_sentence(results)}"
+
+
+def _unknown_sentence(results: dict) -> str:
+    real = results["sources"][0]
+    taken = attributed_unknown(results, real)
+    if taken is None:
+        return "An image from any other source gets one of these names all the same."
+    text = (
+        "Of images from sources that it does not know it attributes "
+        f"{percent(taken)} % to “{real}”"
+    )
+    turned = percent(rejected_unknown(results))
+    return f"{text}." if turned == DASH else f"{text}; it calls {turned} % unknown."
+
+
+def cards(results: dict) -> list[Card]:
+    """Return the four numbers that matter most: `label`, `value`, `note` of each."""
+    group, part = hardest(results), harder(results)
+    summary = results["summary"][group]
+    note = f"guessing: {guessing(results)} %"
+    found = [_share("attribution", "clean images", group, summary["clean"], note)]
+    if part:
+        counts = at_chance(results, group, part)
+        note = ""
+        if counts:
+            note = f"no better than guessing in {counts[0]} of {counts[1]} conditions"
+        found.append(_share("attribution", SETS[part], group, summary[part], note))
+    else:
+        found.append(_detection_card(results, group))
+    return [*found, _calibration_card(results, group, part), _last_card(results, group)]
+
+
+def _accuracy(figures: dict) -> str:
+    return percent(figures["attribution_accuracy"])
+
+
+def _share(what: str, images: str, group: str, figures: dict, note: str) -> Card:
+    ends = interval(figures, f"{what}_accuracy", "{low}–{high} %; ")
+    note = (ends if ";" in ends else "") + note
+    value = f"{percent(figures[f'{what}_accuracy'])} %"
+    label = f"{what}, {images}, {group} semantics"
+    return {"label": label, "value": value, "note": note.removesuffix("; ")}
+
+
+def _detection_card(results: dict, group: str) -> Card:
+    name, share = majority(results)
+    note = f"always “{name}”: {percent(share)} %"
+    clean = results["summary"][group]["clean"]
+    return _share("detection", "clean images", group, clean, note)
+
+
+def _calibration_card(results: dict, group: str, part: str | None) -> Card:
+    clean = cells_of(results, group)[0]
+
+    def change(part: str) -> str:
+        before, after = (
+            decimal(mean_of(results, group, part, key))
+            for key in ("ece_uncalibrated", "ece")
+        )
+        return f"{before} → {after}" if results["calibration"] else before
+
+    if results["calibration"]:
+        note = f"clean: {change('clean')} by calibration"
+    else:
+        note = "never calibrated"
+    if part:
+        note += f"; under {SETS[part]} {change(part)}"
+    label = f"calibration error, clean images, {group} semantics"
+    value = decimal(clean["ece"])
+    return {"label": label, "value": value, "note": f"{note} (0 is best)"}
+
+
+def _last_card(results: dict, group: str) -> Card:
+    """Return what becomes of unknown sources, or else of real images."""
+    real = results["sources"][0]
+    taken = attributed_unknown(results, real)
+    if taken is not None:
+        return {
+            "label": f"images of unknown sources attributed to “{real}”, clean "
+            f"images, {next(iter(results['summary']))} semantics",
+            "value": f"{percent(taken)} %",
+            "note": _unknown_note(results["open_set"]),
+        }
+    point = next(iter((results["calibration"] or {}).get("operating_points", [])), None)
+    if point:
+        name = f"{point['fpr']:g}"
+        clean = cells_of(results, group)[0]
+        return {
+            "label": f"synthetic images detected, clean images, {group} semantics",
+            "value": f"{percent(clean[f'tpr_at_{name}'])} %",
+            "note": f"where {percent(clean[f'fpr_at_{name}'])} % of the real images are "
+            f"called synthetic (aim: {percent(point['fpr'], 0)} %)",
+        }
+    recalls = results["clean"][group]["recall"]
+    known = {name: share for name, share in recalls.items() if share is not None}
+    least = min(known, key=known.get)
+    return {
+        "label": f"source recognised least, clean images, {group} semantics",
+        "value": f"{percent(known[least])} %",
+        "note": f"of the images of {least} are attributed to it",
+    }
+
+
+def _unknown_note(open_set: dict) -> str:
+    shares = open_set["rejected"]
+    if not shares:
+        area = decimal(open_set["scores"]["max_probability"]["all"]["auroc"])
+        return f"known told from unknown: AUROC {area} (0.5 is guessing)"
+    kin = [f"{k} {percent(shares[k])} %" for k in KINS if shares[k] is not None]
+    known = f"of known sources {percent(shares['known'])} %"
+    return f"called unknown: {', '.join(kin)}; {known}"
