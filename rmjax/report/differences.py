@@ -128,10 +128,8 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
     """
     right = {m: [_right(run, m) for run in (first, other)] for m in METRICS}
     parts = _parts(first)
-    resamples = {
-        name: draw_resamples(first.answers["group"][rows], draws, seed)
-        for seed, (name, rows) in enumerate(parts.items())
-    }
+    # One draw for all parts: a group may have images in several.
+    whole = draw_resamples(first.answers["group"], draws)
     groups = {name: [name] for name in parts}
     if len(parts) > 1:
         groups["combined"] = list(parts)
@@ -142,10 +140,9 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
             for metric, (a, b) in right.items():
                 shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
                 change = b[part] - a[part]
-                total, sizes = sum(
-                    _draw(change[parts[m]], resamples[m]) for m in members
-                )
-                low, high = interval(total / sizes)
+                total, sizes = sum(_draw(change, parts[m], whole) for m in members)
+                with np.errstate(invalid="ignore"):  # a draw without such images
+                    low, high = interval(total / sizes)
                 rows.append(
                     {"semantics": group, "set": part, "metric": metric}
                     | {"alike": not change[chosen].any()}
@@ -184,10 +181,11 @@ def _right(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     }
 
 
-def _draw(values: np.ndarray, resamples: Resamples) -> np.ndarray:
-    """Return the sum of values and the number of images in every draw, `[2, draws]`."""
-    sums, sizes = np.bincount(resamples.code, values), np.bincount(resamples.code)
-    return np.stack([resamples.counts @ sums, resamples.counts @ sizes])
+def _draw(values: np.ndarray, rows: np.ndarray, resamples: Resamples) -> np.ndarray:
+    """Return sum and number of the rows' values in every draw, `[2, draws]`."""
+    code, groups = resamples.code[rows], resamples.counts.shape[1]
+    by_group = [np.bincount(code, weights, groups) for weights in (values[rows], None)]
+    return np.stack([resamples.counts @ weights for weights in by_group])
 
 
 def cell_differences(first: dict, other: dict, group: str) -> list[dict]:
