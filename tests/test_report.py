@@ -12,8 +12,9 @@ from rmjax.config import load_config
 from rmjax.errors import InputError
 from rmjax.report.origin import train_command
 from rmjax.report.page import write_report
+from rmjax.report.summary import cards, headline
 from rmjax.report.tables import confusions_table
-from rmjax.report.view import drawn_to, sets_sentence, sure
+from rmjax.report.view import chance_sentence, drawn_to, sets_sentence, sure
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "generator-" * 6
@@ -183,6 +184,13 @@ def test_summary_says_where_the_network_fails(report):
     assert "it attributes 100.0 % to “real”" in page.text
     assert "no better than guessing in 5 of 20 conditions" in page.text
     assert "most under nearest scaling, 99.7 %" in page.text
+
+
+def test_better_than_guessing_is_said_in_words():
+    results = sample_results(sources=["real", *(f"gan {i}" for i in range(30))])
+    assert chance_sentence(results).endswith("is better than guessing.")
+    assert "better than guessing in all conditions" in cards(results)[1]["note"]
+    assert "no better" not in headline(results)
 
 
 def test_commands_are_ready_for_a_shell(report):
