@@ -182,6 +182,11 @@ def test_map_names_the_most_frequent_and_greys_the_rest():
         shown = [text.get_text() for text in figure.legends[0].get_texts()]
         assert len(shown) == 20 + rest and ("3 others" in shown) == rest
         assert ("n22" in shown) == rest
+        looks = {
+            (*points.get_facecolor()[0], points.get_paths()[0].vertices.tobytes())
+            for points in figure.axes[0].collections
+        }
+        assert len(looks) == 20 + rest
 
 
 def test_hollow_points_are_of_names_not_trained_with():

@@ -3,17 +3,12 @@
 import json
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from results_sample import sample_results, write_run
 
 from rmjax.cli import main
-from rmjax.config import load_config
 from rmjax.errors import InputError
-from rmjax.report.origin import train_command
 from rmjax.report.page import write_report
-from rmjax.report.tables import confusions_table
-from rmjax.report.view import drawn_to, sets_sentence, sure
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "generator-" * 6
@@ -196,40 +191,6 @@ def test_commands_are_ready_for_a_shell(report):
     assert "--workdir runs/again" in page.text
 
 
-def test_kinds_that_were_not_evaluated_are_not_claimed():
-    results = sample_results()
-    assert "15 of ImageNet-C’s 19 kinds that training" in sets_sentence(results)
-    kept = ("clean", "fog", "snow", "flip")
-    results["cells"] = [c for c in results["cells"] if c["kind"] in kept]
-    text = sets_sentence(results)
-    assert "Seen corruptions here are fog, of the 15 kinds" in text
-    assert "Unseen corruptions here are snow, of the four" in text
-    assert text.endswith("web, here: mirrored.")
-
-
-def test_what_altered_images_are_taken_for_is_said():
-    results = sample_results()
-    counts = [[40 * (j == 2) for j in range(8)] for _ in range(8)]
-    results["confusion"]["unseen"]["unseen_corruptions"] = counts
-    text = drawn_to(results)
-    assert "100.0 % of all images are attributed to “dcgan”; 12.5 % really are" in text
-    results["confusion"]["unseen"]["unseen_corruptions"] = np.eye(8, dtype=int).tolist()
-    assert drawn_to(results) == ""
-
-
-def test_confusions_of_one_source_do_not_crowd_out_the_others():
-    results = sample_results()
-    counts = [[5 * (i == 0 or i == j) for j in range(8)] for i in range(8)]
-    counts[3][4] = 1
-    results["clean"]["combined"]["confusion"] = counts
-    rows = confusions_table(results)["rows"]
-    assert [row[0] for row in rows] == ["stylegan", "real", "real"]
-
-
-def test_nearly_certain_does_not_look_certain():
-    assert [sure(p) for p in (0.99954, 0.9994, 1)] == [">99.9", "99.9", "100.0"]
-
-
 def test_perfect_network(report):
     results = sample_results()
     results["mistakes"] = []
@@ -351,16 +312,3 @@ def test_nothing_is_left_where_nothing_can_be_written(tmp_path):
     with pytest.raises(InputError, match="can't write to"):
         write_report(tmp_path / "run", out=tmp_path / "file")
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_train_command_gives_that_config_back():
-    config = load_config(
-        "attribution_mini", ["--config.data.unseen_semantics=('a b',)"]
-    )
-    run = {"config": json.loads(config.to_json()), "workdir": "my runs/1"}
-    command = train_command(run)
-    assert command == (
-        "rmjax train --config attribution_mini --workdir runs/again "
-        "'--config.data.unseen_semantics=('\"'\"'a b'\"'\"',)'"
-    )
-    assert train_command({"config": {"colour": 1}, "workdir": "x"}) is None

@@ -174,13 +174,9 @@ def fingerprint_map(
     lines = -(-(len(found) + (len(often) > LISTED)) // 3)
     figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines), layout="constrained")
     axis = figure.subplots()
-    rest = ~np.isin(names, found)
-    if rest.any():
-        text = f"{len(often) - len(found)} others"
-        axis.scatter(x[rest], y[rest], 8, "#c4c4c4", linewidths=0, label=text)
     for number, name in enumerate(found):
         colour = PALETTE[number % len(PALETTE)]
-        marker = MARKERS[(number // len(PALETTE) + number) % len(MARKERS)]
+        marker = MARKERS[number % len(MARKERS)]
         hollow = name in outside
         own = names == name
         axis.scatter(
@@ -188,6 +184,12 @@ def fingerprint_map(
             facecolors="none" if hollow else colour, edgecolors=colour, alpha=0.85,
             label=short(name),
         )  # fmt: skip
+    rest = ~np.isin(names, found)
+    if rest.any():
+        style = {"s": 8, "c": "#c4c4c4", "linewidths": 0, "zorder": 0}
+        axis.scatter(
+            x[rest], y[rest], label=f"{len(often) - len(found)} others", **style
+        )
     axis.set(xticks=[], yticks=[])
     axis.set_aspect("equal", "datalim")
     axis.spines[:].set_visible(True)

@@ -67,7 +67,8 @@ def cards(results: dict) -> list[Card]:
         counts = at_chance(results, group, part)
         note = ""
         if counts:
-            note = f"no better than guessing in {counts[0]} of {counts[1]} conditions"
+            some = f"no better than guessing in {counts[0]} of {counts[1]} conditions"
+            note = some if counts[0] else "better than guessing in all conditions"
         found.append(_share("attribution", SETS[part], group, summary[part], note))
     else:
         found.append(_detection_card(results, group))

@@ -151,7 +151,9 @@ def chance_sentence(results: dict) -> str:
     )
     found = {group: at_chance(results, group) for group in parts(results)}
     known = [f"{f[0]} of {f[1]} on {g} semantics" for g, f in found.items() if f]
-    if known:
+    if known and not any(f[0] for f in found.values() if f):
+        text += " In every altered condition the network is better than guessing."
+    elif known:
         text += (
             " Altered conditions in which the network is no better than guessing at "
             f"the source (its 95 % interval reaches that): {_and(known)}."
