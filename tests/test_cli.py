@@ -107,7 +107,7 @@ def test_help_does_not_wait_for_jax():
             "mix.name",
         ),
         (["evaluate"], "no run in"),
-        (["report"], "no evaluation in"),
+        (["report"], "no run in"),
     ],
 )
 def test_errors_are_one_line_and_status_2(tmp_path, capsys, arguments, words):

@@ -286,8 +286,10 @@ def test_results_do_not_depend_on_the_number_of_devices(photo):
         return corruptions.random_corrupt(keys, batch["image"], names, rate=1.0)
 
     one, eight = (
-        parallel.map_examples(step, devices)(
-            0, parallel.shard({"image": images, "seed": seeds}, devices)
+        parallel.fetch(
+            parallel.map_examples(step, devices)(
+                0, parallel.shard({"image": images, "seed": seeds}, devices)
+            )
         )
         for devices in (parallel.choose_devices(1), parallel.choose_devices(8))
     )

@@ -17,7 +17,7 @@ from rmjax.checkpoints import Checkpoints
 from rmjax.corruptions import NAMES
 from rmjax.data.dataset import take
 from rmjax.errors import InputError
-from rmjax.evaluate import evaluate
+from rmjax.evaluate import _choose_parts, evaluate
 from rmjax.evaluation.description import DEFAULTS, name_evaluation, write_command
 from rmjax.evaluation.results import format_results, read_results
 from rmjax.experiment import build_model, network_input, open_data
@@ -236,15 +236,12 @@ def test_without_validation_images_nothing_is_calibrated(
     assert not (workdir / "calibration.json").exists()
 
 
-def test_unseen_images_of_all_splits_by_config(small_config, small_run, tmp_path):
-    shutil.copytree(small_run, tmp_path / "run")
-    path = tmp_path / "run" / "config.json"
-    config = json.loads(path.read_text())
-    config["data"]["unseen_split"] = "all"
-    path.write_text(json.dumps(config))
-    results = evaluate(tmp_path / "run", draws=10, show_progress=False)
-    unseen = len(small_config().data.unseen_semantics)
-    assert cell_of(results, "clean", "unseen")["images"] == unseen * 8 * 8
+def test_unseen_images_of_all_splits_by_config(small_config):
+    config = small_config(**{"data.unseen_split": "all"})
+    parts = _choose_parts(open_data(config), "test", ())
+    unseen = len(config.data.unseen_semantics)
+    assert parts["unseen"][0].size(*parts["unseen"][1]) == unseen * 8 * 8
+    assert parts["seen"][1] == ("test",)
 
 
 def test_names_of_evaluations_stay_short_and_apart():

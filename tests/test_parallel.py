@@ -32,7 +32,7 @@ def test_mapped_examples_keep_their_order(devices):
     variables = parallel.place({"w": jnp.float32(2)}, devices)
     double = parallel.map_examples(lambda v, b: {"y": v["w"] * b["x"]}, devices)
     result = double(variables, parallel.shard({"x": x}, devices))
-    np.testing.assert_array_equal(result["y"], 2 * x)
+    np.testing.assert_array_equal(parallel.fetch(result)["y"], 2 * x)
 
 
 def test_prefetch_loses_nothing(devices):
