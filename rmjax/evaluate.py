@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from rmjax.data.dataset import select, take
 from rmjax.errors import InputError
+from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import (
     FPRS,
     RECIPE,
@@ -72,7 +73,7 @@ def evaluate(
     cache_dir: str | None = None,
     fprs: Sequence[float] = FPRS,
     reject_fpr: float = REJECT_FPR,
-    draws: int = 1000,
+    draws: int = DRAWS,
     num_devices: int | None = None,
     show_progress: bool = True,
 ) -> dict:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 LEVEL = 0.95  # of the intervals
+DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Resamples:
     counts: np.ndarray
 
 
-def draw_resamples(group: np.ndarray, draws: int = 1000, seed: int = 0) -> Resamples:
+def draw_resamples(group: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Resamples:
     """Draw groups for N images.
 
     Args:

@@ -68,6 +68,13 @@ class Calibration:
         """Return the probability of being synthetic, float64 `[N]`."""
         return np.exp(_log_softmax(logits, self.detection))[:, 1]
 
+    def rejects(self, logits: np.ndarray) -> np.ndarray:
+        """Tell by attribution logits which images are of no known source, bool `[N]`.
+
+        Only where there is a `reject` threshold.
+        """
+        return self.attribute(logits).max(-1) < self.reject["threshold"]
+
     def is_for(self, digest: str, fprs: Sequence[float], reject_fpr: float) -> bool:
         """Tell whether it is of these images and this network, and of these rates."""
         stated = [point["fpr"] for point in self.operating_points]

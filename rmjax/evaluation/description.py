@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR, Calibration
 from rmjax.evaluation.predict import Grid, Part, digest_images
 from rmjax.experiment import ExperimentData
@@ -30,7 +31,7 @@ DEFAULTS = {
     "data_dir": None,
     "fpr": FPRS,
     "reject_fpr": REJECT_FPR,
-    "bootstrap": 1000,
+    "bootstrap": DRAWS,
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from rmjax.evaluation.bootstrap import (
+    DRAWS,
     Resamples,
     draw_resamples,
     interval,
@@ -42,7 +43,7 @@ def measure_grid(
     sources: Sequence[str],
     calibration: Calibration,
     *,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> dict:
     """Compute every figure of every cell, and what they sum up to.
@@ -183,8 +184,7 @@ def measure_decisions(
             share = float(called[rows].mean()) if rows.any() else None
             found[f"{name}_at_{point['fpr']:g}"] = share
     if calibration.reject:
-        best = calibration.attribute(predictions.attribution).max(-1)
-        found["rejected"] = float(np.mean(best < calibration.reject["threshold"]))
+        found["rejected"] = float(np.mean(calibration.rejects(predictions.attribution)))
     return found
 
 

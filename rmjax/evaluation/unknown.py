@@ -94,18 +94,14 @@ def _decide(
     """Return the shares that the stored thresholds reject, and call synthetic."""
     if not calibration.reject:
         return {"rejected": None, "called_synthetic": None}
-
-    def rejected(predictions: Predictions) -> np.ndarray:
-        best = calibration.attribute(predictions.attribution).max(-1)
-        return best < calibration.reject["threshold"]
-
-    out, synthetic = rejected(unknown), calibration.detect(unknown.detection)
+    out = calibration.rejects(unknown.attribution)
+    synthetic = calibration.detect(unknown.detection)
     return {
         "rejected": {
-            "known": float(rejected(known).mean()),
+            "known": float(calibration.rejects(known.attribution).mean()),
             "known_unseen_semantics": None
             if unseen is None
-            else float(rejected(unseen).mean()),
+            else float(calibration.rejects(unseen.attribution).mean()),
             **{
                 g: float(out[r].mean()) if np.any(r) else None
                 for g, r in groups.items()

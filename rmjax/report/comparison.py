@@ -18,10 +18,8 @@ from rmjax.report.figures import SETS, render, words
 from rmjax.report.figures_accuracy import robustness_difference
 from rmjax.report.origin import leaves
 from rmjax.report.page import render_page, write_page
-from rmjax.report.tables import Table
+from rmjax.report.tables import SCORES, Table
 from rmjax.report.view import DASH, decimal, percent
-
-SCORES = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
 
 
 def write_comparison(

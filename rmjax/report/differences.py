@@ -8,11 +8,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.evaluation.bootstrap import Resamples, draw_resamples, interval
+from rmjax.evaluation.bootstrap import DRAWS, Resamples, draw_resamples, interval
 from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.report.figures import SETS
 
-DRAWS = 1000
 METRICS = ("attribution", "detection")
 # What says which images were evaluated, and how.
 KEYS = ("source", "semantic", "group", "split", "index", "unseen", "conditions")

@@ -140,7 +140,7 @@ def _trust_figures(results: dict) -> dict[str, Figure]:
         fpr = f"{point['fpr']:g}"
         cells = view.cells_of(results, main)
         found[f"operating_point_{fpr}"] = trust.operating_points(cells, fpr)
-    for kin in ("near", "far") if results["open_set"] else ():
+    for kin in view.KINS if results["open_set"] else ():
         scores = results["open_set"]["scores"].items()
         measures = {score: m[kin] for score, m in scores if m[kin]}
         if measures:
@@ -151,8 +151,7 @@ def _trust_figures(results: dict) -> dict[str, Figure]:
 
 def reliability_shown(results: dict) -> list[tuple[str, str]]:
     """Return the sets of conditions and answers that reliability is drawn for."""
-    sets = results["reliability"][view.main_group(results)]
-    harder = next((part for part in view.CORRUPTED if part in sets), None)
+    harder = view.harder(results)
     shown = ["clean", *([harder] if harder else [])]
     return [(part, what) for what in ("attribution", "detection") for part in shown]
 

@@ -22,6 +22,8 @@ from rmjax.report.view import (
 Table = dict[str, list | int]
 CONFUSIONS = 10  # most frequent ones listed
 OF_A_SOURCE = 2  # at most, of these
+# How far off probabilities are, as it is spoken.
+SCORES = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
 
 
 def main_table(results: dict) -> Table:
@@ -124,7 +126,6 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
         results: of an evaluation.
         prefix: "" of the attribution, "detection_" of real or synthetic.
     """
-    scores = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
     rows = []
     for group in results["summary"]:
         cells = cells_of(results, group)
@@ -133,14 +134,14 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
             if not own:
                 continue
             row = [group, SETS[part]]
-            for score in scores:
+            for score in SCORES:
                 before, after = (
                     decimal(mean_by_kind(own, f"{prefix}{score}{end}"))
                     for end in ("_uncalibrated", "")
                 )
                 row.append(f"{before} → {after}" if results["calibration"] else before)
             rows.append(row)
-    return {"head": ["semantics", "images", *scores.values()], "rows": rows, "text": 2}
+    return {"head": ["semantics", "images", *SCORES.values()], "rows": rows, "text": 2}
 
 
 def points_table(results: dict) -> Table:
