@@ -41,6 +41,9 @@ setup(
         "jinja2>=3.1",
         "tqdm>=4.66",
         "isal>=1.7",
+        "ml_dtypes>=0.4",
+        "pyarrow>=16",
+        "safetensors>=0.4.3",
         "tensorboardX>=2.6.2",
     ],
     extras_require={

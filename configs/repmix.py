@@ -7,7 +7,8 @@ config changes this one. It trains on any prepared data set:
     rmjax train --config repmix --workdir runs/mine \
         --config.data.name=image_folder/mine
 
-Not in it yet: the ImageNet-pretrained start.
+The published start is from ImageNet: `--config.model.init=resnet50.pth`, with
+torchvision's weights, which are not part of the project.
 """
 
 from ml_collections import ConfigDict
@@ -42,8 +43,10 @@ def get_config() -> ConfigDict:
     # Model.
     config.model = ConfigDict()
     config.model.arch = "resnet50"  # resnet50, resnet18, tiny, shallow
-    config.model.input = "rgb"  # rgb, highpass, residual, logdct, dcthist
+    config.model.init = ""  # weights to start from: a file, or the folder of a run
+    config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
+    config.model.gated_source = 0  # whose logit goes with the probability of real
     config.model.sync_batch_norm = False  # published: each replica by itself
 
     # Corruption of training images, by ImageNet-C.

@@ -11,8 +11,8 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     # Late, so that `rmjax --help` need not wait for jax.
-    if name == "load":
-        from rmjax.inference import load
+    if name in ("load", "load_pretrained"):
+        from rmjax import inference
 
-        return load
+        return getattr(inference, name)
     raise AttributeError(f"module 'rmjax' has no attribute '{name}'")

@@ -75,6 +75,15 @@ class Checkpoints:
             metrics=metrics,
         )
 
+    def save_variables(self, variables: PyTree) -> None:
+        """Write `params` and `batch_stats` alone, as checkpoint 0."""
+        self._manager.save(
+            0,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(variables), progress=ocp.args.JsonSave({})
+            ),
+        )
+
     def last_step(self) -> int | None:
         """Return the step of the newest checkpoint, None when there is none."""
         return self._manager.latest_step()
@@ -148,6 +157,11 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Tell whether a run saved any checkpoint in `folder`."""
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
 def load_variables(

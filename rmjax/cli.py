@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rmjax.cli_bench import add_bench
+from rmjax.cli_images import add_convert
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.errors import InputError, TrainingError
@@ -23,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
     changes = [a for a in rest if a.startswith("--config.")]
-    if rest != changes or (changes and args.command != "train"):
-        stray = next(a for a in rest if args.command != "train" or a not in changes)
+    configured = args.command in ("train", "convert")
+    if rest != changes or (changes and not configured):
+        stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "jax", "orbax"):
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add_report(commands.add_parser)
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
+    add_convert(commands.add_parser)
     add_bench(commands.add_parser)
     return parser
 

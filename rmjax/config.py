@@ -25,15 +25,35 @@ def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
     """
     path = _find(name)
     values = flags.FlagValues()
-    arguments = ["rmjax", f"--config={path}", *changes]
+    arguments = ["rmjax", f"--config={path}"]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    values(arguments)
+    return apply_changes(values.config, changes, path.stem)
+
+
+def apply_changes(
+    config: ConfigDict, changes: Sequence[str], name: str = "of the weights"
+) -> ConfigDict:
+    """Return a config with changes applied, as for `load_config`.
+
+    Raises:
+        InputError: no such key, or a value of another type; `name` is in the message.
+    """
+    known = ", ".join(flatten(config))
+    values = flags.FlagValues()
+    arguments = ["rmjax", *changes]
+    config_flags.DEFINE_config_dict(
+        "config",
+        config.copy_and_resolve_references(),
+        flag_values=values,
+        sys_argv=arguments,
+    )
     try:
         rest = values(arguments)[1:]
     except (flags.Error, AttributeError, KeyError) as error:
-        known = ", ".join(flatten(load_config(name))) if changes else ""
         reason = " ".join(str(error).strip("\"'").split())
         raise InputError(
-            f"config {path.stem}: can't apply {' '.join(changes)} ({reason}); "
+            f"config {name}: can't apply {' '.join(changes)} ({reason}); "
             f"the keys are {known}"
         ) from error
     if rest:

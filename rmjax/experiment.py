@@ -128,6 +128,7 @@ def build_model(
         config.model.arch,
         num_sources,
         embedding_dim=config.model.embedding_dim,
+        gated_source=config.model.gated_source,
         axis_name=axis_name,
     )
 
@@ -177,12 +178,16 @@ def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
 
 
 def make_eval_step(
-    config: ConfigDict, num_sources: int, devices: parallel.Devices
+    config: ConfigDict,
+    num_sources: int,
+    devices: parallel.Devices,
+    layers: tuple[str, ...] = ("embedding",),
 ) -> Callable:
     """Compile the config's `eval_step(variables, batch)` over the devices."""
     step = partial(
         eval_step,
         model=build_model(config, num_sources),
         transform=get_input(config.model.input),
+        layers=layers,
     )
     return parallel.map_examples(step, devices)

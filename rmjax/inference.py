@@ -1,8 +1,9 @@
 """A trained run, loaded, to be asked about any images."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +15,15 @@ from rmjax import parallel
 from rmjax.checkpoints import load_variables
 from rmjax.data.images import decode_rgb, resize_shorter
 from rmjax.errors import InputError
-from rmjax.evaluation.calibration import Calibration, load_calibration
+from rmjax.evaluation.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    load_calibration,
+)
 from rmjax.experiment import build_model, make_eval_step, network_input
-from rmjax.run import CHECKPOINTS, load_config, load_source_names
+from rmjax.models.resnet import ACTIVATIONS
+from rmjax.pretrained.weights import read_weights
+from rmjax.run import CHECKPOINTS, load_config, load_provenance, load_source_names
 
 ImageLike = str | Path | bytes | np.ndarray
 
@@ -26,32 +33,61 @@ class Attributor:
     """A trained network with what it needs to read images and name sources.
 
     Attributes:
+        name: what to call it: the folder or the file that it was loaded from.
         config: of the run that trained it.
-        source_names: the sources it tells apart; the first is `real`.
+        source_names: the sources it tells apart; the first is `real`. Empty for a
+            bare backbone such as ImageNet's.
         variables: its parameters and batch statistics, on `devices`.
         devices: where it runs.
         checkpoint: the training step it is of.
         calibration: what turns its logits into probabilities.
+        provenance: where converted weights come from; None for a run of rmjax.
     """
 
+    name: str
     config: ConfigDict
     source_names: tuple[str, ...]
     variables: dict
     devices: parallel.Devices
     checkpoint: int
     calibration: Calibration
+    provenance: dict | None = None
+    _steps: dict = field(default_factory=dict, repr=False, compare=False)
 
-    def embed(self, images: Sequence[ImageLike], batch_size: int = 64) -> np.ndarray:
+    @property
+    def layer(self) -> str:
+        """The activation that serves as fingerprint where none is named."""
+        return "embedding" if self.source_names else "pool"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the parameters and batch statistics, in hexadecimal."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def embed(
+        self,
+        images: Sequence[ImageLike],
+        batch_size: int = 64,
+        *,
+        layer: str | None = None,
+    ) -> np.ndarray:
         """Return the fingerprints of images, float32 `[len(images), 256]`.
 
         Args:
             images: paths, encoded bytes, or uint8 arrays `[H, W, 3]`, of any sizes.
             batch_size: images that run at once.
+            layer: another activation, one of `rmjax.models.resnet.ACTIVATIONS`; maps
+                are averaged over their places, `[len(images), channels]`.
 
         Raises:
-            InputError: one of them can't be read.
+            InputError: one of them can't be read, or there is no such layer.
         """
-        return self._run(images, batch_size)["embedding"]
+        layer = layer or self.layer
+        return self.run(self._read_all(images), batch_size, layer=layer)[layer]
 
     def predict(
         self, images: Sequence[ImageLike], batch_size: int = 64
@@ -64,28 +100,55 @@ class Attributor:
             `[N, 2]`, were both equally likely before; `source`, the name of the most
             probable source `[N]`; `calibrated`, whether these probabilities are (a run
             is calibrated when it is evaluated).
+
+        Raises:
+            InputError: an image can't be read, or the network knows no sources.
         """
-        outputs = self._run(images, batch_size)
+        if not self.source_names:
+            raise InputError(
+                f"{self.name} knows no sources, it can only embed; train with "
+                "--config.model.init to give it some"
+            )
+        outputs = self.run(self._read_all(images), batch_size)
         best = outputs["attribution"].argmax(-1)
-        synthetic = self.calibration.detect(outputs["detection"])
         return {
             "embedding": outputs["embedding"],
-            "attribution": self.calibration.attribute(outputs["attribution"]),
-            "detection": np.stack([1 - synthetic, synthetic], axis=-1),
+            **self.calibration.probabilities(outputs),
             "source": np.array(self.source_names)[best],
             "calibrated": self.calibration.images > 0,
         }
 
-    @cached_property
-    def _step(self):
-        return make_eval_step(self.config, len(self.source_names), self.devices)
+    def read(self, image: ImageLike) -> np.ndarray:
+        """Decode one image and bring it to the size that the run was evaluated at.
 
-    def _run(self, images: Sequence[ImageLike], batch_size: int) -> dict:
-        if isinstance(images, str | bytes | Path):
-            raise InputError("give a list of images, not a single one")
-        pixels = [_read(image, self.config) for image in images]
-        if not pixels:
-            raise InputError("no images given")
+        A smaller image than that stays as it is: the network is convolutional up to
+        its pool.
+
+        Returns:
+            uint8 `[H, W, 3]`.
+
+        Raises:
+            InputError: it can't be read.
+        """
+        return fit(decode(image), self.config)
+
+    def run(
+        self,
+        pixels: Sequence[np.ndarray],
+        batch_size: int = 64,
+        *,
+        layer: str | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Run the network on images that `read` made, of any shapes.
+
+        Returns:
+            The `layer` (the fingerprint for None) `[N, channels]`; where there are
+            heads, the `attribution` and `detection` logits.
+
+        Raises:
+            InputError: there is no such layer.
+        """
+        step = self._step(layer or self.layer)
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
         results = {}
@@ -93,11 +156,27 @@ class Attributor:
             batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
-            outputs = parallel.fetch(self._step(self.variables, sharded))
+            outputs = parallel.fetch(step(self.variables, sharded))
             for name, values in outputs.items():
                 whole = np.zeros((len(pixels), *values.shape[1:]), values.dtype)
                 results.setdefault(name, whole)[rows] = values[: len(rows)]
         return results
+
+    def _read_all(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        if isinstance(images, str | bytes | Path):
+            raise InputError("give a list of images, not a single one")
+        if len(images) == 0:
+            raise InputError("no images given")
+        return [self.read(image) for image in images]
+
+    def _step(self, layer: str):
+        if layer not in ACTIVATIONS:
+            raise InputError(f"layer '{layer}': choose one of {', '.join(ACTIVATIONS)}")
+        if layer not in self._steps:
+            self._steps[layer] = make_eval_step(
+                self.config, len(self.source_names), self.devices, (layer,)
+            )
+        return self._steps[layer]
 
 
 def load(
@@ -109,7 +188,7 @@ def load(
     """Load the run in `workdir` to embed and attribute images.
 
     Args:
-        workdir: folder of an `rmjax train`.
+        workdir: folder of an `rmjax train` or `rmjax convert`.
         checkpoint: "best" by validation loss, "last", or a step.
         num_devices: devices to use, all for None.
 
@@ -124,21 +203,63 @@ def load(
     shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
     like = parallel.place_shapes(shapes, devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
-    calibration = load_calibration(workdir, step)
-    return Attributor(config, names, variables, devices, step, calibration)
+    return Attributor(
+        name=workdir.resolve().name,
+        config=config,
+        source_names=names,
+        variables=variables,
+        devices=devices,
+        checkpoint=step,
+        calibration=load_calibration(workdir, step),
+        provenance=load_provenance(workdir),
+    )
 
 
-def _read(image: ImageLike, config: ConfigDict) -> np.ndarray:
-    """Decode one image and bring it to the size that the run was evaluated at.
+def load_pretrained(
+    path: str | Path,
+    *,
+    layout: str = "auto",
+    sources: Sequence[str] = (),
+    num_devices: int | None = None,
+) -> Attributor:
+    """Load weights that others trained, or those of a run.
 
-    A smaller image than that stays as it is: the network is convolutional up to
-    its pool.
+    Args:
+        path: a `.pth`, `.ckpt` or `.safetensors` file in one of
+            `rmjax.pretrained.weights.LAYOUTS`, or the folder of an `rmjax train` or
+            `rmjax convert`.
+        layout: of a file; "auto" tells by its content.
+        sources: names of a file's classes, see `rmjax.pretrained.weights.read_weights`.
+        num_devices: devices to use, all for None.
+
+    Raises:
+        InputError: the file or folder can't be read, or holds another network.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load(path, num_devices=num_devices)
+    weights = read_weights(path, layout=layout, sources=sources)
+    devices = parallel.choose_devices(num_devices)
+    return Attributor(
+        name=path.name,
+        config=weights.config,
+        source_names=weights.source_names,
+        variables=parallel.place(weights.variables, devices),
+        devices=devices,
+        checkpoint=0,
+        calibration=UNCALIBRATED,
+        provenance=weights.provenance,
+    )
+
+
+def decode(image: ImageLike) -> np.ndarray:
+    """Return an image's pixels at its own size, uint8 `[H, W, 3]`.
+
+    Raises:
+        InputError: it can't be read, or is an array of another kind.
     """
     if isinstance(image, str | Path):
-        try:
-            image = decode_rgb(Path(image).read_bytes(), str(image))
-        except OSError as error:
-            raise InputError(f"{image}: {error.strerror}") from error
+        image = decode_rgb(read_bytes(image), str(image))
     elif isinstance(image, bytes):
         image = decode_rgb(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
@@ -146,6 +267,23 @@ def _read(image: ImageLike, config: ConfigDict) -> np.ndarray:
             f"an image array must be uint8 [H, W, 3], not {image.dtype} "
             f"{list(image.shape)}"
         )
+    return image
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return a file's contents.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:
+    """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     if config.data.eval_resize:
         image = resize_shorter(image, config.data.eval_resize)
     height, width = (min(n, config.data.eval_size) for n in image.shape[:2])

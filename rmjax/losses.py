@@ -12,19 +12,23 @@ import jax
 import jax.numpy as jnp
 
 
-def gate(attribution: jax.Array, detection: jax.Array) -> jax.Array:
+def gate(
+    attribution: jax.Array, detection: jax.Array, gated_source: int = 0
+) -> jax.Array:
     """Scale attribution logits by the detected probability of real and synthetic.
 
     Args:
         attribution: raw logits `[items, num_sources]`; source 0 is `real`.
         detection: logits `[items, 2]` of real and synthetic.
+        gated_source: the source whose logit goes with p(real). Only weights of a
+            benchmark that numbered its classes otherwise have another than `real`.
 
     Returns:
-        Gated logits `[items, num_sources]`: the first times p(real), the others
-        times p(synthetic).
+        Gated logits `[items, num_sources]`: that of `gated_source` times p(real), the
+        others times p(synthetic).
     """
     p = jax.nn.softmax(detection, axis=-1)
-    is_real = jnp.arange(attribution.shape[-1]) == 0
+    is_real = jnp.arange(attribution.shape[-1]) == gated_source
     return attribution * jnp.where(is_real, p[..., :1], p[..., 1:])
 
 

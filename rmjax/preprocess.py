@@ -13,6 +13,10 @@ import numpy as np
 
 from rmjax.errors import InputError
 
+# Mean and deviation of ImageNet's channels in [0, 1], as torchvision's and timm's
+# weights expect them, https://docs.pytorch.org/vision/stable/models.html
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
@@ -55,6 +59,11 @@ def to_unit(images: jax.Array) -> jax.Array:
 def rgb(images: jax.Array) -> jax.Array:
     """Scale `[batch, H, W, C]` in [0, 1] to [-1, 1] (mean 0.5, deviation 0.5)."""
     return images * 2 - 1
+
+
+def imagenet(images: jax.Array) -> jax.Array:
+    """Scale `[batch, H, W, 3]` in [0, 1] to ImageNet's mean 0 and deviation 1."""
+    return (images - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
 
 
 def highpass(images: jax.Array) -> jax.Array:
@@ -142,6 +151,7 @@ def dcthist(images: jax.Array) -> jax.Array:
 
 INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rgb": rgb,
+    "imagenet": imagenet,
     "highpass": highpass,
     "residual": residual,
     "logdct": logdct,

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -32,9 +33,15 @@ PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grai
 
 
 def start_workdir(
-    workdir: Path, config: ConfigDict, sources: Sequence[str], semantics: Sequence[str]
+    workdir: Path,
+    config: ConfigDict,
+    sources: Sequence[str],
+    semantics: Sequence[str],
+    provenance: dict[str, Any] | None = None,
 ) -> None:
     """Write config, class names and package versions; a second time, compare.
+
+    `provenance` says where weights that were not trained here come from.
 
     Raises:
         InputError: the workdir belongs to another config or other classes.
@@ -47,6 +54,7 @@ def start_workdir(
         {
             "source_names": list(sources),
             "semantic_names": list(semantics),
+            "provenance": provenance,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
         },
@@ -81,6 +89,12 @@ def load_source_names(workdir: Path) -> list[str]:
     """Return the names of the classes that the run in `workdir` knows, in order."""
     text = (workdir / RUN_FILE).read_text(encoding="utf-8")
     return json.loads(text)["source_names"]
+
+
+def load_provenance(workdir: Path) -> dict[str, Any] | None:
+    """Return where the weights in `workdir` come from, None when a run trained them."""
+    text = (workdir / RUN_FILE).read_text(encoding="utf-8")
+    return json.loads(text).get("provenance")
 
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:

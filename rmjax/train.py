@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import metrics, parallel
-from rmjax.checkpoints import Checkpoints
+from rmjax.checkpoints import Checkpoints, has_checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError
@@ -31,6 +31,7 @@ from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
+from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, start_workdir
 from rmjax.train_step import TrainState, create_state, train_step
 
@@ -88,7 +89,14 @@ def train(
     model = build_model(config, len(data.sources), axis_name)
     optimizer = _make_optimizer(config, steps_per_epoch)
     step = _make_step(config, model, optimizer, members)
-    state = create_state(model, optimizer, config.seed, network_input(config).shape[1:])
+    started = has_checkpoints(workdir / CHECKPOINTS)
+    state = create_state(
+        model,
+        optimizer,
+        config.seed,
+        network_input(config).shape[1:],
+        {} if started else starting_backbone(config),
+    )
 
     start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)

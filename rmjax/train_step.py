@@ -8,6 +8,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax import losses
 from rmjax.mixing import Mixing
@@ -47,6 +48,7 @@ def create_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     input_shape: tuple[int, int, int],
+    pretrained: PyTree | None = None,
 ) -> TrainState:
     """Initialise the parameters (from `seed`), then the optimiser for them.
 
@@ -55,10 +57,13 @@ def create_state(
         optimizer: the optimiser whose state to make.
         seed: of the random initialisation.
         input_shape: `(H, W, C)` of what the network sees.
+        pretrained: variables, or some of them, to take the place of random ones.
     """
 
-    def init(key: jax.Array) -> TrainState:
-        variables = model.init(key, jnp.zeros((1, *input_shape)))
+    def init(key: jax.Array, pretrained: PyTree) -> TrainState:
+        fresh = model.init(key, jnp.zeros((1, *input_shape)))
+        taken = flatten_dict(pretrained)
+        variables = unflatten_dict(flatten_dict(fresh) | taken)
         params = variables["params"]
         return TrainState(
             step=jnp.int32(0),
@@ -67,7 +72,7 @@ def create_state(
             opt_state=optimizer.init(params),
         )
 
-    return jax.jit(init)(jax.random.key(seed))
+    return jax.jit(init)(jax.random.key(seed), pretrained or {})
 
 
 def train_step(
@@ -191,18 +196,30 @@ def _forward(
 
 
 def eval_step(
-    variables: PyTree, batch: Batch, *, model: RepMix, transform: InputTransform
+    variables: PyTree,
+    batch: Batch,
+    *,
+    model: RepMix,
+    transform: InputTransform,
+    layers: tuple[str, ...] = ("embedding",),
 ) -> dict[str, jax.Array]:
-    """Return `embedding`, gated `attribution` and `detection` logits of each image.
+    """Return what the network says of each image.
 
     Args:
         variables: `params` and `batch_stats`.
         batch: `image` uint8 `[items, H, W, 3]`.
         model: the network.
         transform: from images in [0, 1] to the network's input.
+        layers: the activations wanted, see `RepMix`.
+
+    Returns:
+        The `layers`, maps averaged over their places, `[items, channels]` each; gated
+        `attribution` and `detection` logits, where the network has heads.
     """
     outputs = model.apply(variables, transform(to_unit(batch["image"])))
-    return {name: outputs[name] for name in ("embedding", "attribution", "detection")}
+    heads = ("attribution", "detection") if model.num_sources else ()
+    wanted = {name: outputs[name] for name in (*layers, *heads)}
+    return {k: v.mean((1, 2)) if v.ndim == 4 else v for k, v in wanted.items()}
 
 
 def _fold(keys: jax.Array, consumer: int) -> jax.Array:

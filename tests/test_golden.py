@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
 from flax.traverse_util import flatten_dict
+from torch_files import save_zip
 
 from rmjax.losses import compound_loss, soft_accuracy
 from rmjax.mixing import mix
 from rmjax.models.convert import from_torch, torch_name
 from rmjax.models.repmix import make_model
 from rmjax.optim import make_optimizer
+from rmjax.pretrained.weights import read_weights
 
 SIZE, GROUPS = 96, 3
 
@@ -106,6 +109,50 @@ def relative_errors(outputs, reference, prefix):
         name: np.max(np.abs(outputs[name] - value)) / np.max(np.abs(value))
         for name, value in expected.items()
     }
+
+
+def torchvision_names(state_dict):
+    """The published backbone under the names that it came with."""
+    names = {"0.0": "conv1", "0.1": "bn1", "6.2": "fc"}
+    renamed = {}
+    for name, value in state_dict.items():
+        if name.startswith("backbone."):
+            name = name.removeprefix("backbone.model.")
+            stage, _, rest = name.partition(".")
+            first, _, leaf = rest.partition(".")
+            start = names.get(f"{stage}.{first}", f"layer{stage}.{first}")
+            renamed[f"{start}.{leaf}"] = value
+    return renamed
+
+
+@pytest.mark.parametrize("layout", ["imagenet", "repmix", "image_attribution_bench"])
+def test_each_layout_of_a_file_gives_the_published_outputs(
+    layout, golden, reference, recipe, variables, tmp_path
+):
+    shapes = json.loads((golden / "model" / "state_dict_shapes.json").read_text())
+    state_dict = {name: recipe.weight(name, s) for name, s in shapes.items()}
+    path = tmp_path / "weights"
+    if layout == "imagenet":
+        safetensors.numpy.save_file(torchvision_names(state_dict), path)
+    else:
+        key = {"repmix": "state_dict"}.get(layout, "model_state_dict")
+        save_zip(path, {key: state_dict})
+    weights = read_weights(path)
+    assert weights.provenance["layout"] == layout
+    params = dict(weights.variables["params"])
+    order = list(range(8))
+    if layout == "imagenet":  # it has no heads
+        params = variables["params"] | params
+    if layout == "image_attribution_bench":
+        order = [7, *range(7)]
+    model = make_model("resnet50", 8, gated_source=weights.config.model.gated_source)
+    x, _, _ = read_batch(recipe, 4, 4, 1)
+    outputs = jax.jit(model.apply)(weights.variables | {"params": params}, x)
+    expected = {k: reference[f"infer/{k}"] for k in ("embedding", "detection")}
+    expected["attribution"] = reference["infer/attribution"][:, order]
+    for name, value in expected.items():
+        error = np.max(np.abs(outputs[name] - value)) / np.max(np.abs(value))
+        assert error < 1e-3, (name, error)
 
 
 def test_inference_matches_the_published_model(reference, recipe, variables):

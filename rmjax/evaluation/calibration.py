@@ -68,6 +68,14 @@ class Calibration:
         """Return the probability of being synthetic, float64 `[N]`."""
         return np.exp(_log_softmax(logits, self.detection))[:, 1]
 
+    def probabilities(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return `attribution` `[N, num_sources]` and `detection` `[N, 2]` of logits."""
+        synthetic = self.detect(outputs["detection"])
+        return {
+            "attribution": self.attribute(outputs["attribution"]),
+            "detection": np.stack([1 - synthetic, synthetic], axis=-1),
+        }
+
     def rejects(self, logits: np.ndarray) -> np.ndarray:
         """Tell by attribution logits which images are of no known source, bool `[N]`.
 

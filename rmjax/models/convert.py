@@ -1,4 +1,4 @@
-"""Weights between the published PyTorch names and the Flax tree.
+"""Weights between the names of PyTorch models and the Flax tree.
 
 The published backbone is a module list of a stem, layer1..layer4 and a head, with the
 mixing layer inserted at index `mix_level`, so every later module's number is one
@@ -7,11 +7,12 @@ higher: at level 5 the embedding is `backbone.model.6.2`, at level 6 it is
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -29,60 +30,80 @@ _LEAVES = {
 }
 # Entries of the published model with no counterpart here: batch counters, which only a
 # torch momentum of None would read, and the class weights inside its loss.
-_EXCEPTIONS = re.compile(r".*\.num_batches_tracked|det_ce\.weight")
+EXCEPTIONS = re.compile(r".*\.num_batches_tracked|det_ce\.weight")
 
 
 def from_torch(
-    state_dict: Mapping[str, np.ndarray], mix_level: int = 5, arch: str = "resnet50"
+    state_dict: Mapping[str, np.ndarray],
+    mix_level: int = 5,
+    arch: str = "resnet50",
+    class_order: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Turn a published state dict into variables of `RepMix`.
 
     Args:
         state_dict: names and arrays (anything `np.asarray` takes) in PyTorch layout.
-            `num_batches_tracked` and `det_ce.weight` are ignored.
+            Entries of `EXCEPTIONS` are ignored.
         mix_level: level the published model was built with, 0..6.
         arch: key of `ARCHITECTURES`.
+        class_order: for each source of the variables its number in the state dict;
+            None where that is the same.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}`, arrays of the types given. The number of
+        `{"params": ..., "batch_stats": ...}`, half precision as float32. The number of
         sources and the embedding's size are those of the state dict.
 
     Raises:
         InputError: the entries are not exactly the model's; the message lists all that
             are missing, unexpected or of another shape.
     """
-    given = {k: v for k, v in state_dict.items() if not _EXCEPTIONS.fullmatch(k)}
-    heads = np.shape(given.get("attribution.weight", np.zeros((2, 256))))
+    heads = np.shape(state_dict.get("attribution.weight", np.zeros((2, 256))))
     num_sources, embedding_dim = heads if len(heads) == 2 else (2, 256)
-    template = _flat_template(arch, num_sources, embedding_dim)
-    names = {torch_name(path, mix_level): path for path in template}
-    _check(given, {n: _torch_shape(template[p].shape) for n, p in names.items()})
-    flat = {path: _to_flax_layout(given[name]) for name, path in names.items()}
-    return unflatten_dict(flat)
+    name = partial(torch_name, mix_level=mix_level)
+    flat = _translate(state_dict, name, arch, num_sources, embedding_dim)
+    return unflatten_dict(_reorder(flat, class_order))
 
 
-def to_torch(variables: Mapping[str, Any], mix_level: int = 5) -> dict[str, np.ndarray]:
+def to_torch(
+    variables: Mapping[str, Any],
+    mix_level: int = 5,
+    class_order: Sequence[int] | None = None,
+) -> dict[str, np.ndarray]:
     """Turn variables of `RepMix` into a state dict that the published model loads.
 
     Args:
         variables: `{"params": ..., "batch_stats": ...}`.
         mix_level: level the published model is built with, 0..6.
+        class_order: as for `from_torch`.
 
     Returns:
         Names and arrays in PyTorch layout, with batch counters of zero and the class
         weights of the published loss.
     """
-    state_dict = {}
-    flat = flatten_dict({k: variables[k] for k in ("params", "batch_stats")})
-    for path, value in flat.items():
-        name = torch_name(path, mix_level)
-        state_dict[name] = _to_torch_layout(np.asarray(value))
-        if path[-1] == "mean":
-            counter = name.replace("running_mean", "num_batches_tracked")
-            state_dict[counter] = np.zeros((), np.int64)
+    back = None if class_order is None else np.argsort(class_order)
+    name = partial(torch_name, mix_level=mix_level)
+    state_dict = _untranslate(_reorder(_flatten(variables), back), name)
     num_sources = state_dict["attribution.bias"].shape[0]
     state_dict["det_ce.weight"] = np.array([1, 1 / (num_sources - 1)], np.float32)
     return state_dict
+
+
+def from_imagenet(
+    state_dict: Mapping[str, np.ndarray], arch: str = "resnet50"
+) -> dict[str, Any]:
+    """Turn a classifier of torchvision or timm into variables without heads.
+
+    Both libraries name a plain ResNet alike. The classifier becomes the embedding, so
+    that the embedding is the ImageNet logits. Arguments and errors as `from_torch`.
+    """
+    embedding_dim = (*np.shape(state_dict.get("fc.bias")), 1000)[0]
+    flat = _translate(state_dict, imagenet_name, arch, 0, embedding_dim)
+    return unflatten_dict(flat)
+
+
+def to_imagenet(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Turn variables without heads into torchvision's state dict, counters at zero."""
+    return _untranslate(_flatten(variables), imagenet_name)
 
 
 def torch_name(path: tuple[str, ...], mix_level: int = 5) -> str:
@@ -108,10 +129,69 @@ def torch_name(path: tuple[str, ...], mix_level: int = 5) -> str:
     elif inner[0] == "embedding":
         parts.append("2")  # after the pool and the flattening
     else:
-        layer = inner[2].replace("downsample_conv", "downsample.0")
-        layer = layer.replace("downsample_bn", "downsample.1")
-        parts += [inner[1].removeprefix("block"), layer]
+        parts.append(_block_name(*inner[1:]))
     return ".".join([*parts, _LEAVES[leaf]])
+
+
+def imagenet_name(path: tuple[str, ...]) -> str:
+    """Return torchvision's and timm's name of a Flax variable of the backbone."""
+    _, _, *inner, leaf = path
+    if inner[0] == "stem":
+        name = {"conv": "conv1", "bn": "bn1"}[inner[1]]
+    elif inner[0] == "embedding":
+        name = "fc"
+    else:
+        name = f"{inner[0]}.{_block_name(*inner[1:])}"
+    return f"{name}.{_LEAVES[leaf]}"
+
+
+def _block_name(block: str, layer: str) -> str:
+    layer = layer.replace("downsample_conv", "downsample.0")
+    layer = layer.replace("downsample_bn", "downsample.1")
+    return f"{block.removeprefix('block')}.{layer}"
+
+
+def _translate(
+    state_dict: Mapping[str, np.ndarray],
+    name_of: Callable[[tuple[str, ...]], str],
+    arch: str,
+    num_sources: int,
+    embedding_dim: int,
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Return the variables of a state dict by path, all of them and no others."""
+    given = {k: v for k, v in state_dict.items() if not EXCEPTIONS.fullmatch(k)}
+    template = _flat_template(arch, num_sources, embedding_dim)
+    names = {name_of(path): path for path in template}
+    _check(given, {n: _torch_shape(template[p].shape) for n, p in names.items()})
+    return {path: _to_flax_layout(given[name]) for name, path in names.items()}
+
+
+def _untranslate(
+    flat: Mapping[tuple[str, ...], Any], name_of: Callable[[tuple[str, ...]], str]
+) -> dict[str, np.ndarray]:
+    """Return the state dict of variables by path, with batch counters of zero."""
+    state_dict = {}
+    for path, value in flat.items():
+        name = name_of(path)
+        state_dict[name] = _to_torch_layout(np.asarray(value))
+        if path[-1] == "mean":
+            counter = name.replace("running_mean", "num_batches_tracked")
+            state_dict[counter] = np.zeros((), np.int64)
+    return state_dict
+
+
+def _flatten(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    return flatten_dict({k: variables[k] for k in ("params", "batch_stats")})
+
+
+def _reorder(
+    flat: dict[tuple[str, ...], np.ndarray], order: Sequence[int] | None
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Put the sources of the attribution head into another order."""
+    if order is None:
+        return flat
+    head = {p: v[..., list(order)] for p, v in flat.items() if "attribution" in p}
+    return flat | head
 
 
 def _flat_template(arch: str, num_sources: int, embedding_dim: int) -> dict:
@@ -133,6 +213,11 @@ def _check(given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) ->
         "missing": sorted(expected.keys() - given.keys()),
         "unexpected": sorted(given.keys() - expected.keys()),
         "of another shape": wrong,
+        "no floats": [
+            name
+            for name in given.keys() & expected.keys()
+            if not jnp.issubdtype(np.asarray(given[name]).dtype, jnp.floating)
+        ],
     }
     if any(differences.values()):
         listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in differences.items() if v)
@@ -152,7 +237,9 @@ def _to_torch_layout(value: np.ndarray) -> np.ndarray:
 
 
 def _to_flax_layout(value: np.ndarray) -> np.ndarray:
-    """Turn OIHW into HWIO and OI into IO."""
+    """Turn OIHW into HWIO and OI into IO, in float32 at least."""
     value = np.asarray(value)
+    if value.dtype.itemsize < 4:
+        value = value.astype(np.float32)
     value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
     return np.ascontiguousarray(value)

@@ -21,8 +21,10 @@ class RepMix(nn.Module):
 
     Attributes:
         arch: key of `ARCHITECTURES`.
-        num_sources: sources to tell apart, at least 2; source 0 is `real`.
+        num_sources: sources to tell apart, at least 2; source 0 is `real`. 0: a bare
+            backbone, without heads.
         embedding_dim: size of the embedding (the fingerprint).
+        gated_source: see `rmjax.losses.gate`.
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
         dtype: type of the computation; parameters are float32.
     """
@@ -30,6 +32,7 @@ class RepMix(nn.Module):
     arch: str
     num_sources: int
     embedding_dim: int = 256
+    gated_source: int = 0
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -40,6 +43,8 @@ class RepMix(nn.Module):
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
+        if not self.num_sources:
+            return
         self.attribution = linear(self.embedding_dim, self.num_sources, self.dtype)
         self.detection = linear(self.embedding_dim, 2, self.dtype)
 
@@ -62,19 +67,21 @@ class RepMix(nn.Module):
         Returns:
             `embedding` `[groups, embedding_dim]`, `attribution` (gated logits)
             `[groups, num_sources]`, `detection` (logits of real and synthetic)
-            `[groups, 2]`, and the activations of `ResNet`. Without mixing there are as
-            many groups as images.
+            `[groups, 2]`, and the activations of `ResNet`; without heads, neither
+            logits. Without mixing there are as many groups as images.
         """
         h, outputs = self.backbone(x, train=train, stop=level)
         if mix_fn is not None:
             h = mix_fn(h)
         h, after = self.backbone(h, train=train, start=level)
         outputs = outputs | after | {"embedding": h}
+        if not self.num_sources:
+            return outputs
         # Heads, gate and loss in float32 at least: probabilities lose too much in half.
         detection = self.detection(h).astype(jnp.promote_types(h.dtype, jnp.float32))
         attribution = self.attribution(h).astype(detection.dtype)
         outputs["detection"] = detection
-        outputs["attribution"] = gate(attribution, detection)
+        outputs["attribution"] = gate(attribution, detection, self.gated_source)
         return outputs
 
 
@@ -83,21 +90,26 @@ def make_model(
     num_sources: int,
     *,
     embedding_dim: int = 256,
+    gated_source: int = 0,
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
 ) -> RepMix:
     """Return the model, its arguments checked.
 
     Raises:
-        InputError: unknown architecture (the message lists the choices), or fewer than
-            two sources.
+        InputError: unknown architecture (the message lists the choices), one source
+            alone, or a gated source that is none of them.
     """
     if arch not in ARCHITECTURES:
         raise InputError(
             f"unknown architecture '{arch}'; choose from {', '.join(ARCHITECTURES)}"
         )
-    if num_sources < 2:
+    if num_sources == 1 or num_sources < 0:
         raise InputError(
             f"{num_sources} source(s); attribution needs 'real' and at least one generator"
         )
-    return RepMix(arch, num_sources, embedding_dim, axis_name, dtype)
+    if not 0 <= gated_source < max(num_sources, 1):
+        raise InputError(
+            f"model.gated_source = {gated_source} is none of {num_sources} sources"
+        )
+    return RepMix(arch, num_sources, embedding_dim, gated_source, axis_name, dtype)

@@ -169,7 +169,7 @@ class ResNet(nn.Module):
 
         Returns:
             The representation at level `stop`, and the activations on the way:
-            `stem`, `layer1`..`layer4` (maps, also the last) and `embedding`.
+            `stem`, `layer1`..`layer4` (maps, also the last), `pool` and `embedding`.
         """
         if not 0 <= start <= stop < NUM_LEVELS:
             raise ValueError(f"levels {start}..{stop} are not within 0..6")
@@ -182,10 +182,12 @@ class ResNet(nn.Module):
                 continue
             x = activations[name] = stage(x, train=train)
             if name == "layer4":
-                x = jnp.mean(x, axis=(1, 2))
+                x = activations["pool"] = jnp.mean(x, axis=(1, 2))
         return x, activations
 
 
+# The activations that the network returns on its way, and their stages.
+ACTIVATIONS = ("stem", "layer1", "layer2", "layer3", "layer4", "pool", "embedding")
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {

@@ -1,0 +1,1 @@
+"""Weights that others trained: reading their files, naming their parts, converting."""

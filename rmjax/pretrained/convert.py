@@ -1,0 +1,58 @@
+"""Converting files of weights into runs."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rmjax.checkpoints import Checkpoints
+from rmjax.config import apply_changes
+from rmjax.errors import InputError
+from rmjax.pretrained.weights import Weights, read_weights
+from rmjax.run import CHECKPOINTS, start_workdir
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    layout: str = "auto",
+    sources: Sequence[str] = (),
+    changes: Sequence[str] = (),
+) -> Weights:
+    """Write weights of another project as the folder of a run.
+
+    It holds an Orbax checkpoint, `config.json` and `run.json` (class names,
+    provenance), so `rmjax.load`, `embed`, `attribute` and `evaluate` take it. It
+    appears whole or not at all.
+
+    Args:
+        source: a `.pth`, `.ckpt` or `.safetensors` file, see `read_weights`.
+        out: the folder to make.
+        layout: as for `read_weights`.
+        sources: as for `read_weights`.
+        changes: to the config, such as `--config.data.name=attribution88/full`.
+
+    Raises:
+        InputError: `out` exists, or the source can't be read or is not what it should
+            be.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out} exists: choose another --out, or remove it")
+    weights = read_weights(source, layout=layout, sources=sources)
+    config = apply_changes(weights.config, changes)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        start_workdir(partial, config, weights.source_names, (), weights.provenance)
+        checkpoints = Checkpoints(partial / CHECKPOINTS)
+        checkpoints.save_variables(weights.variables)
+        checkpoints.close()
+        os.replace(partial, out)
+    except OSError as error:
+        raise InputError(f"can't write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return weights

@@ -1,0 +1,51 @@
+"""Files of weights as dicts of arrays; nothing in them is ever executed."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from rmjax.errors import InputError
+from rmjax.pretrained.pickles import Refused, read_torch
+
+# A safetensors file begins with the length of its header, then the header's brace.
+_BRACE_AT = 8
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a `.pth`, `.ckpt` or `.safetensors` file, told apart by content.
+
+    Returns:
+        Its outermost dict, with NumPy arrays for tensors.
+
+    Raises:
+        InputError: it can't be read, is of neither kind, is damaged, or asks to run
+            code.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(_BRACE_AT + 1)
+            file.seek(0)
+            if start[_BRACE_AT:] == b"{":
+                content = safetensors.numpy.load_file(path)
+            else:
+                content = read_torch(file)
+    except Refused as refusal:
+        raise InputError(f"{path}: refused, {refusal}; nothing in it was run") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # pickle and zipfile raise a dozen different types
+        raise InputError(
+            f"{path}: no readable .pth, .ckpt or .safetensors file "
+            f"({' '.join(str(error).split()) or type(error).__name__})"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not named tensors")
+    return content
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
