@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rmjax.cli_bench import add_bench
-from rmjax.cli_images import add_convert
+from rmjax.cli_images import add_convert, add_embed
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.errors import InputError, TrainingError
@@ -18,7 +18,7 @@ from rmjax.errors import InputError, TrainingError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 is success, 2 something wrong with what the user gave, 3 a training that
+    0 is success, 1 that some of the images could not be read, 2 something wrong with what the user gave, 3 a training that
     can't go on, 130 an interrupt.
     """
     parser = _parser()
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for noisy in ("absl", "jax", "orbax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        args.run(args, changes)
+        status = args.run(args, changes)
     except (InputError, TrainingError) as error:
         print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _train(args: argparse.Namespace, changes: list[str]) -> None:
@@ -143,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
     add_convert(commands.add_parser)
+    add_embed(commands.add_parser)
     add_bench(commands.add_parser)
     return parser
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rmjax import parallel
 from rmjax.checkpoints import load_variables
 from rmjax.data.images import decode_rgb, resize_shorter
+from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import (
     UNCALIBRATED,
@@ -118,11 +119,28 @@ class Attributor:
             "calibrated": self.calibration.images > 0,
         }
 
-    def read(self, image: ImageLike) -> np.ndarray:
+    def channels(self, layer: str) -> int:
+        """Return how many numbers an activation has, averaged over places.
+
+        Raises:
+            InputError: there is no such layer.
+        """
+        _check_layer(layer)
+        model = build_model(self.config, len(self.source_names))
+        outputs = jax.eval_shape(
+            model.apply, self.variables, network_input(self.config)
+        )
+        return outputs[layer].shape[-1]
+
+    def read(self, image: ImageLike, name: str = "") -> np.ndarray:
         """Decode one image and bring it to the size that the run was evaluated at.
 
         A smaller image than that stays as it is: the network is convolutional up to
         its pool.
+
+        Args:
+            image: as for `embed`.
+            name: what error messages call it; a path for itself.
 
         Returns:
             uint8 `[H, W, 3]`.
@@ -130,7 +148,7 @@ class Attributor:
         Raises:
             InputError: it can't be read.
         """
-        return fit(decode(image), self.config)
+        return fit(decode(image, name), self.config)
 
     def run(
         self,
@@ -170,8 +188,7 @@ class Attributor:
         return [self.read(image) for image in images]
 
     def _step(self, layer: str):
-        if layer not in ACTIVATIONS:
-            raise InputError(f"layer '{layer}': choose one of {', '.join(ACTIVATIONS)}")
+        _check_layer(layer)
         if layer not in self._steps:
             self._steps[layer] = make_eval_step(
                 self.config, len(self.source_names), self.devices, (layer,)
@@ -252,7 +269,7 @@ def load_pretrained(
     )
 
 
-def decode(image: ImageLike) -> np.ndarray:
+def decode(image: ImageLike, name: str = "") -> np.ndarray:
     """Return an image's pixels at its own size, uint8 `[H, W, 3]`.
 
     Raises:
@@ -261,7 +278,7 @@ def decode(image: ImageLike) -> np.ndarray:
     if isinstance(image, str | Path):
         image = decode_rgb(read_bytes(image), str(image))
     elif isinstance(image, bytes):
-        image = decode_rgb(image)
+        image = decode_rgb(image, name)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise InputError(
             f"an image array must be uint8 [H, W, 3], not {image.dtype} "
@@ -270,16 +287,9 @@ def decode(image: ImageLike) -> np.ndarray:
     return image
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Return a file's contents.
-
-    Raises:
-        InputError: it can't be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+def _check_layer(layer: str) -> None:
+    if layer not in ACTIVATIONS:
+        raise InputError(f"layer '{layer}': choose one of {', '.join(ACTIVATIONS)}")
 
 
 def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:

@@ -23,6 +23,7 @@ from rmjax.pretrained.files import read_file
 from rmjax.pretrained.start import starting_backbone
 from rmjax.pretrained.weights import read_weights
 from rmjax.run import load_config as load_run
+from rmjax.run import load_source_names
 from rmjax.train_step import create_state
 
 
@@ -316,7 +317,7 @@ def test_training_starts_from_a_run(small_run):
     config = load_run(small_run)
     config.model.init = str(small_run)
     taken = starting_backbone(config)
-    model = build_model(config, 5)
+    model = build_model(config, len(load_source_names(small_run)))
     shape = network_input(config).shape[1:]
     state = create_state(model, optax.adam(1e-3), 1, shape, taken)
     trained = rmjax.load(small_run, num_devices=1).variables

@@ -1,0 +1,206 @@
+"""Tables of fingerprints: of folders, lists and data sets; resumed, in shards."""
+
+import csv
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+import rmjax
+from rmjax.cli import main
+from rmjax.data.listing import list_images
+from rmjax.embed import embed_images
+from rmjax.errors import InputError
+from rmjax.transformer import FingerprintTransformer
+
+COUNT = 10
+
+
+@pytest.fixture(scope="module")
+def model(small_run):
+    return rmjax.load(small_run, num_devices=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten images of real and elsewhere, one of them no image."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(COUNT):
+        path = root / ("real" if i < 4 else "elsewhere") / "x" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    (root / "real" / "x" / "2.png").write_bytes(b"no image")
+    (root / "notes.txt").write_text("not asked about")
+    return root
+
+
+def embed(model, folder, out, **options):
+    images, count = list_images(folder, known=model.source_names)
+    options = {"batch_size": 4, "show_progress": False} | options
+    return embed_images(model, images, count, out, **options)
+
+
+def test_a_row_an_image(model, folder, tmp_path):
+    out, rows, failed = embed(model, folder, tmp_path / "t.parquet", rows_per_part=4)
+    assert rows == COUNT and failed == ["real/x/2.png: not an image of a known format"]
+    table = pq.read_table(out).to_pylist()
+    paths = [row["path"] for row in table]
+    assert paths == sorted(p for p in paths) and "elsewhere/x/4.png" in paths
+    assert [r["source"] for r in table] == [None] * 6 + ["real"] * 4
+    bad = table.pop(paths.index("real/x/2.png"))
+    assert bad["error"] == failed[0] and bad["embedding"] is bad["attribution"] is None
+    answer = model.predict([folder / row["path"] for row in table])
+    for name in ("embedding", "attribution", "detection"):
+        found = np.array([row[name] for row in table])
+        np.testing.assert_allclose(found, answer[name], atol=1e-4)
+    assert [row["predicted"] for row in table] == list(answer["source"])
+    assert not any(row["error"] for row in table)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_npz_holds_the_same(model, folder, tmp_path):
+    embed(model, folder, tmp_path / "t.parquet")
+    embed(model, folder, tmp_path / "t.npz", rows_per_part=3)
+    table = pq.read_table(tmp_path / "t.parquet")
+    with np.load(tmp_path / "t.npz") as arrays:
+        for name in ("path", "source", "predicted", "error"):
+            assert [text or None for text in arrays[name]] == table[name].to_pylist()
+        empty = arrays["error"] != ""
+        assert np.isnan(arrays["embedding"]).all(1).tolist() == empty.tolist()
+        embedding = [r for r in table["embedding"].to_pylist() if r is not None]
+        np.testing.assert_allclose(arrays["embedding"][~empty], embedding, atol=1e-5)
+
+
+def test_goes_on_where_it_stopped(model, folder, tmp_path):
+    images, count = list_images(folder)
+    out = tmp_path / "t.parquet"
+    options = {"rows_per_part": 4, "batch_size": 4, "show_progress": False}
+
+    def stopped():
+        for number, item in enumerate(images()):
+            if number == 6:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(model, stopped, count, out, **options)
+    assert not out.exists()
+    parts = tmp_path / ".t.parquet.partial"
+    (first,) = parts.glob("*.parquet")
+    table = pq.read_table(first)
+    marked = pa.array(["kept"] * len(table))
+    table = table.set_column(
+        table.schema.get_field_index("predicted"), "predicted", marked
+    )
+    pq.write_table(table, first)
+    embed_images(model, images, count, out, **options)
+    predicted = pq.read_table(out)["predicted"].to_pylist()
+    assert predicted[:4] == ["kept"] * 4 and "kept" not in predicted[4:]
+    assert len(predicted) == count and not parts.exists()
+
+
+def test_shards_are_the_whole(model, folder, tmp_path):
+    embed(model, folder, tmp_path / "t.parquet", rows_per_part=2)
+    found = {}
+    for number in range(3):
+        out, _, _ = embed(
+            model, folder, tmp_path / "s.parquet", shard=(number, 3), rows_per_part=2
+        )
+        assert out.name == f"s-0000{number}-of-00003.parquet"
+        found |= {row["path"]: row for row in pq.read_table(out).to_pylist()}
+    whole = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    assert sorted(found) == sorted(row["path"] for row in whole)
+    for row in whole:
+        assert found[row["path"]]["predicted"] == row["predicted"]
+
+
+def test_any_activation(model, folder, tmp_path):
+    out, _, _ = embed(model, folder, tmp_path / "t.parquet", layer="layer2")
+    row = pq.read_table(out).to_pylist()[0]
+    expected = model.embed([folder / row["path"]], layer="layer2")[0]
+    np.testing.assert_allclose(row["layer2"], expected, atol=1e-4)
+    assert "embedding" not in row and len(row["layer2"]) == model.channels("layer2")
+
+
+def test_lists_and_data_sets(model, folder, mini_dir, tmp_path):
+    path = folder / "list.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows(
+            [("path", "source"), ("real/x/0.png", "camera"), ("gone.png", "")]
+        )
+    images, count = list_images(path)
+    items = list(images())
+    assert count == 2 and [item.source for item in items] == ["camera", None]
+    assert items[0].read() == (folder / "real/x/0.png").read_bytes()
+    with pytest.raises(InputError, match="gone.png: No such file"):
+        items[1].read()
+    path.unlink()
+    images, count = list_images("attribution_mini", data_dir=mini_dir, splits=("val",))
+    items = list(images())
+    assert count == len(items) > 0
+    assert items[0].path == "val/0" and items[0].source in model.source_names
+    assert model.read(items[0].read()).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ("nowhere", {}, "no folder, no CSV file and no data set"),
+        (None, {"out": "t.csv"}, "ending in .parquet or .npz"),
+        (None, {"shard": (3, 3)}, "shard 3/3: give 0/3 to 2/3"),
+        (None, {"layer": "top"}, "choose one of stem"),
+        (None, {"out": "taken.npz"}, "taken.npz exists"),
+    ],
+)
+def test_what_is_wrong_is_named(model, folder, tmp_path, images, options, message):
+    (tmp_path / "taken.npz").touch()
+    out = tmp_path / options.pop("out", "t.parquet")
+    with pytest.raises(InputError, match=message):
+        embed(model, images or folder, out, **options)
+
+
+def test_parts_of_another_network_are_not_mixed_in(model, folder, tmp_path):
+    out = tmp_path / "t.parquet"
+    parts = tmp_path / ".t.parquet.partial"
+    parts.mkdir()
+    other, _, _ = embed(model, folder, tmp_path / "other.parquet", layer="pool")
+    other.rename(parts / "00000000.parquet")
+    with pytest.raises(
+        InputError, match="parts of a table by another network or layer"
+    ):
+        embed(model, folder, out)
+
+
+def test_the_command_says_what_failed(small_run, folder, tmp_path, capsys):
+    out = tmp_path / "t.parquet"
+    arguments = ["embed", "--workdir", str(small_run), "--images", str(folder)]
+    assert main([*arguments, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert f"embedded: 9 of 10 images: {out}" in printed.out
+    assert "rmjax embed: real/x/2.png: not an image" in printed.err
+    assert main([*arguments, "--out", str(out)]) == 2
+    assert "t.parquet exists" in capsys.readouterr().err
+
+
+def test_the_transformer_in_a_pipeline(small_run, model, folder):
+    paths = [p for p in sorted(folder.rglob("*.png")) if p.name != "2.png"]
+    labels = [path.parts[-3] for path in paths]
+    step = FingerprintTransformer(str(small_run))
+    pipeline = make_pipeline(step, KNeighborsClassifier(1))
+    pipeline.fit(paths, labels)
+    assert pipeline.score(paths, labels) == 1.0
+    again = pickle.loads(pickle.dumps(pipeline))
+    assert list(again.predict(paths)) == list(pipeline.predict(paths))
+    pooled = clone(step).set_params(layer="pool").fit(paths)
+    names = pooled.get_feature_names_out()
+    assert names[0] == "pool0" and len(names) == model.channels("pool")
+    assert pooled.transform(paths[:2]).shape == (2, len(names))
