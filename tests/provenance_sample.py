@@ -4,6 +4,8 @@ import datetime
 import io
 import json
 
+from rmjax.provenance.manifest import SETTINGS
+
 MANIFEST = {
     "claim_generator_info": [{"name": "drawer", "version": "1.0"}],
     "title": "a \x1b[2Jpicture",
@@ -36,7 +38,8 @@ def sign(data: bytes, mime: str, remote: str = "") -> tuple[bytes, bytes]:
         alg=b"es256", sign_cert=certificates, private_key=key, ta_url=None
     )
     context = c2pa.Context.from_dict(
-        {
+        SETTINGS
+        | {
             "builder": {"thumbnail": {"enabled": False}},
             "verify": {"verify_after_sign": False},
         }
@@ -116,6 +119,8 @@ def _certificate(name, key, issuer, issuer_key):
         .add_extension(identifier, critical=False)
     )
     if not is_root:
-        emails = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.EMAIL_PROTECTION])
-        builder = builder.add_extension(emails, critical=False)
+        # Microsoft's for manifests, which not every setting lets pass.
+        purpose = x509.ObjectIdentifier("1.3.6.1.4.1.311.76.59.1.9")
+        purposes = x509.ExtendedKeyUsage([purpose])
+        builder = builder.add_extension(purposes, critical=False)
     return builder.sign(issuer_key, hashes.SHA256())

@@ -58,7 +58,7 @@ def with_exif(format: str = "JPEG", comment: bytes = b"", **tags) -> bytes:
         exif[numbers[name]] = text
     if comment:
         exif.get_ifd(0x8769)[0x9286] = comment
-    return encoded(format, exif=exif)
+    return encoded(format, exif=exif if format == "TIFF" else exif.tobytes())
 
 
 def packet(body: str, attributes: str = "") -> bytes:
@@ -245,6 +245,10 @@ SAMPLES = {
         with_exif("TIFF", make="Canon"),
         ("EXIF Make", "camera", "Canon"),
     ),
+    "camera, BigTIFF": (
+        encoded("TIFF", tiffinfo={271: "Canon"}, big_tiff=True),
+        ("EXIF Make", "camera", "Canon"),
+    ),
     **{
         f"name {name}": (
             with_exif(software=f"{name} 2.0"),
@@ -411,11 +415,7 @@ def manifest_in(format: str, store: bytes = STORE) -> bytes:
 @pytest.mark.parametrize("format", FORMATS)
 def test_finds_an_embedded_manifest(format, no_c2pa):
     c2pa = find_provenance(manifest_in(format)).c2pa
-    assert c2pa.found and c2pa.where.startswith(
-        format.replace("AVIF", "BMFF")[:3].title()
-        if format == "WEBP"
-        else format.replace("AVIF", "BMFF")
-    )
+    assert c2pa.found and c2pa.where.split()[0].upper() in (format, "BMFF")
     assert c2pa.validation == NOT_CHECKED
     other = STORE.replace(b"c2pa", b"c2pb")
     if format != "TIFF":  # whose tag says it all
@@ -436,7 +436,7 @@ def test_reads_and_validates_what_c2pa_python_signs(format):
 
 def test_a_changed_picture_is_invalid():
     pytest.importorskip("c2pa")
-    data, _ = sign(encoded("BMP")[:0] or encoded("JPEG"), "image/jpeg")
+    data, _ = sign(encoded("JPEG"), "image/jpeg")
     changed = data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]
     c2pa = find_provenance(changed).c2pa
     assert c2pa.validation == "Invalid"

@@ -14,11 +14,20 @@ from rmjax.provenance.tiff import read_tags
 NOT_CHECKED = "not checked (c2pa-python is not installed)"
 UNREADABLE = "unreadable"
 
+# Extended key usages of certificates that may sign, those that c2pa-rs lists itself
+# (sdk/src/crypto/cose/valid_eku_oids.cfg): e-mail protection, document signing, time
+# stamping, OCSP signing, Microsoft's and C2PA's own for manifests. c2pa-python 0.38
+# called images by Microsoft invalid unless it was told.
+_KEY_USAGES = (
+    *("1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.5.5.7.3.8"),
+    *("1.3.6.1.5.5.7.3.9", "1.3.6.1.4.1.311.76.59.1.9", "1.3.6.1.4.1.62558.2.1"),
+)
 # Nothing may be fetched: neither manifests nor certificates' states nor the documents
 # that an identity in the manifest refers to. No host is allowed, whatever asks.
-_OFFLINE = {
+SETTINGS = {
     "core": {"allowed_network_hosts": [], "decode_identity_assertions": False},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+    "trust": {"trust_config": "\n".join(_KEY_USAGES)},
 }
 _MAX_FAILURES = 10
 
@@ -37,9 +46,10 @@ class C2pa:
             generative models: `trainedAlgorithmicMedia` or
             `compositeWithTrainedAlgorithmicMedia`.
         validation: c2pa-python's `Valid` (unchanged since signed; by whom is not
-            known, no list of trusted signers being used) or `Invalid`;
-            `unreadable`; or that it was not checked.
-        failures: codes of what failed, at most 10; `signingCredential.untrusted` is
+            known, no list of trusted signers being used) or `Invalid` (the failures
+            say why); `unreadable`; or that it was not checked.
+        failures: codes of what failed, at most 10, by the C2PA Technical
+            Specification, "Standard status codes"; `signingCredential.untrusted` is
             always among them, for want of that list.
         remote: address of a manifest elsewhere that XMP names; it is never fetched.
     """
@@ -71,7 +81,7 @@ def judge_manifest(data: bytes, blocks: Iterable[Block], remote: str | None) -> 
     except ImportError:
         return C2pa(True, where, validation=NOT_CHECKED, remote=remote)
     try:
-        context = c2pa.Context.from_dict(_OFFLINE)
+        context = c2pa.Context.from_dict(SETTINGS)
         with context, c2pa.Reader(None, io.BytesIO(data), context=context) as reader:
             store = json.loads(reader.json())
         return C2pa(True, where, remote=remote, **_details(store))

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator
 
 _MAX_DIRECTORIES = 16
+# Bytes of an element by type: those of texts, bytes and pointers; 129 is Exif 3.0's
+# UTF-8. Other types are none of ours.
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 13: 4, 16: 8, 18: 8, 129: 1}
 
 
