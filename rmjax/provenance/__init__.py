@@ -69,9 +69,9 @@ def find_provenance(data: bytes) -> Provenance:
     """Look for a C2PA manifest and for metadata of generators in an image file.
 
     The formats of `rmjax.data.images.FORMATS` that can carry such data (JPEG, PNG,
-    WebP, GIF, TIFF, AVIF, JPEG 2000), and C2PA and XMP in HEIC. Time and memory are
-    linear in the size of the file, and nothing is fetched from the network. What is
-    damaged, cut off or of another format counts as not found; nothing is raised.
+    WebP, GIF, TIFF, AVIF, JPEG 2000), and HEIC. Time and memory are linear in the size
+    of the file, and nothing is fetched from the network. What is damaged, cut off or
+    of another format counts as not found; nothing is raised.
 
     Args:
         data: the encoded file.
@@ -82,7 +82,8 @@ def find_provenance(data: bytes) -> Provenance:
     for field in read_fields(blocks, {*FIELD_NAMES, _REMOTE}):
         if field.name == _REMOTE and field.text.startswith("http"):
             remote = remote or printable(field.text)
-        for kind, name in match_field(field):
+        if said := match_field(field):
+            kind, name = said
             finding = Finding(field.where, printable(field.text), kind, printable(name))
             findings.setdefault((finding.where, finding.name), finding)
     return Provenance(judge_manifest(data, blocks, remote), tuple(findings.values()))
@@ -98,7 +99,7 @@ def describe(provenance: Provenance) -> list[str]:
             f"signed by {c2pa.signer}" if c2pa.signer else "",
             f"states {c2pa.ai_generated}" if c2pa.ai_generated else "",
             f"validation: {c2pa.validation}",
-            *c2pa.failures,
+            f"failed: {', '.join(c2pa.failures)}" if c2pa.failures else "",
         ]
         lines = [
             f"C2PA manifest: found ({c2pa.where}); " + "; ".join(filter(None, details))

@@ -29,7 +29,6 @@ XMP_PROPERTIES = {
     "{http://ns.adobe.com/xap/1.0/}CreatorTool": "CreatorTool",
     "{http://ns.adobe.com/tiff/1.0/}Software": "Software",
     "{http://ns.adobe.com/photoshop/1.0/}Credit": "Credit",
-    "{http://ns.adobe.com/exif/1.0/}UserComment": "UserComment",
     "{http://purl.org/dc/elements/1.1/}description": "description",
     "{http://purl.org/dc/terms/}provenance": "provenance",
     f"{{{_IPTC_EXT}}}DigitalSourceType": "DigitalSourceType",

@@ -5,7 +5,6 @@ of such files documents. Editors such as Photoshop or GIMP are no finding.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rmjax.provenance.fields import Field
@@ -145,7 +144,7 @@ PATTERNS = (
 FIELD_NAMES = frozenset(name for pattern in PATTERNS for name in pattern.fields)
 
 
-def match_field(field: Field) -> Iterator[tuple[str, str]]:
+def match_field(field: Field) -> tuple[str, str] | None:
     """Return kind and name of what a field says about an image's origin, if anything.
 
     The first of `PATTERNS` that fits.
@@ -153,5 +152,5 @@ def match_field(field: Field) -> Iterator[tuple[str, str]]:
     for pattern in PATTERNS:
         if field.name in pattern.fields:
             if found := re.search(pattern.regex, field.text):
-                yield pattern.kind, pattern.name.format(*found.groups())
-                return
+                return pattern.kind, pattern.name.format(*found.groups())
+    return None
