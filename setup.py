@@ -35,6 +35,7 @@ setup(
         "Pillow>=10.1",
         "simplejpeg>=1.8",
         "imagecodecs>=2024.9.22",
+        "defusedxml>=0.7.1",
         "scikit-learn>=1.4.2",
         "scipy>=1.13",
         "matplotlib>=3.9",
@@ -48,6 +49,7 @@ setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.65"],
+        "c2pa": ["c2pa-python>=0.38"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
