@@ -1,28 +1,36 @@
 """Test set-up: eight CPU devices, and the reference material where it is at hand."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of the time goes into compiling networks that run for a second.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
-# Many tests compile the same small network; subprocesses share this too.
-_cache = tempfile.TemporaryDirectory(prefix="rmjax-test-cache-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+# Many tests compile the same small network; pytest's workers and other subprocesses
+# inherit the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="rmjax-test-cache-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+# scikit-learn's threads would spin for the cores that the other worker needs.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
-from rmjax.config import load_config  # noqa: E402
-from rmjax.data.dataset import Dataset  # noqa: E402
-from rmjax.data.labels import hash_name  # noqa: E402
-from rmjax.datasets.attribution_mini import (  # noqa: E402
+from rmjax.config import load_config
+from rmjax.data.dataset import Dataset
+from rmjax.data.labels import hash_name
+from rmjax.datasets.attribution_mini import (
     attribution_mini_dataset_builder as mini,
 )
-from rmjax.train import train  # noqa: E402
+from rmjax.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -54,11 +62,32 @@ def real_images() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mini_dir(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory):
+    """Function of a name and `make(folder)` to a folder that all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        with (base / f"{name}.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            folder, done = base / name, base / f"{name}.done"
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def mini_dir(made_once) -> Path:
     """Data directory with a small attribution_mini: 704 images of 32 px."""
-    folder = tmp_path_factory.mktemp("data")
-    mini.prepare(folder, images_per_cell=8, size=32, processes=1)
-    return folder
+
+    def make(folder: Path) -> None:
+        mini.prepare(folder, images_per_cell=8, size=32, processes=1)
+
+    return made_once("data", make)
 
 
 class MemoryDataset(Dataset):
@@ -133,8 +162,10 @@ def small_config(mini_dir):
 
 
 @pytest.fixture(scope="session")
-def small_run(small_config, tmp_path_factory) -> Path:
-    """Workdir of a finished small run; not to be changed."""
-    workdir = tmp_path_factory.mktemp("run")
-    train(small_config(), workdir, show_progress=False)
-    return workdir
+def small_run(small_config, made_once) -> Path:
+    """Workdir of a finished small run; not to be changed: other workers read it."""
+
+    def make(folder: Path) -> None:
+        train(small_config(), folder, show_progress=False)
+
+    return made_once("run", make)

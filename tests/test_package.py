@@ -1,5 +1,6 @@
 """The installed package: complete, importable anywhere, and a good neighbour."""
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -92,13 +93,14 @@ def test_tensorflow_is_never_imported(small_run, tmp_path):
     trap = tmp_path / "tensorflow"
     trap.mkdir()
     (trap / "__init__.py").write_text("raise SystemExit('tensorflow was imported')\n")
+    workdir = shutil.copytree(small_run, tmp_path / "run")
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import rmjax.train
 from rmjax.datasets.image_folder import image_folder_dataset_builder
 from rmjax.evaluate import evaluate
-evaluate({str(small_run)!r}, show_progress=False)
+evaluate({str(workdir)!r}, show_progress=False)
 assert "tensorflow" not in sys.modules
 """
     result = run(code, tmp_path)
