@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rmjax.cli_bench import add_bench
-from rmjax.cli_images import add_convert, add_embed
+from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.errors import InputError, TrainingError
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest != changes or (changes and not configured):
         stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
+    # Compiled programs are kept for the next command; JAX reads this when it is loaded.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rmjax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "jax", "orbax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -144,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_preview(commands.add_parser)
     add_convert(commands.add_parser)
     add_embed(commands.add_parser)
+    add_attribute(commands.add_parser)
     add_bench(commands.add_parser)
     return parser
 

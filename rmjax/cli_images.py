@@ -1,6 +1,7 @@
 """The commands that take weights and images: convert, embed, attribute."""
 
 import argparse
+import json
 import sys
 
 from rmjax.cli_prepare import Add, names
@@ -127,6 +128,76 @@ def _embed(args: argparse.Namespace, changes: list[str]) -> int:
         print(f"rmjax embed: {line}", file=sys.stderr)
     print(f"embedded: {rows - len(failed)} of {rows} images: {out}")
     return SOME_FAILED if failed else 0
+
+
+def add_attribute(add: Add) -> None:
+    """Add `rmjax attribute`."""
+    parser = add(
+        "attribute",
+        help="which source made an image, and how far that can be trusted",
+        description="Reports what the file says of its origin, then what the network "
+        "says of its pixels: real or synthetic, the probable sources, how stable that "
+        "is when the image is shared once more, and where it lies outside of what the "
+        "network was trained on. No answer is a verdict: docs/meaning.md.",
+        epilog="Exit status: 0 all images were answered, 1 some could not be read, 2 "
+        "wrong arguments.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument(
+        "--workdir", required=True, help="folder of a run, or a file of weights"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON document on the output"
+    )
+    parser.add_argument(
+        "--top", type=int, default=5, help="sources that are listed (default: 5)"
+    )
+    parser.set_defaults(run=_attribute)
+
+
+def _attribute(args: argparse.Namespace, changes: list[str]) -> int:
+    from rmjax.attribute import attribute, describe_model
+    from rmjax.inference import load_pretrained
+    from rmjax.provenance import CAVEAT
+
+    model = load_pretrained(args.workdir)
+    described, found = describe_model(model), []
+    sys.stdout.reconfigure(errors="replace")  # what files say is in any alphabet
+    for said in attribute(model, args.images):
+        if "error" in said:
+            print(f"rmjax attribute: {said['error']}", file=sys.stderr)
+        elif not args.json:
+            print(_in_words(said, args.top, described["calibrated"]), "\n")
+        found.append(said)
+    if args.json:
+        print(json.dumps({"model": described, "images": found}, indent=2))
+    else:
+        print(CAVEAT)
+        print(
+            f"Network: {described['name']}, checkpoint {described['checkpoint']}, "
+            f"{described['sha256'][:12]}, rmjax {described['rmjax']}"
+        )
+    return SOME_FAILED if any("error" in said for said in found) else 0
+
+
+def _in_words(said: dict, top: int, calibrated: bool) -> str:
+    """Lay out the answer about one image as lines of text."""
+    kind = "calibrated" if calibrated else "not calibrated: run `rmjax evaluate`"
+    sources = ", ".join(
+        f"{name} {chance:.3f}" for name, chance in said["sources"][:top]
+    )
+    agree = sum(view["answer"] == said["answer"] for view in said["views"])
+    shown = ", ".join(f"{view['view']} {view['answer']}" for view in said["views"])
+    rows = [
+        *(("file", line) for line in said["file"]),
+        ("answer", f"{said['answer']} ({said['reason']})"),
+        ("synthetic", f"{said['synthetic']:.3f} ({kind})"),
+        ("sources", sources),
+        ("stability", f"{agree} of {len(said['views'])} views agree: {shown}"),
+        *(("warning", line) for line in said["warnings"]),
+    ]
+    lines = [f"  {name:<10} {text}" for name, text in rows]
+    return "\n".join([said["image"], *lines])
 
 
 def _fraction(text: str) -> tuple[int, int]:

@@ -42,13 +42,13 @@ def apply_changes(
     known = ", ".join(flatten(config))
     values = flags.FlagValues()
     arguments = ["rmjax", *changes]
-    config_flags.DEFINE_config_dict(
-        "config",
-        config.copy_and_resolve_references(),
-        flag_values=values,
-        sys_argv=arguments,
-    )
     try:
+        config_flags.DEFINE_config_dict(
+            "config",
+            config.copy_and_resolve_references(),
+            flag_values=values,
+            sys_argv=arguments,
+        )
         rest = values(arguments)[1:]
     except (flags.Error, AttributeError, KeyError) as error:
         reason = " ".join(str(error).strip("\"'").split())

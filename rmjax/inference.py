@@ -24,7 +24,12 @@ from rmjax.evaluation.calibration import (
 from rmjax.experiment import build_model, make_eval_step, network_input
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
-from rmjax.run import CHECKPOINTS, load_config, load_provenance, load_source_names
+from rmjax.run import CHECKPOINTS, load_config, load_facts
+
+# Every input transform and the stages of every network need so many pixels.
+MIN_SIDE = 16
+# Sides of an image to each other; what is longer is cut at its ends.
+MAX_ASPECT = 16
 
 ImageLike = str | Path | bytes | np.ndarray
 
@@ -43,6 +48,8 @@ class Attributor:
         checkpoint: the training step it is of.
         calibration: what turns its logits into probabilities.
         provenance: where converted weights come from; None for a run of rmjax.
+        training: what its training images are like, see `rmjax.domain`; None where
+            that is not known.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Attributor:
     checkpoint: int
     calibration: Calibration
     provenance: dict | None = None
+    training: dict | None = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -146,9 +154,17 @@ class Attributor:
             uint8 `[H, W, 3]`.
 
         Raises:
-            InputError: it can't be read.
+            InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
         """
-        return fit(decode(image, name), self.config)
+        name = name or (str(image) if isinstance(image, str | Path) else "image")
+        pixels = decode(image, name)
+        height, width = pixels.shape[:2]
+        if min(height, width) < MIN_SIDE:
+            raise InputError(
+                f"{name}: {width}x{height} px is too small, give at least {MIN_SIDE} a "
+                "side"
+            )
+        return fit(pixels, self.config)
 
     def run(
         self,
@@ -214,7 +230,8 @@ def load(
     """
     workdir = Path(workdir)
     config = load_config(workdir)
-    names = tuple(load_source_names(workdir))
+    facts = load_facts(workdir)
+    names = tuple(facts["source_names"])
     devices = parallel.choose_devices(num_devices)
     model = build_model(config, len(names))
     shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
@@ -228,7 +245,8 @@ def load(
         devices=devices,
         checkpoint=step,
         calibration=load_calibration(workdir, step),
-        provenance=load_provenance(workdir),
+        provenance=facts.get("provenance"),
+        training=facts.get("training"),
     )
 
 
@@ -294,9 +312,16 @@ def _check_layer(layer: str) -> None:
 
 def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
+    # Scaling would make a very long image huge, only to be cut afterwards.
+    image = _middle(image, MAX_ASPECT * min(image.shape[:2]))
     if config.data.eval_resize:
         image = resize_shorter(image, config.data.eval_resize)
-    height, width = (min(n, config.data.eval_size) for n in image.shape[:2])
+    return _middle(image, config.data.eval_size)
+
+
+def _middle(image: np.ndarray, most: int) -> np.ndarray:
+    """Cut an image so that no side is longer than `most`."""
+    height, width = (min(n, most) for n in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
 

@@ -37,11 +37,14 @@ def start_workdir(
     config: ConfigDict,
     sources: Sequence[str],
     semantics: Sequence[str],
+    *,
     provenance: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
 ) -> None:
     """Write config, class names and package versions; a second time, compare.
 
-    `provenance` says where weights that were not trained here come from.
+    `provenance` says where weights that were not trained here come from, `training`
+    what the images are like that others are trained on.
 
     Raises:
         InputError: the workdir belongs to another config or other classes.
@@ -55,6 +58,7 @@ def start_workdir(
             "source_names": list(sources),
             "semantic_names": list(semantics),
             "provenance": provenance,
+            "training": training,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
         },
@@ -85,16 +89,17 @@ def load_config(workdir: Path) -> ConfigDict:
     return config
 
 
+def load_facts(workdir: Path) -> dict[str, Any]:
+    """Return what `start_workdir` wrote beside the config.
+
+    `source_names` in order, `provenance`, `training`, and versions.
+    """
+    return json.loads((workdir / RUN_FILE).read_text(encoding="utf-8"))
+
+
 def load_source_names(workdir: Path) -> list[str]:
     """Return the names of the classes that the run in `workdir` knows, in order."""
-    text = (workdir / RUN_FILE).read_text(encoding="utf-8")
-    return json.loads(text)["source_names"]
-
-
-def load_provenance(workdir: Path) -> dict[str, Any] | None:
-    """Return where the weights in `workdir` come from, None when a run trained them."""
-    text = (workdir / RUN_FILE).read_text(encoding="utf-8")
-    return json.loads(text).get("provenance")
+    return load_facts(workdir)["source_names"]
 
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from rmjax import metrics, parallel
 from rmjax.checkpoints import Checkpoints, has_checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
+from rmjax.domain import describe_training
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import (
@@ -98,7 +99,13 @@ def train(
         {} if started else starting_backbone(config),
     )
 
-    start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
+    start_workdir(
+        workdir,
+        config,
+        data.sources,
+        data.dataset.semantic_names,
+        training=describe_training(data.seen),
+    )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
     state, progress = _restore(checkpoints, parallel.place(state, devices))
     start = int(state.step)

@@ -67,6 +67,10 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
             if pixels is not None:
                 return pixels
             image.load()
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{name}: declares far more than the {MAX_PIXELS:,} pixels that are read"
+        ) from None
     except Image.UnidentifiedImageError:
         # Pillow's own message gives the address of a buffer, not the reason.
         raise InputError(f"{name}: not an image of a known format") from None

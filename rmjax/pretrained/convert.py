@@ -46,7 +46,8 @@ def convert(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        start_workdir(partial, config, weights.source_names, (), weights.provenance)
+        names, provenance = weights.source_names, weights.provenance
+        start_workdir(partial, config, names, (), provenance=provenance)
         checkpoints = Checkpoints(partial / CHECKPOINTS)
         checkpoints.save_variables(weights.variables)
         checkpoints.close()

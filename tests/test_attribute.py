@@ -1,0 +1,260 @@
+"""Answers about single images, from Python and from the command line."""
+
+import io
+import json
+import os
+import shutil
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+import rmjax
+from rmjax.attribute import VIEWS, attribute, describe_model
+from rmjax.cli import main
+from rmjax.domain import describe_training, warn_about
+from rmjax.errors import InputError
+from rmjax.evaluation.calibration import Calibration, save_calibration
+from rmjax.experiment import open_data
+
+
+@pytest.fixture(scope="module")
+def model(small_run):
+    return rmjax.load(small_run, num_devices=1)
+
+
+@pytest.fixture(scope="module")
+def encoded(model):
+    data = open_data(model.config)
+    return [data.dataset.records("test")[i]["image"] for i in range(3)]
+
+
+@pytest.fixture
+def paths(encoded, tmp_path):
+    found = []
+    for number, image in enumerate(encoded):
+        found.append(tmp_path / f"{number}.png")
+        found[-1].write_bytes(image)
+    return found
+
+
+def calibrated(model, low, high, reject=0.0):
+    """The model with operating points, and temperatures that are not 1."""
+    points = tuple({"fpr": f, "threshold": t} for f, t in ((0.05, low), (0.01, high)))
+    calibration = Calibration(
+        images=9,
+        attribution=2.0,
+        detection=0.5,
+        reject={"threshold": reject},
+        operating_points=points,
+    )
+    return replace(model, calibration=calibration)
+
+
+def test_an_answer_is_what_the_network_predicts(model, paths):
+    network = calibrated(model, 0.5, 0.5)
+    said = list(attribute(network, paths))
+    expected = network.predict(paths)
+    assert [s["image"] for s in said] == [str(path) for path in paths]
+    for number, answer in enumerate(said):
+        chance = expected["detection"][number, 1]
+        assert answer["synthetic"] == pytest.approx(chance, abs=1e-4)
+        names, chances = zip(*answer["sources"], strict=True)
+        assert names[0] == expected["source"][number]
+        assert list(chances) == sorted(chances, reverse=True)
+        assert sum(chances) == pytest.approx(1) and set(names) == set(
+            model.source_names
+        )
+        is_synthetic, is_real = chance >= 0.5, names[0] == "real"
+        if is_synthetic == is_real:
+            assert answer["answer"] == "inconclusive"
+            assert "detection says" in answer["reason"]
+        else:
+            assert answer["answer"] == names[0]
+        assert answer["provenance"]["c2pa"]["found"] is False
+    json.dumps(said, allow_nan=False)
+
+
+def test_operating_points_decide(model, paths):
+    """Between them nothing is concluded; below the rejection nothing is known."""
+    for network, expected in (
+        (calibrated(model, 0.0, 1.1), "inconclusive"),
+        (calibrated(model, -1.0, -0.5, reject=1.1), "unknown"),
+        (calibrated(model, 1.1, 1.2, reject=1.1), "unknown"),
+    ):
+        for said in attribute(network, paths):
+            assert said["answer"] == expected
+            assert said["stability"] == 1.0
+
+
+def test_views_are_of_the_image_shared_once_more(model, paths):
+    said = next(attribute(model, paths[:1]))
+    assert [view["view"] for view in said["views"]] == list(VIEWS)
+    pixels = np.asarray(Image.open(paths[0]))
+    coded = io.BytesIO()
+    Image.fromarray(pixels).save(coded, "JPEG", quality=75, subsampling="4:2:0")
+    for name, view in (("flip", pixels[:, ::-1]), ("jpeg:75", coded.getvalue())):
+        chance = model.predict([view])["detection"][0, 1]
+        found = next(v for v in said["views"] if v["view"] == name)
+        assert found["synthetic"] == pytest.approx(chance, abs=1e-3)
+    agreeing = [view["answer"] == said["answer"] for view in said["views"]]
+    assert said["stability"] == np.mean(agreeing)
+
+
+def test_one_image_or_many_get_the_same_answers(model, paths):
+    together = list(attribute(model, paths * 5))
+    for number, path in enumerate(paths):
+        alone = next(attribute(model, [path]))
+        assert together[number]["answer"] == alone["answer"]
+        assert together[number]["synthetic"] == pytest.approx(
+            alone["synthetic"], abs=1e-4
+        )
+
+
+def test_a_training_remembers_what_its_images_were_like(model, small_run, mini_dir):
+    assert model.training == describe_training(open_data(model.config).seen)
+    assert model.training["formats"] == {"PNG": model.training["images"]}
+    assert model.training["shorter_side"] == [32, 32]
+    assert model.training["jpeg_quality"] is None
+
+
+def encode(size, kind, **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_warnings_name_what_lies_outside_of_training(model):
+    def warned(data):
+        return warn_about(data, model.read(data).shape[:2], model)
+
+    assert warned(encode((32, 32), "PNG")) == []
+    large = warned(encode((200, 100), "PNG"))
+    assert large == [
+        "its shorter side is 100 px; trained on 32 px",
+        "only its middle is looked at, 5% of its area",
+    ]
+    assert warned(encode((32, 32), "JPEG", quality=20)) == [
+        "a JPEG file; trained on PNG",
+        "heavily compressed: JPEG quality 20",
+    ]
+    assert warned(encode((32, 32), "JPEG", quality=90)) == [
+        "a JPEG file; trained on PNG"
+    ]
+    frame = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
+    other = Image.fromarray(np.full((32, 32, 3), 255, np.uint8))
+    file = io.BytesIO()
+    frame.save(file, "GIF", save_all=True, append_images=[other])
+    assert "an animation: only its first frame is looked at" in warned(file.getvalue())
+    unknown = replace(model, training=None)
+    data = encode((32, 32), "PNG")
+    assert warn_about(data, (32, 32), unknown) == [
+        "what the network was trained on is not known"
+    ]
+
+
+def test_provenance_is_reported_before_pixels(model, tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7")
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(path, pnginfo=info)
+    said = next(attribute(model, [path]))
+    (finding,) = said["provenance"]["metadata"]
+    assert finding["kind"] == "generator" and "parameters" in finding["where"]
+    assert list(said).index("provenance") < list(said).index("answer")
+    assert not any("evidence" in line for line in said["file"])
+    assert "evidence of nothing" in said["provenance"]["caveat"]
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+    """Files that can't be answered, with a word of the reason."""
+    good = encode((64, 64), "PNG")
+    header = bytearray(encode((8, 8), "PNG"))
+    header[16:24] = (30_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    contents = {
+        "text.png": (b"no image at all", "not an image"),
+        "empty.png": (b"", "not an image"),
+        "cut.png": (good[: len(good) // 2], "unreadable image"),
+        "dot.png": (encode((1, 1), "PNG"), "too small"),
+        "huge.png": (bytes(header), "more than the 100,000,000 pixels"),
+    }
+    found = {}
+    for name, (data, reason) in contents.items():
+        (tmp_path / name).write_bytes(data)
+        found[tmp_path / name] = reason
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "gone.png")
+    found |= {
+        tmp_path / "folder.png": "Is a directory",
+        tmp_path / "dangling.png": "No such file",
+    }
+    if os.geteuid():  # root may read anything
+        (tmp_path / "secret.png").write_bytes(good)
+        (tmp_path / "secret.png").chmod(0)
+        found[tmp_path / "secret.png"] = "Permission denied"
+    return found
+
+
+def test_bad_files_get_a_line_each_and_the_others_go_on(
+    small_run, paths, bad_files, tmp_path, capsys
+):
+    cmyk = tmp_path / "cmyk.jpg"
+    Image.new("CMYK", (40, 40), (10, 200, 30, 0)).save(cmyk)
+    given = [*bad_files, paths[0], cmyk]
+    arguments = ["attribute", "--workdir", str(small_run), *map(str, given)]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == len(bad_files)
+    for line, (path, reason) in zip(lines, bad_files.items(), strict=True):
+        assert line.startswith(f"rmjax attribute: {path}: ") and reason in line
+    for path in (paths[0], cmyk):
+        assert f"{path}\n" in printed.out
+    assert printed.out.count("  answer ") == 2
+    for word in ("not calibrated", "views agree", "C2PA manifest: not found"):
+        assert word in printed.out
+
+
+def test_json_is_for_scripts(small_run, model, paths, capsys):
+    arguments = ["attribute", "--workdir", str(small_run), "--json"]
+    assert main([*arguments, *map(str, paths)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model"] == describe_model(model)
+    assert document["model"]["sha256"] == model.digest
+    assert [image["image"] for image in document["images"]] == list(map(str, paths))
+    assert main([*arguments, str(paths[0]), "gone.png"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["images"][1] == {
+        "image": "gone.png",
+        "error": "gone.png: No such file or directory",
+    }
+
+
+def test_calibration_of_the_run_counts(small_run, paths, tmp_path, capsys):
+    workdir = shutil.copytree(small_run, tmp_path / "run")
+    network = calibrated(rmjax.load(workdir, num_devices=1), 0.0, 1.1)
+    save_calibration(workdir, network.checkpoint, network.calibration)
+    assert main(["attribute", "--workdir", str(workdir), str(paths[0])]) == 0
+    printed = capsys.readouterr().out
+    assert "between the operating points 0.000 and 1.100" in printed
+    assert "(calibrated)" in printed
+
+
+def test_a_very_long_image_is_not_blown_up(model):
+    strip = np.zeros((16, 40_000, 3), np.uint8)
+    model.config.data.eval_resize, before = 64, model.config.data.eval_resize
+    try:
+        assert model.read(strip).shape == (32, 32, 3)
+    finally:
+        model.config.data.eval_resize = before
+
+
+def test_without_sources_there_is_no_answer(model):
+    bare = replace(model, source_names=())
+    with pytest.raises(InputError, match="knows no sources"):
+        next(attribute(bare, ["a.png"]))
