@@ -44,6 +44,7 @@ setup(
         "tensorboardX>=2.6.2",
     ],
     extras_require={
+        "ann": ["faiss-cpu>=1.9"],
         "beam": ["apache-beam>=2.65"],
         "test": [
             "pytest>=8",

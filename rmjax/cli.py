@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rmjax.cli_bench import add_bench
+from rmjax.cli_gallery import add_gallery
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.errors import InputError, TrainingError
@@ -17,8 +18,9 @@ from rmjax.errors import InputError, TrainingError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 is success, 2 something wrong with what the user gave, 3 a training that
-    can't go on, 130 an interrupt.
+    0 is success, 1 that some of what was given could not be read, and the rest is
+    done, 2 something wrong with what the user gave, 3 a training that can't go on, 130
+    an interrupt.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
@@ -30,14 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for noisy in ("absl", "jax", "orbax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        args.run(args, changes)
+        return args.run(args, changes) or 0
     except (InputError, TrainingError) as error:
         print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again", file=sys.stderr)
         return 130
-    return 0
 
 
 def _train(args: argparse.Namespace, changes: list[str]) -> None:
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
     add_report(commands.add_parser)
+    add_gallery(commands.add_parser)
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
     add_bench(commands.add_parser)
