@@ -19,7 +19,7 @@ def bench_gallery(
     dim: int = 256,
     rank: int = 16,
     queries: int = 100,
-    probed: tuple[int, ...] = (8, PROBED, 128),
+    probed: tuple[int, ...] = (32, 128, PROBED),
     repeats: int = 3,
 ) -> dict:
     """Time one query after another in a gallery of simulated fingerprints.

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stray = next(a for a in rest if args.command != "train" or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "jax", "orbax"):
+    for noisy in ("absl", "jax", "orbax", "faiss"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return args.run(args, changes) or 0

@@ -179,16 +179,14 @@ def _remove(args: argparse.Namespace, changes: list[str]) -> None:
 
 
 def _list(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.gallery.search import BY, choose_threshold
+    from rmjax.gallery.ask import choose_for
+    from rmjax.gallery.search import BY
     from rmjax.gallery.store import load_gallery
 
     gallery = load_gallery(Path(args.gallery))
     generators = [vars(generator) for generator in gallery.generators]
-    enrolled = gallery.directions, gallery.starts
     thresholds = {
-        by: vars(choose_threshold(score(*enrolled), *enrolled, args.reject))
-        for by, score in BY.items()
-        if generators
+        by: vars(choose_for(gallery, by, args.reject)[1]) for by in BY if generators
     }
     if args.json:
         found = {"network": gallery.network, "space": gallery.space.name}
@@ -213,8 +211,8 @@ def _describe_threshold(by: str, threshold: dict) -> str:
     if threshold["accepted"] is None:
         return text
     return text + (
-        f"; of {threshold['strangers']} whose generator was left out, "
-        f"{threshold['accepted']:.1%} accepted as another's"
+        f"; of {threshold['strangers']} images of new generators, each without its own, "
+        f"{threshold['accepted']:.1%} are accepted as another's"
     )
 
 

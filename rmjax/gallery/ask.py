@@ -12,7 +12,7 @@ from rmjax.data.images import decode_rgb
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import open_data
-from rmjax.gallery.search import BY, Score, Threshold, answer, choose_threshold
+from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space
 from rmjax.gallery.store import Gallery, check_name, digest, empty_gallery, enrol
 from rmjax.inference import Attributor
@@ -230,7 +230,7 @@ def make_asker(
     model: Attributor,
     *,
     by: str = "neighbours",
-    reject: float = 0.05,
+    reject: float = REJECT,
     score: Score | None = None,
 ) -> Asker:
     """Choose the threshold, and make a gallery ready to be asked.
@@ -247,11 +247,23 @@ def make_asker(
         InputError: an empty gallery, one of another network, or a number out of range.
     """
     check_network(gallery, model)
+    exact, threshold = choose_for(gallery, by, reject)
+    return Asker(gallery, model, score or exact, threshold)
+
+
+def choose_for(
+    gallery: Gallery, by: str, reject: float = REJECT
+) -> tuple[Score, Threshold]:
+    """Return the exact comparison with a gallery's generators, and its threshold.
+
+    Raises:
+        InputError: the gallery is empty, or `reject` is not between 0 and 1.
+    """
     if not gallery.generators:
         raise InputError("the gallery is empty: enrol with `rmjax gallery add`")
-    exact = BY[by](gallery.directions, gallery.starts)
-    threshold = choose_threshold(exact, gallery.directions, gallery.starts, reject)
-    return Asker(gallery, model, score or exact, threshold)
+    enrolled = gallery.directions, gallery.starts
+    score = BY[by](*enrolled)
+    return score, choose_threshold(score, *enrolled, reject, new=gallery.new)
 
 
 def _open(model: Attributor, data_dir: str | None) -> Selection:

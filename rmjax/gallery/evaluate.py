@@ -15,11 +15,10 @@ from rmjax import parallel
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import ExperimentData, build_model, network_input, open_data
-from rmjax.gallery.search import choose_threshold, neighbours, prototypes
+from rmjax.gallery.search import REJECT, choose_threshold, neighbours, prototypes
 from rmjax.gallery.space import SPACES
 from rmjax.inference import Attributor, load
 
-REJECT = 0.05  # the share of enrolled images that a threshold may reject
 # Whose images are enrolled and asked about.
 SETTINGS = {
     "alone": "held-out sources among themselves",
@@ -122,7 +121,7 @@ def measure_draw(
         parts = [values[of & (truth == s)].mean() for s in np.unique(truth[of])]
         return float(np.mean(parts)) if parts else None
 
-    threshold = choose_threshold(score, gallery, starts, REJECT).value
+    threshold = choose_threshold(score, gallery, starts).value
     others = near.copy()
     others[np.arange(len(own)), own] = -np.inf
     known = near.argmax(1) == own
@@ -238,7 +237,8 @@ def _embed(
     runner = make_runner(model.config, len(data.sources), model.devices)
     network = build_model(model.config, len(data.sources))
     like = network_input(model.config)
-    fresh = network.init(jax.random.key(seed), np.zeros(like.shape, like.dtype))
+    zeros = np.zeros(like.shape, like.dtype)
+    fresh = jax.jit(network.init)(jax.random.key(seed), zeros)
     parameters = {
         "trained": model.variables,
         "random": parallel.place(dict(fresh), model.devices),

@@ -14,6 +14,7 @@ from rmjax.evaluation.thresholds import rejection_threshold
 
 UNKNOWN = "unknown"  # the answer for an image that is like no enrolled generator
 CHUNK = 2**26  # similarities at once, 256 MiB: bounds the memory
+REJECT = 0.05  # the share of enrolled images that a threshold rejects, unless said
 MAX_LEFT_OUT = 1000  # images that a threshold rests on; of more, so many by chance
 
 # Function of queries `[Q, D]` and, if they are enrolled themselves, their rows `[Q]`,
@@ -85,8 +86,8 @@ class Threshold:
         images: enrolled images that it rests on, each left out in turn; those of
             generators with one image can't be.
         rejected: the share of these that it rejects, [0, 1]; None without any.
-        strangers: enrolled images that were asked about with their whole generator
-            left out.
+        strangers: enrolled images of new generators that were asked about with their
+            whole generator left out.
         accepted: the share of these that it takes for another generator's, [0, 1].
     """
 
@@ -101,19 +102,23 @@ def choose_threshold(
     score: Score,
     directions: np.ndarray,
     starts: np.ndarray,
-    share: float = 0.05,
+    share: float = REJECT,
+    *,
+    new: np.ndarray | None = None,
     max_images: int = MAX_LEFT_OUT,
 ) -> Threshold:
     """Choose the similarity below which at most `share` of the enrolled images are.
 
-    Each image is asked about with itself left out of the gallery. This is a little
-    stricter than a new image's case, which meets one image more of its generator.
+    Each image is asked about with itself left out of the gallery: it meets one image of
+    its generator less than a new image would.
 
     Args:
         score: from one of `BY`, of the same images.
         directions: of the enrolled images, float32 `[N, D]`.
         starts: the first row of each generator, `[G]`.
         share: of enrolled images to reject, in (0, 1).
+        new: which generators may stand for strangers, bool `[G]`; None: all. Those that
+            the network was trained on are told apart better than any stranger is.
         max_images: of more images, so many, by chance but always the same.
 
     Raises:
@@ -129,7 +134,9 @@ def choose_threshold(
     scores = score(directions[rows], rows)
     known = scores.max(1)[counts[own] > 1]
     scores[np.arange(len(rows)), own] = -np.inf
-    strange = scores.max(1) if len(starts) > 1 else np.empty(0, np.float32)
+    strange = scores.max(1)
+    new = np.ones(len(starts), bool) if new is None else new
+    strange = strange[(strange > -np.inf) & new[own]]
     if not len(known):
         return Threshold(None, 0, None, len(strange), None)
     value, rejected = rejection_threshold(known, share)
@@ -156,13 +163,12 @@ def answer(
     for row in scores:
         order = [i for i in np.argsort(-row, kind="stable")[:top] if row[i] > -np.inf]
         ranked = [{"generator": names[i], "similarity": float(row[i])} for i in order]
-        rejected = threshold is not None and ranked[0]["similarity"] < threshold
-        answers.append(
-            {
-                "answer": UNKNOWN if rejected else ranked[0]["generator"],
-                "ranked": ranked,
-            }
-        )
+        best = ranked[0] if ranked else None
+        if best is None or (threshold is not None and best["similarity"] < threshold):
+            name = UNKNOWN
+        else:
+            name = best["generator"]
+        answers.append({"answer": name, "ranked": ranked})
     return answers
 
 

@@ -68,6 +68,11 @@ class Gallery:
         counts = [len(generator.images) for generator in self.generators]
         return np.cumsum([0, *counts])[: len(counts)]
 
+    @property
+    def new(self) -> np.ndarray:
+        """Return whether each generator is one that was not trained on, bool `[G]`."""
+        return np.array([not generator.trained for generator in self.generators], bool)
+
 
 def empty_gallery(network: str, space: Space) -> Gallery:
     """Return a gallery without generators."""
