@@ -210,7 +210,7 @@ def _repeat(
     draws: int,
     seed: int,
 ) -> dict:
-    """Measure several draws; they depend on `seed`, `k` and the sources alone."""
+    """Measure several draws; they depend on `seed` and the sources, and grow with `k`."""
     present = np.unique(source)
     found = []
     for draw in range(draws):
