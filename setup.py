@@ -51,6 +51,7 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.8",
             "apache-beam>=2.65",
+            "faiss-cpu>=1.9",
             "selenium>=4.10",
         ],
     },

@@ -43,7 +43,7 @@ def _add_add(add: Add) -> None:
     parser.add_argument(
         "--trained",
         action="store_true",
-        help="instead: enrol the sources that the run was trained on, from its data set",
+        help="instead: enrol the sources that the run was trained on, from its data",
     )
     parser.add_argument(
         "--k", type=int, default=10, help="images of each of these (default: 10)"

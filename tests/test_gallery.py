@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import optax
 import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 import rmjax
 from rmjax.bench_gallery import bench_gallery, format_gallery_bench
+from rmjax.checkpoints import Checkpoints
 from rmjax.cli import main
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
+from rmjax.experiment import build_model, network_input, open_data
 from rmjax.gallery import ask
 from rmjax.gallery.approximate import approximate, build_index, stored_index
 from rmjax.gallery.evaluate import average_precision, chance, measure_draw
@@ -37,8 +40,8 @@ from rmjax.gallery.store import (
     remove,
     save_gallery,
 )
-from rmjax.run import CONFIG_FILE
-from rmjax.train import train
+from rmjax.run import CHECKPOINTS, CONFIG_FILE, start_workdir
+from rmjax.train_step import create_state
 
 
 def draw(counts, dim=6, spread=0.3, seed=0):
@@ -321,18 +324,23 @@ def test_the_benchmark_measures_the_exact_search():
 
 @pytest.fixture(scope="module")
 def run(small_config, tmp_path_factory):
-    """Workdir of a run that held two sources out of training."""
+    """Workdir of a run that held two sources out, stopped before its first step."""
     workdir = tmp_path_factory.mktemp("held")
     config = small_config(
         **{
             "data.held_out_sources": ("stylegan3", "cips"),
-            "num_epochs": 1,
-            "steps_per_epoch": 1,
             "model.arch": "shallow",  # compiles faster
             "model.input": "dcthist",
         }
     )
-    train(config, workdir, show_progress=False)
+    data = open_data(config)
+    model = build_model(config, len(data.sources))
+    shape = network_input(config).shape[1:]
+    state = create_state(model, optax.identity(), config.seed, shape)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    checkpoints.save(state, {}, 1.0)
+    checkpoints.close()
+    start_workdir(workdir, config, data.sources, data.dataset.semantic_names)
     return workdir
 
 
@@ -342,7 +350,7 @@ def files(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     found = {}
     model = rmjax.load(run)
-    held = ask.open_data(model.config).held_out
+    held = open_data(model.config).held_out
     records = held.dataset.records("test")
     for i, name in enumerate(held.source_names):
         rows = held.records["test"][held.labels["test"]["source"] == i]

@@ -71,7 +71,7 @@ def approximate(index: Any, starts: np.ndarray) -> Score:
 
 
 def stored_index(folder: Path, directions: np.ndarray) -> Any:
-    """Return the index kept in a gallery's folder; build and keep it where there is none.
+    """Return the index kept in a gallery's folder; build it where there is none.
 
     Raises:
         InputError: faiss is not installed, or the file can't be read or written.

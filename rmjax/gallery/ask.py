@@ -1,4 +1,4 @@
-"""A gallery and the network behind it: make one, enrol image files, ask about others."""
+"""A gallery and its network: make one, enrol image files, ask about others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,8 +46,8 @@ def check_network(gallery: Gallery, model: Attributor) -> None:
     """
     if gallery.network != identify(model):
         raise InputError(
-            "the gallery holds fingerprints of another network or checkpoint, which can't "
-            "be compared; give the --workdir it was made with, or enrol anew elsewhere"
+            "the gallery holds fingerprints of another network or checkpoint, which "
+            "can't be compared; give the --workdir it was made with, or enrol anew elsewhere"
         )
 
 

@@ -210,7 +210,7 @@ def _repeat(
     draws: int,
     seed: int,
 ) -> dict:
-    """Measure several draws; they depend on `seed` and the sources, and grow with `k`."""
+    """Measure several draws; those of a greater `k` contain those of a smaller."""
     present = np.unique(source)
     found = []
     for draw in range(draws):
@@ -261,6 +261,6 @@ def _check_sizes(names: Sequence[str], counts: np.ndarray, most: int) -> dict[st
     few = [f"{n} ({c})" for n, c in zip(names, counts, strict=True) if c <= most]
     if few:
         raise InputError(
-            f"--k {most} leaves no test image to ask about of {', '.join(few)}: give less"
+            f"--k {most} leaves no test image to ask about of {', '.join(few)}"
         )
     return dict(zip(names, map(int, counts), strict=True))

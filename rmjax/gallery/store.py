@@ -270,7 +270,7 @@ def digest(data: bytes | np.ndarray) -> str:
 
 
 def _foreign(folder: Path) -> Iterator[str]:
-    """Yield what lies in a folder and is not what a first `save_gallery` cut short left."""
+    """Yield what lies in a folder and is none of a gallery's files."""
     for entry in os.scandir(folder) if folder.exists() else ():
         if not entry.name.startswith((".lock", "space-", "fingerprints-", FILE)):
             yield entry.name
