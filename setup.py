@@ -48,6 +48,7 @@ setup(
         "tensorboardX>=2.6.2",
     ],
     extras_require={
+        "ann": ["faiss-cpu>=1.9"],
         "beam": ["apache-beam>=2.65"],
         "c2pa": ["c2pa-python>=0.38"],
         "test": [
@@ -55,6 +56,7 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.8",
             "apache-beam>=2.65",
+            "faiss-cpu>=1.9",
             "selenium>=4.10",
         ],
     },

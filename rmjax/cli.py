@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rmjax.cli_bench import add_bench
+from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.cli_report import add_report
@@ -19,8 +20,9 @@ from rmjax.errors import InputError, TrainingError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 is success, 1 that some of the images could not be read, 2 something wrong with what the user gave, 3 a training that
-    can't go on, 130 an interrupt.
+    0 is success, 1 that some of what was given could not be read, and the rest is
+    done, 2 something wrong with what the user gave, 3 a training that can't go on, 130
+    an interrupt.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
@@ -34,17 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "jax", "orbax"):
+    for noisy in ("absl", "jax", "orbax", "faiss"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        status = args.run(args, changes)
+        return args.run(args, changes) or 0
     except (InputError, TrainingError) as error:
         print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again", file=sys.stderr)
         return 130
-    return status or 0
 
 
 def _train(args: argparse.Namespace, changes: list[str]) -> None:
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     add_convert(commands.add_parser)
     add_embed(commands.add_parser)
     add_attribute(commands.add_parser)
+    add_gallery(commands.add_parser)
     add_bench(commands.add_parser)
     return parser
 

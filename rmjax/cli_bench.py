@@ -52,6 +52,22 @@ def add_bench(add: Add) -> None:
     _add_rounds(test)
     test.set_defaults(run=_bench, measure=_measure_evaluate)
 
+    gallery = what.add_parser(
+        "gallery",
+        help="milliseconds a query of a gallery's search; beside the approximate one "
+        "where faiss is installed",
+        formatter_class=defaults,
+    )
+    gallery.add_argument("--images", type=int, default=1_000_000, help="enrolled")
+    gallery.add_argument("--dim", type=int, default=256, help="of a fingerprint")
+    gallery.add_argument("--rank", type=int, default=16, help="dimensions they vary in")
+    gallery.add_argument("--queries", type=int, default=100, help="one by one")
+    gallery.add_argument(
+        "--probed", type=_integers, default=(32, 128, 512), help="cells looked into"
+    )
+    _add_rounds(gallery)
+    gallery.set_defaults(run=_bench, measure=_measure_gallery)
+
 
 def _add_batches(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--batch-size", type=int, default=64, help="images a batch")
@@ -113,6 +129,20 @@ def _measure_evaluate(args: argparse.Namespace) -> tuple[dict, str]:
         data_dir=args.data_dir,
     )
     return results, format_evaluate_bench(results)
+
+
+def _measure_gallery(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench_gallery import bench_gallery, format_gallery_bench
+
+    results = bench_gallery(
+        images=args.images,
+        dim=args.dim,
+        rank=args.rank,
+        queries=args.queries,
+        probed=args.probed,
+        repeats=args.repeats,
+    )
+    return results, format_gallery_bench(results)
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -156,15 +156,7 @@ class Attributor:
         Raises:
             InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
         """
-        name = name or (str(image) if isinstance(image, str | Path) else "image")
-        pixels = decode(image, name)
-        height, width = pixels.shape[:2]
-        if min(height, width) < MIN_SIDE:
-            raise InputError(
-                f"{name}: {width}x{height} px is too small, give at least {MIN_SIDE} a "
-                "side"
-            )
-        return fit(pixels, self.config)
+        return fit(decode(image, name), self.config)
 
     def run(
         self,
@@ -291,16 +283,24 @@ def decode(image: ImageLike, name: str = "") -> np.ndarray:
     """Return an image's pixels at its own size, uint8 `[H, W, 3]`.
 
     Raises:
-        InputError: it can't be read, or is an array of another kind.
+        InputError: it can't be read, is an array of another kind, or has fewer than
+            `MIN_SIDE` pixels a side; `name`, or its path, is in the message.
     """
     if isinstance(image, str | Path):
-        image = decode_rgb(read_bytes(image), str(image))
-    elif isinstance(image, bytes):
+        name = name or str(image)
+        image = read_bytes(image)
+    name = name or "image"
+    if isinstance(image, bytes):
         image = decode_rgb(image, name)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise InputError(
             f"an image array must be uint8 [H, W, 3], not {image.dtype} "
             f"{list(image.shape)}"
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"{name}: {width}x{height} px is too small, give at least {MIN_SIDE} a side"
         )
     return image
 

@@ -1,0 +1,131 @@
+"""Benchmark of the search in a gallery: exact, and approximate where faiss is there."""
+
+import time
+from importlib.util import find_spec
+
+import numpy as np
+
+from rmjax.errors import InputError
+from rmjax.gallery.approximate import PROBED, approximate, build_index
+from rmjax.gallery.search import Score, neighbours, prototypes
+
+PER_GENERATOR = 50  # images of one
+CHUNK = 2**16  # rows made at once
+
+
+def bench_gallery(
+    *,
+    images: int = 1_000_000,
+    dim: int = 256,
+    rank: int = 16,
+    queries: int = 100,
+    probed: tuple[int, ...] = (32, 128, PROBED),
+    repeats: int = 3,
+) -> dict:
+    """Time one query after another in a gallery of simulated fingerprints.
+
+    A fingerprint is its generator's centre and as much again that varies from image to
+    image, both normal in `rank` of the dimensions, and a little noise in all; queries
+    are further images of enrolled generators. Search gets harder with `rank`.
+
+    Args:
+        images: enrolled, 50 of each generator.
+        dim: length of a fingerprint.
+        rank: dimensions in which they vary, up to `dim`.
+        queries: images asked about, one by one.
+        probed: cells that the approximate search looks into.
+        repeats: rounds; medians count.
+
+    Returns:
+        `images`, `dim`, `rank`; `exact_ms` and `prototypes_ms` a query; where faiss is
+        installed `build_s` and for each number of cells, `approximate`: `probed`, `ms`
+        a query, and the shares of queries with the exact search's image and with its
+        generator first, `recall_at_1` and `same_generator`.
+
+    Raises:
+        InputError: a number that is too small.
+    """
+    if min(images // PER_GENERATOR, dim, rank, queries, repeats, *probed) < 1:
+        raise InputError(f"give {PER_GENERATOR} images or more, and else at least 1")
+    rank = min(rank, dim)
+    made, asked = _simulate(images, dim, rank, queries)
+    starts = np.arange(0, images, PER_GENERATOR)
+    exact = neighbours(made, starts)
+    results = {"images": images, "dim": dim, "rank": rank, "queries": queries}
+    results["exact_ms"], best = _time(exact, asked, repeats)
+    results["prototypes_ms"], _ = _time(prototypes(made, starts), asked, repeats)
+    if find_spec("faiss") is None:
+        return results
+    begun = time.perf_counter()
+    index = build_index(made)
+    results["build_s"] = time.perf_counter() - begun
+    results["approximate"] = []
+    for cells in probed:
+        index.nprobe = cells
+        ms, found = _time(approximate(index, starts), asked, repeats)
+        # The same image, but for rounding: the best similarities are equal.
+        same = np.isclose(found.max(1), best.max(1), atol=1e-5)
+        results["approximate"].append(
+            {
+                "probed": cells,
+                "ms": ms,
+                "recall_at_1": float(same.mean()),
+                "same_generator": float(np.mean(found.argmax(1) == best.argmax(1))),
+            }
+        )
+    return results
+
+
+def format_gallery_bench(results: dict) -> str:
+    """Return the figures as lines of text."""
+    lines = [
+        f"{results['images']} images x {results['dim']} floats, varying in "
+        f"{results['rank']} dimensions; one query at a time",
+        f"{'':<34}{'ms a query':>12}{'recall@1':>10}{'same generator':>16}",
+        f"{'neighbours, exact':<34}{results['exact_ms']:>12.2f}{1:>10.3f}{1:>16.3f}",
+        f"{'prototypes, exact':<34}{results['prototypes_ms']:>12.2f}",
+    ]
+    for row in results.get("approximate", ()):
+        name = f"neighbours, {row['probed']} cells probed"
+        lines.append(
+            f"{name:<34}{row['ms']:>12.2f}{row['recall_at_1']:>10.3f}"
+            f"{row['same_generator']:>16.3f}"
+        )
+    if "build_s" in results:
+        lines.append(f"index built in {results['build_s']:.0f} s")
+    else:
+        lines.append("to compare with the approximate search: pip install rmjax[ann]")
+    return "\n".join(lines)
+
+
+def _simulate(
+    images: int, dim: int, rank: int, queries: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return directions of enrolled images and of queries."""
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((rank, dim), np.float32)
+    centres = rng.standard_normal((-(-images // PER_GENERATOR), rank), np.float32)
+
+    def draw(generator: np.ndarray) -> np.ndarray:
+        inner = rng.standard_normal((len(generator), rank), np.float32)
+        noise = rng.standard_normal((len(generator), dim), np.float32)
+        rows = (centres[generator] + inner) @ basis + 0.1 * noise
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    made = np.empty((images, dim), np.float32)
+    for first in range(0, images, CHUNK):
+        rows = np.arange(first, min(first + CHUNK, images))
+        made[rows] = draw(rows // PER_GENERATOR)
+    return made, draw(rng.integers(len(centres), size=queries))
+
+
+def _time(score: Score, queries: np.ndarray, repeats: int) -> tuple[float, np.ndarray]:
+    """Return the median milliseconds a query, and the scores."""
+    found = [score(query[None]) for query in queries]  # warms up
+    times = []
+    for _ in range(repeats):
+        for query in queries:
+            begun = time.perf_counter()
+            score(query[None])
+            times.append(time.perf_counter() - begun)
+    return 1000 * float(np.median(times)), np.concatenate(found)

@@ -1,0 +1,271 @@
+"""A gallery and its network: make one, enrol image files, ask about others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rmjax.data.dataset import Selection, take
+from rmjax.data.listing import read_bytes
+from rmjax.errors import InputError
+from rmjax.evaluation.predict import make_runner
+from rmjax.experiment import open_data
+from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
+from rmjax.gallery.space import get_space
+from rmjax.gallery.store import Gallery, check_name, digest, empty_gallery, enrol
+from rmjax.inference import Attributor, decode
+
+FIT_IMAGES = 5000  # at most, that a space is fitted to
+AT_ONCE = 256  # images decoded at once: bounds the memory
+SPLIT = "val"  # not trained on, and not what an evaluation is about
+
+
+def identify(model: Attributor) -> str:
+    """Return a digest of all that a fingerprint depends on but the image.
+
+    Of the parameters, the checkpoint, the names of the sources, and what is done to an
+    image before the network.
+    """
+    data = model.config.data
+    parts = (
+        model.digest,
+        str((model.checkpoint, model.source_names, model.config.model.to_dict())),
+        str((data.eval_resize, data.eval_size)),
+    )
+    return digest("\n".join(parts).encode())
+
+
+def check_network(gallery: Gallery, model: Attributor) -> None:
+    """Check that a gallery holds fingerprints of this network.
+
+    Raises:
+        InputError: it holds another's.
+    """
+    if gallery.network != identify(model):
+        raise InputError(
+            "the gallery holds fingerprints of another network or checkpoint, which "
+            "can't be compared; give the --workdir it was made with, or enrol anew elsewhere"
+        )
+
+
+def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> Gallery:
+    """Return an empty gallery in a space fitted to the run's validation images.
+
+    Args:
+        model: a loaded run.
+        space: one of `space.SPACES`.
+        data_dir: where its data set lies, if not where the run found it.
+
+    Raises:
+        InputError: no such space, or the data set is not there.
+    """
+    fit = get_space(space)
+    if space == "cosine":  # needs no images: the data set may be elsewhere
+        size = model.config.model.embedding_dim
+        return empty_gallery(identify(model), fit(np.empty((0, size)), np.empty(0)))
+    known = _open(model, data_dir)
+    rows = np.arange(known.size(SPLIT))
+    if len(rows) > FIT_IMAGES:
+        rng = np.random.default_rng(0)
+        rows = np.sort(rng.choice(rows, FIT_IMAGES, replace=False))
+    runner = make_runner(model.config, len(model.source_names), model.devices)
+    part = take(known, SPLIT, rows), (SPLIT,)
+    found = runner.predict(model.variables, part)
+    return empty_gallery(identify(model), fit(found.embedding, found.source))
+
+
+def enrol_files(
+    gallery: Gallery, model: Attributor, name: str, paths: Sequence[str | Path]
+) -> Gallery:
+    """Return the gallery with image files enrolled as a generator's.
+
+    Raises:
+        InputError: the name is a trained source's or no name, or an image can't be
+            read, comes twice, or is enrolled already.
+    """
+    if name in model.source_names:
+        raise InputError(
+            f"{name} is a source that the network was trained on: enrol those with "
+            "`rmjax gallery add --trained`"
+        )
+    check_name(gallery, name, trained=False)
+    images, embedding = [], []
+    for first in range(0, len(paths), AT_ONCE):
+        read = read_images(paths[first : first + AT_ONCE])
+        if read.errors:
+            raise InputError(f"{read.errors[0]}; nothing was enrolled")
+        images += zip(read.names, read.digests, strict=True)
+        embedding.append(model.embed(read.pixels))
+    return enrol(gallery, name, images, np.concatenate(embedding or [[]]))
+
+
+def enrol_trained(
+    gallery: Gallery,
+    model: Attributor,
+    count: int,
+    *,
+    split: str = SPLIT,
+    seed: int = 0,
+    data_dir: str | None = None,
+) -> Gallery:
+    """Return the gallery with images of every trained source that is not in it.
+
+    Args:
+        gallery: what to add to.
+        model: the run.
+        count: images of each source, by chance.
+        split: of the run's data set; training images lie closer together than new
+            ones ever will.
+        seed: of the choice.
+        data_dir: where the data set lies, if not where the run found it.
+
+    Raises:
+        InputError: all are enrolled, or the split has too few images of one.
+    """
+    known = _open(model, data_dir)
+    if count < 1:
+        raise InputError(f"--k {count}: give at least 1")
+    wanted = [name for name in model.source_names if name not in gallery.names]
+    if not wanted:
+        raise InputError("all trained sources are enrolled; remove them to choose anew")
+    records = known.dataset.records(split)
+    source, rng = known.labels[split]["source"], np.random.default_rng(seed)
+    for name in wanted:
+        rows = np.flatnonzero(source == model.source_names.index(name))
+        if len(rows) < count:
+            raise InputError(
+                f"only {len(rows)} images of {name} in split {split}: give a smaller "
+                "--k, or another --split"
+            )
+        numbers = known.records[split][rng.choice(rows, count, replace=False)]
+        files = [records[int(i)] for i in numbers]
+        images = [(f"{split}:{f['path'].decode()}", digest(f["image"])) for f in files]
+        embedding = model.embed([f["image"] for f in files])
+        gallery = enrol(gallery, name, images, embedding, trained=True)
+    return gallery
+
+
+@dataclass(frozen=True)
+class Read:
+    """Image files that were read.
+
+    Attributes:
+        names: of those that could be.
+        digests: SHA-256 of their bytes.
+        pixels: uint8 `[H, W, 3]` each.
+        errors: a line for each that could not.
+    """
+
+    names: list[str]
+    digests: list[str]
+    pixels: list[np.ndarray]
+    errors: list[str]
+
+
+def read_images(paths: Sequence[str | Path]) -> Read:
+    """Read and decode image files; those that can't be read are left out and named."""
+    found = Read([], [], [], [])
+    for path in paths:
+        try:
+            data = read_bytes(path)
+            pixels = decode(data, str(path))
+        except InputError as error:
+            found.errors.append(str(error))
+            continue
+        found.names.append(str(path))
+        found.digests.append(digest(data))
+        found.pixels.append(pixels)
+    return found
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A gallery made ready to be asked.
+
+    Attributes:
+        gallery: what is compared with.
+        model: the network it is of.
+        score: compares.
+        threshold: below it an image is unknown.
+    """
+
+    gallery: Gallery
+    model: Attributor
+    score: Score
+    threshold: Threshold
+
+    def ask(self, pixels: Sequence[np.ndarray], top: int = 3) -> list[dict]:
+        """Say of each image which generator it is most like.
+
+        Args:
+            pixels: uint8 arrays `[H, W, 3]`.
+            top: how many generators to list.
+
+        Returns:
+            What `search.answer` says, each ranked generator with `trained`; and
+            `network`, the network's own answer among the trained sources alone:
+            `source`, `probability`, `calibrated`.
+        """
+        said = self.model.predict(pixels)
+        scores = self.score(self.gallery.space.directions(said["embedding"]))
+        found = answer(scores, self.gallery.names, self.threshold.value, top)
+        trained = {g.name: g.trained for g in self.gallery.generators}
+        for i, entry in enumerate(found):
+            for row in entry["ranked"]:
+                row["trained"] = trained[row["generator"]]
+            entry["network"] = {
+                "source": str(said["source"][i]),
+                "probability": float(said["attribution"][i].max()),
+                "calibrated": bool(said["calibrated"]),
+            }
+        return found
+
+
+def make_asker(
+    gallery: Gallery,
+    model: Attributor,
+    *,
+    by: str = "neighbours",
+    reject: float = REJECT,
+    score: Score | None = None,
+) -> Asker:
+    """Choose the threshold, and make a gallery ready to be asked.
+
+    Args:
+        gallery: one of this network.
+        model: a loaded run.
+        by: `neighbours` or `prototypes`.
+        reject: the share of enrolled images, each left out in turn, to reject.
+        score: compares instead, such as `approximate.approximate`; the threshold is
+            chosen by `by` all the same.
+
+    Raises:
+        InputError: an empty gallery, one of another network, or a number out of range.
+    """
+    check_network(gallery, model)
+    exact, threshold = choose_for(gallery, by, reject)
+    return Asker(gallery, model, score or exact, threshold)
+
+
+def choose_for(
+    gallery: Gallery, by: str, reject: float = REJECT
+) -> tuple[Score, Threshold]:
+    """Return the exact comparison with a gallery's generators, and its threshold.
+
+    Raises:
+        InputError: the gallery is empty, or `reject` is not between 0 and 1.
+    """
+    if not gallery.generators:
+        raise InputError("the gallery is empty: enrol with `rmjax gallery add`")
+    enrolled = gallery.directions, gallery.starts
+    score = BY[by](*enrolled)
+    return score, choose_threshold(score, *enrolled, reject, new=gallery.new)
+
+
+def _open(model: Attributor, data_dir: str | None) -> Selection:
+    """Return the images of trained sources and semantics."""
+    config = model.config.copy_and_resolve_references()
+    if data_dir:
+        config.data.dir = data_dir
+    return open_data(config).seen
