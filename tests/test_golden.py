@@ -210,7 +210,8 @@ def run_trajectory(variables, batch, *, dtype):
     tx = make_optimizer(1e-4, b1=0.9, b2=0.999, eps=1e-8, weight_decay=5e-4)
     grad_fn = jax.value_and_grad(partial(forward, level=5, dtype=dtype), has_aux=True)
 
-    @jax.jit
+    # Five steps in float64 that are not optimised take longer than the compilation.
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
     def step(params, batch_stats, opt_state):
         (loss, (_, batch_stats)), grads = grad_fn(params, batch_stats, batch)
         updates, opt_state = tx.update(grads, opt_state, params)
