@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, TrainingError) as error:
         print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again", file=sys.stderr)
         return 130

@@ -138,7 +138,8 @@ def _left_out(content: Mapping, state_dict: Mapping, wrapper: str | None) -> lis
         for name in state_dict
         if EXCEPTIONS.fullmatch(name)
     }
-    beside = (str(k) for k in content if wrapper is not None and k != wrapper)
+    used = (wrapper, "hyper_parameters")
+    beside = (str(k) for k in content if wrapper is not None and k not in used)
     return sorted(kinds) + sorted(beside)
 
 
