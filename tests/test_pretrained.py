@@ -18,6 +18,7 @@ from rmjax.experiment import build_model, network_input
 from rmjax.models.convert import to_imagenet, to_torch
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import STAGES
+from rmjax.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from rmjax.pretrained.convert import convert
 from rmjax.pretrained.files import read_file
 from rmjax.pretrained.start import starting_backbone
@@ -234,6 +235,36 @@ def test_imagenet_weights(tmp_path, imagenet, suffix):
     assert weights.source_names == ()
     names = set(to_imagenet(imagenet))
     assert {"conv1.weight", "layer2.0.downsample.1.running_var", "fc.bias"} < names
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_imagenet_logits_are_those_of_the_library(library, tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip(library)
+    if library == "timm":
+        import timm
+
+        network = timm.create_model("resnet18").eval()
+    else:
+        import torchvision
+
+        network = torchvision.models.resnet18().eval()
+    for name, value in network.named_buffers():
+        if name.endswith(("mean", "var")):
+            value.uniform_(0.5, 1.5)
+    path = tmp_path / "resnet18.pth"
+    torch.save(network.state_dict(), path)
+    model = rmjax.load_pretrained(path, num_devices=1)
+    model.config.data.eval_resize = 0
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    inputs = (images / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    with torch.inference_mode():
+        expected = network(torch.tensor(inputs.transpose(0, 3, 1, 2)).float()).numpy()
+    logits = model.embed(list(images), layer="embedding")
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+    back = to_imagenet(jax.device_get(model.variables))
+    for name, value in network.state_dict().items():
+        np.testing.assert_array_equal(back[name], value.numpy())
 
 
 def test_a_bare_state_dict_must_say_whose_it_is(tmp_path, repmix):

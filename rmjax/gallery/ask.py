@@ -58,8 +58,12 @@ def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> G
         data_dir: where its data set lies, if not where the run found it.
 
     Raises:
-        InputError: no such space, or the data set is not there.
+        InputError: no such space, a bare backbone, or the data set is not there.
     """
+    if not model.source_names:
+        raise InputError(
+            f"{model.name} knows no sources: a gallery needs a trained run, or a RepMix"
+        )
     fit = get_space(space)
     if space == "cosine":  # needs no images: the data set may be elsewhere
         size = model.config.model.embedding_dim
