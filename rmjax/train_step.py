@@ -11,12 +11,15 @@ import optax
 
 from rmjax import losses
 from rmjax.mixing import Mixing
+from rmjax.models.forward import chunk_size, map_chunks
 from rmjax.models.repmix import RepMix
 from rmjax.parallel import AXIS
 from rmjax.preprocess import random_flip_crop, to_unit
 
 # What a random key is folded with, for each consumer of randomness.
 KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
+
+ANSWERS = ("embedding", "attribution", "detection")  # of an evaluation step
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -201,8 +204,18 @@ def eval_step(
         model: the network.
         transform: from images in [0, 1] to the network's input.
     """
-    outputs = model.apply(variables, transform(to_unit(batch["image"])))
-    return {name: outputs[name] for name in ("embedding", "attribution", "detection")}
+
+    def run(images: jax.Array) -> dict[str, jax.Array]:
+        return model.apply(variables, transform(to_unit(images)))
+
+    def answer(images: jax.Array) -> dict[str, jax.Array]:
+        outputs = run(images)
+        return {name: outputs[name] for name in ANSWERS}
+
+    images = batch["image"]
+    activations = jax.eval_shape(run, images)
+    size = chunk_size(activations, len(images), jax.default_backend())
+    return map_chunks(answer, images, size)
 
 
 def _fold(keys: jax.Array, consumer: int) -> jax.Array:

@@ -25,6 +25,7 @@ class RepMix(nn.Module):
         embedding_dim: size of the embedding (the fingerprint).
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
         dtype: type of the computation; parameters are float32.
+        lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
     """
 
     arch: str
@@ -32,6 +33,7 @@ class RepMix(nn.Module):
     embedding_dim: int = 256
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    lowering: str = "auto"
 
     def setup(self):
         self.backbone = ResNet(
@@ -39,6 +41,7 @@ class RepMix(nn.Module):
             embedding_dim=self.embedding_dim,
             axis_name=self.axis_name,
             dtype=self.dtype,
+            lowering=self.lowering,
         )
         self.attribution = linear(self.embedding_dim, self.num_sources, self.dtype)
         self.detection = linear(self.embedding_dim, 2, self.dtype)
