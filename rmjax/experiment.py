@@ -197,7 +197,7 @@ def make_eval_step(
         if last[0] is not variables or last[1] != size:
             images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
             inputs = jax.eval_shape(transform, images)
-            prepared = prepare(model, variables, inputs)
+            prepared = prepare(model.apply, variables, inputs)
             last = variables, size, parallel.place(prepared, devices)
         return mapped(last[2], batch)
 

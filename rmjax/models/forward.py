@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -51,16 +50,23 @@ def map_chunks(
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:batch], result)
 
 
-def prepare(model: nn.Module, variables: PyTree, inputs: jax.ShapeDtypeStruct) -> dict:
-    """Return `variables` with the kernels that `model` transforms for `inputs`.
+def prepare(
+    apply: Callable[..., Any], variables: PyTree, inputs: jax.ShapeDtypeStruct
+) -> dict:
+    """Return `variables` with the kernels that the network transforms for `inputs`.
 
     They are a function of the parameters, and computed anew in every call where they
     are not given.
+
+    Args:
+        apply: a Linen module's.
+        variables: its own.
+        inputs: shape and type of what it will be applied to.
     """
 
     @jax.jit
-    def transform(variables):  # the network itself is dead code
+    def transform(variables: PyTree) -> PyTree:  # the network itself is dead code
         x = jnp.zeros(inputs.shape, inputs.dtype)
-        return model.apply(variables, x, mutable=[PREPARED])[1]
+        return apply(variables, x, mutable=[PREPARED])[1]
 
     return {**variables, **transform(variables)}
