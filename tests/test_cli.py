@@ -215,14 +215,14 @@ def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatc
 def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
     monkeypatch.setattr(bench_inference, "PRODUCT", 64)
-    command = ["bench", "inference", "--arch", "tiny", "--size", "16"]
+    command = ["bench", "inference", "--arch", "shallow", "--size", "16"]
     command += ["--batch-sizes", "3", "--repeats", "1"]
     assert main([*command, "--json", str(tmp_path / "b.json")]) == 0
     text = capsys.readouterr().out
-    assert "tiny at 16 px: one image takes" in text and "batches of 3" in text
+    assert "shallow at 16 px: one image takes" in text and "batches of 3" in text
     figures = json.loads((tmp_path / "b.json").read_text())
     assert list(figures["batches"]) == ["1", "3"]
-    assert main(["bench", "inference", "--arch", "nothing"]) == 1
+    assert main(["bench", "inference", "--arch", "nothing"]) == 2
     assert "unknown architecture 'nothing'" in capsys.readouterr().err
 
 

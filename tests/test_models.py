@@ -74,8 +74,8 @@ def test_choice_of_lowering(x, size, stride, on_cpu):
 @pytest.mark.parametrize(
     ("side", "channels", "size", "stride", "on_cpu"),
     [
-        (56, 64, 3, 1, "winograd4"),
-        (14, 64, 3, 1, "winograd2"),
+        (56, 64, 3, 1, "winograd"),
+        (14, 64, 3, 1, "winograd"),
         (5, 64, 3, 1, "patches"),
         (56, 32, 3, 1, "native"),
         (14, 64, 1, 1, "patches"),
@@ -90,37 +90,37 @@ def test_choice_of_lowering_without_gradients(side, channels, size, stride, on_c
     assert choose_lowering(x, kernel, stride, "gpu", forward=True) == "native"
 
 
-@pytest.mark.parametrize("lowering", ["winograd2", "winograd4"])
 @pytest.mark.parametrize(("height", "width"), [(1, 2), (8, 8), (9, 7)])
-def test_tiles_are_the_convolution(lowering, height, width):
+def test_tiles_are_the_convolution(height, width):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, height, width, 5)).astype(np.float32)
     kernel = rng.standard_normal((3, 3, 5, 4)).astype(np.float32)
-    out = jax.jit(partial(convolve, lowering=lowering))(x, kernel)
+    out = jax.jit(partial(convolve, lowering="winograd"))(x, kernel)
     np.testing.assert_allclose(out, naive_convolution(x, kernel, 1), atol=1e-4)
 
 
 def test_tiles_are_for_one_kind_of_convolution():
     x = jnp.ones((1, 8, 8, 1))
-    with pytest.raises(InputError, match="winograd4.*3x3.*stride 1"):
-        convolve(x, jnp.ones((3, 3, 1, 1)), stride=2, lowering="winograd4")
-    with pytest.raises(InputError, match="winograd2.*3x3.*stride 1"):
-        convolve(x, jnp.ones((1, 1, 1, 1)), lowering="winograd2")
+    with pytest.raises(InputError, match="winograd.*3x3.*stride 1"):
+        convolve(x, jnp.ones((3, 3, 1, 1)), stride=2, lowering="winograd")
+    with pytest.raises(InputError, match="winograd.*3x3.*stride 1"):
+        convolve(x, jnp.ones((1, 1, 1, 1)), lowering="winograd")
 
 
 def test_a_conv_uses_its_prepared_kernel():
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    conv = Conv(4, 3, lowering="winograd2")
+    conv = Conv(4, 3, lowering="winograd")
     variables = Conv(4, 3).init(jax.random.key(0), x)
     prepared = prepare(conv.apply, variables, x)
     assert prepared["params"] is variables["params"]
     (kernel,) = jax.tree.leaves(prepared["prepared"])
     assert kernel.shape == (16, 3, 4)
-    expected = conv.apply(variables, x)
-    np.testing.assert_array_equal(conv.apply(prepared, x), expected)
+    apply = jax.jit(conv.apply)
+    expected = apply(variables, x)
+    np.testing.assert_allclose(apply(prepared, x), expected, rtol=1e-5, atol=1e-5)
     doubled = jax.tree.map(lambda k: 2 * k, prepared)
     doubled["params"] = variables["params"]
-    np.testing.assert_allclose(conv.apply(doubled, x), 2 * expected, rtol=1e-6)
+    np.testing.assert_allclose(apply(doubled, x), 2 * expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
@@ -147,11 +147,9 @@ def test_chunks_fit_the_caches_of_a_cpu():
 
 
 def test_inference_is_the_plain_network():
-    """At a size and widths where Winograd's tiles are chosen, both of them."""
-    settings = dict(
-        depths=(1, 1, 1, 1), widths=(64, 64, 64, 64), stem_width=64, stem_pool=False
-    )
-    x = jax.random.normal(jax.random.key(1), (2, 57, 56, 3))
+    """At sizes and widths where Winograd's tiles are chosen."""
+    settings = dict(depths=(1, 1, 0, 0), widths=(64,) * 4, stem_pool=False)
+    x = jax.random.normal(jax.random.key(1), (2, 33, 32, 3))
     plain = ResNet(**settings)
     fast = plain.clone(lowering="forward")
     variables = jax.jit(partial(plain.init, train=False))(jax.random.key(0), x)
@@ -176,7 +174,7 @@ def test_conv_parameters_do_not_depend_on_the_lowering():
 
 def test_unknown_lowering_lists_the_choices():
     with pytest.raises(
-        InputError, match="fft.*auto, forward, native, chunks, patches, winograd2"
+        InputError, match="fft.*auto, forward, native, chunks, patches, winograd"
     ):
         convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), lowering="fft")
 

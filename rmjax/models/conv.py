@@ -9,15 +9,13 @@ import jax.numpy as jnp
 from rmjax.errors import InputError
 from rmjax.models.winograd import convolve_tiles, transform_kernel
 
-WINOGRAD = {"winograd2": 2, "winograd4": 4}  # lowering -> side of its tiles
-LOWERINGS = ("auto", "forward", "native", "chunks", "patches", *WINOGRAD)
+LOWERINGS = ("auto", "forward", "native", "chunks", "patches", "winograd")
 NUM_CHUNKS = 4
 CHUNKED_BATCH = 32  # images from which the chunks pay
 SMALL_MAP = 5  # output side up to which patches win
 # The same of a strided convolution, where nobody asks for gradients.
 STRIDED_MAP = 14
-# Output sides from which tiles of 2 and of 4 pay, and channels from which they do.
-WINOGRAD_MAP, WINOGRAD_LARGE_MAP, WINOGRAD_CHANNELS = 7, 28, 64
+WINOGRAD_MAP, WINOGRAD_CHANNELS = 7, 64  # output side and channels from which it pays
 PREPARED = "prepared"  # collection of transformed kernels
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -29,7 +27,7 @@ class Conv(nn.Module):
     Parameter `kernel` `[size, size, in, features]`. Padding is torch's, `size // 2` on
     every side: 'SAME' would pad strided convolutions on one side only.
 
-    A Winograd lowering takes its transformed kernel from the collection `prepared`
+    The lowering `winograd` takes its transformed kernel from the collection `prepared`
     where that is given, and leaves it there where that is mutable.
 
     Attributes:
@@ -53,9 +51,8 @@ class Conv(nn.Module):
         x = x.astype(self.dtype)
         lowering = _resolve(self.lowering, x.shape, shape, self.stride)
         kept = self.is_mutable_collection(PREPARED)
-        if lowering in WINOGRAD and (kept or self.has_variable(PREPARED, lowering)):
-            tile = WINOGRAD[lowering]
-            prepared = self.variable(PREPARED, lowering, transform_kernel, kernel, tile)
+        if lowering == "winograd" and (kept or self.has_variable(PREPARED, "kernel")):
+            prepared = self.variable(PREPARED, "kernel", transform_kernel, kernel)
             return convolve_tiles(x, prepared.value)
         return convolve(x, kernel, stride=self.stride, lowering=lowering)
 
@@ -71,17 +68,16 @@ def convolve(
         stride: step in both directions.
         lowering: `native` (the backend's convolution), `chunks` (the same on quarters
             of the batch), `patches` (one matrix product over gathered patches),
-            `winograd2` and `winograd4` (3x3 with stride 1 alone, by tiles of that
-            side), `auto` (the fastest of them with its gradients) or `forward` (the
-            fastest without). They differ only in rounding.
+            `winograd` (3x3 with stride 1 alone), `auto` (the fastest of them with its
+            gradients) or `forward` (the fastest without). They differ only in rounding.
 
     Raises:
         InputError: unknown lowering (the message lists the choices), or one that is
             not for this convolution.
     """
     lowering = _resolve(lowering, x.shape, kernel.shape, stride)
-    if lowering in WINOGRAD:
-        return convolve_tiles(x, transform_kernel(kernel, WINOGRAD[lowering]))
+    if lowering == "winograd":
+        return convolve_tiles(x, transform_kernel(kernel))
     if lowering == "patches":
         patches = gather_patches(x, kernel.shape[0], stride)
         return patches @ kernel.reshape(-1, kernel.shape[-1])
@@ -99,9 +95,9 @@ def _resolve(
         raise InputError(
             f"unknown convolution lowering '{lowering}'; choose from {', '.join(LOWERINGS)}"
         )
-    if lowering in WINOGRAD and (kernel_shape[0] != 3 or stride != 1):
+    if lowering == "winograd" and (kernel_shape[0] != 3 or stride != 1):
         raise InputError(
-            f"lowering '{lowering}' is for 3x3 convolutions with stride 1, not "
+            f"lowering 'winograd' is for 3x3 convolutions with stride 1, not "
             f"{kernel_shape[0]}x{kernel_shape[0]} with stride {stride}"
         )
     if lowering not in ("auto", "forward"):
@@ -144,7 +140,7 @@ def choose_lowering(
     convolutions are matrix products; XLA's convolution is slow on maps of a few pixels;
     on larger maps its gradients keep a scratch copy of the whole batch, and quarters of
     it take about a third less time where there are few channels. Forward alone, 3x3
-    convolutions by Winograd's tiles ran 1.3 to 2.2 times as fast in ResNet-50.
+    convolutions by Winograd's tiles ran 1.2 to 2.1 times as fast in ResNet-50.
     """
     if backend != "cpu":
         return "native"
@@ -163,7 +159,7 @@ def _choose_forward(side: int, kernel_shape: tuple[int, ...], stride: int) -> st
     narrow = min(kernel_shape[2:]) < WINOGRAD_CHANNELS
     if kernel_shape[0] != 3 or narrow or side < WINOGRAD_MAP:
         return "native"
-    return "winograd4" if side >= WINOGRAD_LARGE_MAP else "winograd2"
+    return "winograd"
 
 
 def gather_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
