@@ -68,6 +68,20 @@ def add_bench(add: Add) -> None:
     _add_rounds(gallery)
     gallery.set_defaults(run=_bench, measure=_measure_gallery)
 
+    network = what.add_parser(
+        "inference",
+        help="images a second through a network; beside PyTorch's on the CPU where "
+        "torch and torchvision are installed",
+        formatter_class=defaults,
+    )
+    network.add_argument("--arch", default="resnet50", help="the network")
+    network.add_argument("--size", type=int, default=224, help="side in pixels")
+    network.add_argument(
+        "--batch-sizes", type=_integers, default=(1, 16, 64), help="images a call"
+    )
+    _add_rounds(network)
+    network.set_defaults(run=_bench, measure=_measure_inference)
+
 
 def _add_batches(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--batch-size", type=int, default=64, help="images a batch")
@@ -143,6 +157,18 @@ def _measure_gallery(args: argparse.Namespace) -> tuple[dict, str]:
         repeats=args.repeats,
     )
     return results, format_gallery_bench(results)
+
+
+def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench_inference import bench_inference, format_inference_bench
+
+    results = bench_inference(
+        arch=args.arch,
+        size=args.size,
+        batch_sizes=args.batch_sizes,
+        repeats=args.repeats,
+    )
+    return results, format_inference_bench(results)
 
 
 def _integers(text: str) -> tuple[int, ...]:

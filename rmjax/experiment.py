@@ -19,9 +19,10 @@ from rmjax.data.dataset import (
     select,
 )
 from rmjax.errors import InputError
+from rmjax.models.forward import prepare
 from rmjax.models.repmix import RepMix, make_model
 from rmjax.preprocess import get_input
-from rmjax.train_step import CorruptFn, eval_step
+from rmjax.train_step import CorruptFn, PyTree, eval_step
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,25 @@ def make_eval_step(
     devices: parallel.Devices,
     layers: tuple[str, ...] = ("embedding",),
 ) -> Callable:
-    """Compile the config's `eval_step(variables, batch)` over the devices."""
-    step = partial(
-        eval_step,
-        model=build_model(config, num_sources),
-        transform=get_input(config.model.input),
-        layers=layers,
-    )
-    return parallel.map_examples(step, devices)
+    """Compile the config's `eval_step(variables, batch)` over the devices.
+
+    What it can prepare of the variables is kept until it is called with others, or
+    with images of another size.
+    """
+    model = build_model(config, num_sources).clone(lowering="forward")
+    transform = get_input(config.model.input)
+    step = partial(eval_step, model=model, transform=transform, layers=layers)
+    mapped = parallel.map_examples(step, devices)
+    last = None, None, None  # variables, size of the images, what was prepared
+
+    def run(variables: PyTree, batch: PyTree) -> PyTree:
+        nonlocal last
+        size = batch["image"].shape[-3:-1]
+        if last[0] is not variables or last[1] != size:
+            images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
+            inputs = jax.eval_shape(transform, images)
+            prepared = prepare(model.apply, variables, inputs)
+            last = variables, size, parallel.place(prepared, devices)
+        return mapped(last[2], batch)
+
+    return run

@@ -12,12 +12,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax import losses
 from rmjax.mixing import Mixing
+from rmjax.models.forward import chunk_size, map_chunks
 from rmjax.models.repmix import RepMix
 from rmjax.parallel import AXIS
 from rmjax.preprocess import random_flip_crop, to_unit
 
 # What a random key is folded with, for each consumer of randomness.
 KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
+
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -216,10 +218,20 @@ def eval_step(
         The `layers`, maps averaged over their places, `[items, channels]` each; gated
         `attribution` and `detection` logits, where the network has heads.
     """
-    outputs = model.apply(variables, transform(to_unit(batch["image"])))
     heads = ("attribution", "detection") if model.num_sources else ()
-    wanted = {name: outputs[name] for name in (*layers, *heads)}
-    return {k: v.mean((1, 2)) if v.ndim == 4 else v for k, v in wanted.items()}
+
+    def run(images: jax.Array) -> dict[str, jax.Array]:
+        return model.apply(variables, transform(to_unit(images)))
+
+    def answer(images: jax.Array) -> dict[str, jax.Array]:
+        outputs = run(images)
+        wanted = {name: outputs[name] for name in (*layers, *heads)}
+        return {k: v.mean((1, 2)) if v.ndim == 4 else v for k, v in wanted.items()}
+
+    images = batch["image"]
+    activations = jax.eval_shape(run, images)
+    size = chunk_size(activations, len(images), jax.default_backend())
+    return map_chunks(answer, images, size)
 
 
 def _fold(keys: jax.Array, consumer: int) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmjax import bench_data, bench_evaluate
+from rmjax import bench_data, bench_evaluate, bench_inference
 from rmjax.cli import main
 from rmjax.evaluation.results import read_results
 
@@ -210,3 +210,34 @@ def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatc
     figures = json.loads((tmp_path / "b.json").read_text())
     assert (figures["images"], figures["conditions"]) == (8, 2)
     assert all(figures[name] > 0 for name in ("forward", "clean", "grid"))
+
+
+def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_inference, "PRODUCT", 64)
+    command = ["bench", "inference", "--arch", "shallow", "--size", "16"]
+    command += ["--batch-sizes", "3", "--repeats", "1"]
+    assert main([*command, "--json", str(tmp_path / "b.json")]) == 0
+    text = capsys.readouterr().out
+    assert "shallow at 16 px: one image takes" in text and "batches of 3" in text
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert list(figures["batches"]) == ["1", "3"]
+    assert main(["bench", "inference", "--arch", "nothing"]) == 2
+    assert "unknown architecture 'nothing'" in capsys.readouterr().err
+
+
+def test_inference_bench_compares_with_the_better_of_pytorch():
+    speeds = {
+        "rmjax": [6.0, 9.0, 6.0],
+        "contiguous": [2.0, 3.0, 2.0],
+        "channels_last": [4.0, 1.0, 3.0],
+    }
+    row = bench_inference._summarise(2, speeds, 0.1)
+    assert row["images_per_second"] == 6 and row["ratio"] == 2
+    assert row["torch_images_per_second"] == 3
+    assert row["peak_share"] == pytest.approx(0.6)
+    results = {"arch": "resnet50", "size": 8, "peak_gflops": 90.0, "gflop": 9.0}
+    text = bench_inference.format_inference_bench(
+        results | {"batches": {"1": row, "2": row}}
+    )
+    assert "PyTorch" in text and "2.00" in text and "pip install" not in text

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rmjax.errors import InputError
 from rmjax.mixing import mix
 from rmjax.models.conv import Conv, choose_lowering, convolve
+from rmjax.models.forward import chunk_size, map_chunks, prepare
 from rmjax.models.norm import BatchNorm
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
@@ -70,6 +71,95 @@ def test_choice_of_lowering(x, size, stride, on_cpu):
     assert choose_lowering(x, kernel, stride, "gpu") == "native"
 
 
+@pytest.mark.parametrize(
+    ("side", "channels", "size", "stride", "on_cpu"),
+    [
+        (56, 64, 3, 1, "winograd"),
+        (14, 64, 3, 1, "winograd"),
+        (5, 64, 3, 1, "patches"),
+        (56, 32, 3, 1, "native"),
+        (14, 64, 1, 1, "patches"),
+        (112, 64, 3, 2, "native"),
+        (28, 64, 3, 2, "patches"),
+        (224, 64, 7, 2, "native"),
+    ],
+)
+def test_choice_of_lowering_without_gradients(side, channels, size, stride, on_cpu):
+    x, kernel = (64, side, side, channels), (size, size, channels, 64)
+    assert choose_lowering(x, kernel, stride, "cpu", forward=True) == on_cpu
+    assert choose_lowering(x, kernel, stride, "gpu", forward=True) == "native"
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (8, 8), (9, 7)])
+def test_tiles_are_the_convolution(height, width):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, height, width, 5)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, 5, 4)).astype(np.float32)
+    out = jax.jit(partial(convolve, lowering="winograd"))(x, kernel)
+    np.testing.assert_allclose(out, naive_convolution(x, kernel, 1), atol=1e-4)
+
+
+def test_tiles_are_for_one_kind_of_convolution():
+    x = jnp.ones((1, 8, 8, 1))
+    with pytest.raises(InputError, match="winograd.*3x3.*stride 1"):
+        convolve(x, jnp.ones((3, 3, 1, 1)), stride=2, lowering="winograd")
+    with pytest.raises(InputError, match="winograd.*3x3.*stride 1"):
+        convolve(x, jnp.ones((1, 1, 1, 1)), lowering="winograd")
+
+
+def test_a_conv_uses_its_prepared_kernel():
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    conv = Conv(4, 3, lowering="winograd")
+    variables = Conv(4, 3).init(jax.random.key(0), x)
+    prepared = prepare(conv.apply, variables, x)
+    assert prepared["params"] is variables["params"]
+    (kernel,) = jax.tree.leaves(prepared["prepared"])
+    assert kernel.shape == (16, 3, 4)
+    apply = jax.jit(conv.apply)
+    expected = apply(variables, x)
+    np.testing.assert_allclose(apply(prepared, x), expected, rtol=1e-5, atol=1e-5)
+    doubled = jax.tree.map(lambda k: 2 * k, prepared)
+    doubled["params"] = variables["params"]
+    np.testing.assert_allclose(apply(doubled, x), 2 * expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_chunks_are_the_whole_batch(batch):
+    seen = []
+
+    def double(x):
+        seen.append(len(x))
+        return {"twice": 2 * x, "sum": x.sum(1)}
+
+    x = np.random.default_rng(0).standard_normal((batch, 5)).astype(np.float32)
+    out = map_chunks(double, x, 3)
+    np.testing.assert_array_equal(out["twice"], 2 * x)
+    np.testing.assert_allclose(out["sum"], x.sum(1), rtol=1e-6)
+    assert max(seen) <= 3
+
+
+def test_chunks_fit_the_caches_of_a_cpu():
+    small = {"map": jax.ShapeDtypeStruct((8, 1024), "float32")}
+    large = small | {"large": jax.ShapeDtypeStruct((8, 300, 1024), "float32")}
+    assert chunk_size(small, 8, "cpu") == 8
+    assert chunk_size(large, 8, "cpu") == 3
+    assert chunk_size(large, 8, "gpu") == 8
+
+
+def test_inference_is_the_plain_network():
+    """At sizes and widths where Winograd's tiles are chosen."""
+    settings = dict(depths=(1, 1, 0, 0), widths=(64,) * 4, stem_pool=False)
+    x = jax.random.normal(jax.random.key(1), (2, 33, 32, 3))
+    plain = ResNet(**settings)
+    fast = plain.clone(lowering="forward")
+    variables = jax.jit(partial(plain.init, train=False))(jax.random.key(0), x)
+    prepared = prepare(partial(fast.apply, train=False), variables, x)
+    expected, _ = jax.jit(partial(plain.apply, train=False))(variables, x)
+    out, _ = jax.jit(partial(fast.apply, train=False))(prepared, x)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(out, expected, atol=1e-5 * scale)
+
+
 def test_conv_parameters_do_not_depend_on_the_lowering():
     x = jnp.ones((1, 4, 4, 3))
     trees = [
@@ -83,7 +173,9 @@ def test_conv_parameters_do_not_depend_on_the_lowering():
 
 
 def test_unknown_lowering_lists_the_choices():
-    with pytest.raises(InputError, match="fft.*auto, native, chunks, patches"):
+    with pytest.raises(
+        InputError, match="fft.*auto, forward, native, chunks, patches, winograd"
+    ):
         convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), lowering="fft")
 
 
@@ -216,7 +308,10 @@ def tiny():
 def test_named_activations(tiny):
     *_, outputs = tiny
     layers = {"stem", "layer1", "layer2", "layer3", "layer4"}
-    assert set(outputs) == layers | {"embedding", "attribution", "detection"}
+    assert set(outputs) == layers | {"pool", "embedding", "attribution", "detection"}
+    np.testing.assert_allclose(
+        outputs["pool"], outputs["layer4"].mean((1, 2)), rtol=1e-5, atol=1e-6
+    )
     assert outputs["embedding"].shape == (4, 12)
     assert outputs["attribution"].shape == (4, 5)
     assert outputs["detection"].shape == (4, 2)

@@ -27,6 +27,7 @@ class RepMix(nn.Module):
         gated_source: see `rmjax.losses.gate`.
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
         dtype: type of the computation; parameters are float32.
+        lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
     """
 
     arch: str
@@ -35,6 +36,7 @@ class RepMix(nn.Module):
     gated_source: int = 0
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    lowering: str = "auto"
 
     def setup(self):
         self.backbone = ResNet(
@@ -42,6 +44,7 @@ class RepMix(nn.Module):
             embedding_dim=self.embedding_dim,
             axis_name=self.axis_name,
             dtype=self.dtype,
+            lowering=self.lowering,
         )
         if not self.num_sources:
             return

@@ -1,0 +1,198 @@
+"""Benchmark of inference, beside PyTorch's of the same network in the same run."""
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from rmjax import parallel
+from rmjax.errors import InputError
+from rmjax.experiment import build_model, make_eval_step
+
+SECONDS = 1.0  # of calls a figure
+NUM_SOURCES = 8
+PRODUCT = 2048  # side of the matrices whose product stands for the machine's peak
+TORCHVISION = ("resnet18", "resnet50")  # what has the same name there
+OURS = "rmjax"
+
+
+def bench_inference(
+    *,
+    arch: str = "resnet50",
+    size: int = 224,
+    batch_sizes: Sequence[int] = (1, 16, 64),
+    repeats: int = 5,
+    show_progress: bool = True,
+) -> dict:
+    """Time the step that embeds and evaluates, its images on the devices already.
+
+    Where torch and torchvision are installed and have the network, theirs runs in turn
+    with ours, on the CPU (eager, inference mode, float32), contiguous and channels-last;
+    the faster of the two counts. Medians over the rounds, of the ratios too.
+
+    Args:
+        arch: key of `rmjax.models.resnet.ARCHITECTURES`.
+        size: side of the images in pixels.
+        batch_sizes: images a call; one is always among them.
+        repeats: rounds.
+        show_progress: whether to draw a bar.
+
+    Returns:
+        `arch`, `size`; `peak_gflops`, of a matrix product of JAX's; `gflop`, that an
+        image takes by the definition of the convolution; `batches`, by their size:
+        `images_per_second`, `ms` a call, `peak_share`, and where PyTorch ran,
+        `torch_images_per_second` and the `ratio` to it.
+
+    Raises:
+        InputError: unknown architecture, or a number under 1.
+    """
+    if min(size, repeats, *batch_sizes) < 1:
+        raise InputError(
+            f"size = {size}, batch_sizes = {tuple(batch_sizes)}, repeats = {repeats}: "
+            "give at least 1"
+        )
+    model = {"arch": arch, "embedding_dim": 256, "input": "rgb"}
+    config = ConfigDict({"model": model})
+    devices = parallel.choose_devices(1)
+    found = {batch: {} for batch in sorted({1, *batch_sizes})}
+    gflop, ours = _our_network(config, size, devices)
+    runs = {OURS: ours, **_torch_networks(arch)}
+    calls = {
+        (batch, name): make(_images(batch, size))
+        for batch in found
+        for name, make in runs.items()
+    }
+    multiply = _product()
+    peak = []
+    for _ in tqdm(range(repeats), "inference", disable=not show_progress):
+        peak.append(2 * PRODUCT**3 / 1e9 / _time(multiply))
+        for (batch, name), call in calls.items():
+            found[batch].setdefault(name, []).append(batch / _time(call))
+    peak_gflops = float(np.median(peak))
+    return {
+        "arch": arch,
+        "size": size,
+        "peak_gflops": peak_gflops,
+        "gflop": gflop,
+        "batches": {
+            str(batch): _summarise(batch, speeds, gflop / peak_gflops)
+            for batch, speeds in found.items()
+        },
+    }
+
+
+def format_inference_bench(results: dict) -> str:
+    """Return `bench_inference`'s results as lines of text."""
+    batches = results["batches"]
+    beside = "ratio" in batches["1"]
+    lines = [
+        f"{results['arch']} at {results['size']} px: one image takes "
+        f"{batches['1']['ms']:.1f} ms, once compiled",
+        f"{'images a second':<20}{OURS:>8}{'of peak':>9}"
+        + f"{'PyTorch':>10}{'ratio':>8}" * beside,
+    ]
+    for batch, row in batches.items():
+        line = f"{'batches of ' + batch:<20}{row['images_per_second']:>8.1f}"
+        line += f"{row['peak_share']:>9.0%}"
+        if beside:
+            line += f"{row['torch_images_per_second']:>10.1f}{row['ratio']:>8.2f}"
+        lines.append(line)
+    lines.append(
+        f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; an image "
+        f"takes {results['gflop']:.1f} GFLOP, fewer where Winograd's tiles are used"
+    )
+    if results["arch"] not in TORCHVISION:
+        lines.append(f"torchvision has no {results['arch']} to compare with")
+    elif not beside:
+        lines.append("to compare with PyTorch: pip install torch torchvision")
+    return "\n".join(lines)
+
+
+def _summarise(batch: int, speeds: dict[str, list[float]], seconds: float) -> dict:
+    """Return one batch size's figures; `seconds` an image would take at the peak."""
+    ours = np.array(speeds[OURS])
+    row = {
+        "images_per_second": float(np.median(ours)),
+        "ms": 1000 * batch / float(np.median(ours)),
+        "peak_share": float(np.median(ours)) * seconds,
+    }
+    theirs = [values for name, values in speeds.items() if name != OURS]
+    if theirs:
+        best = np.max(theirs, axis=0)
+        row["torch_images_per_second"] = float(np.median(best))
+        row["ratio"] = float(np.median(ours / best))
+    return row
+
+
+def _images(batch: int, size: int) -> np.ndarray:
+    shape = (batch, size, size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _our_network(
+    config: ConfigDict, size: int, devices: parallel.Devices
+) -> tuple[float, Callable]:
+    """Return GFLOP an image, and what makes a call of images."""
+    model = build_model(config, NUM_SOURCES)
+    image = jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros(image.shape))
+    plain = jax.jit(model.clone(lowering="native").apply).lower(variables, image)
+    variables = parallel.place(variables, devices)
+    step = make_eval_step(config, NUM_SOURCES, devices)
+
+    def make(images: np.ndarray) -> Callable:
+        batch = parallel.shard({"image": images}, devices)
+        return lambda: jax.block_until_ready(step(variables, batch))
+
+    return plain.cost_analysis()["flops"] / 1e9, make
+
+
+def _torch_networks(arch: str) -> dict[str, Callable]:
+    """Return what makes calls of images, by memory format; none without PyTorch."""
+    missing = find_spec("torch") is None or find_spec("torchvision") is None
+    if missing or arch not in TORCHVISION:
+        return {}
+    import torch
+    import torchvision
+
+    def network(memory_format: torch.memory_format) -> Callable:
+        model = torchvision.models.get_model(arch, weights=None).eval()
+        model = model.to(memory_format=memory_format)
+
+        def make(images: np.ndarray) -> Callable:
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+            x = x.contiguous(memory_format=memory_format)
+
+            def call() -> None:
+                with torch.inference_mode():
+                    model(x)
+
+            return call
+
+        return make
+
+    return {
+        "contiguous": network(torch.contiguous_format),
+        "channels_last": network(torch.channels_last),
+    }
+
+
+def _product() -> Callable:
+    square = jnp.ones((PRODUCT, PRODUCT))
+    multiply = jax.jit(jnp.dot)
+    return lambda: multiply(square, square).block_until_ready()
+
+
+def _time(call: Callable) -> float:
+    """Return seconds a call, after a first one."""
+    call()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS or not count:
+        call()
+        count += 1
+    return (time.perf_counter() - start) / count
