@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -186,14 +186,19 @@ def make_eval_step(
 ) -> Callable:
     """Compile the config's `eval_step(variables, batch)` over the devices.
 
-    What it can prepare of the variables is kept until it is called with others, or
-    with images of another size.
+    What it prepares of the variables is kept until it is called with others, or with
+    images of another size.
     """
     model = build_model(config, num_sources).clone(lowering="forward")
     transform = get_input(config.model.input)
-    step = partial(eval_step, model=model, transform=transform, layers=layers)
-    mapped = parallel.map_examples(step, devices)
-    last = None, None, None  # variables, size of the images, what was prepared
+    on_cpu = devices[0].platform == "cpu"
+
+    @cache
+    def compiled(at_once: int | None) -> Callable:
+        step = partial(eval_step, model=model, transform=transform, layers=layers)
+        return parallel.map_examples(partial(step, at_once=at_once), devices)
+
+    last = None, None, None, None  # variables, size of the images, what was prepared
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
         nonlocal last
@@ -201,8 +206,9 @@ def make_eval_step(
         if last[0] is not variables or last[1] != size:
             images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
             inputs = jax.eval_shape(transform, images)
-            prepared = prepare(model.apply, variables, inputs)
-            last = variables, size, parallel.place(prepared, devices)
-        return mapped(last[2], batch)
+            prepared, at_once = prepare(model.apply, variables, inputs)
+            prepared = parallel.place(prepared, devices)
+            last = variables, size, prepared, at_once if on_cpu else None
+        return compiled(last[3])(last[2], batch)
 
     return run

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax import losses
 from rmjax.mixing import Mixing
-from rmjax.models.forward import chunk_size, map_chunks
+from rmjax.models.forward import map_chunks
 from rmjax.models.repmix import RepMix
 from rmjax.parallel import AXIS
 from rmjax.preprocess import random_flip_crop, to_unit
@@ -204,6 +204,7 @@ def eval_step(
     model: RepMix,
     transform: InputTransform,
     layers: tuple[str, ...] = ("embedding",),
+    at_once: int | None = None,
 ) -> dict[str, jax.Array]:
     """Return what the network says of each image.
 
@@ -213,6 +214,7 @@ def eval_step(
         model: the network.
         transform: from images in [0, 1] to the network's input.
         layers: the activations wanted, see `RepMix`.
+        at_once: images that run together; None for all.
 
     Returns:
         The `layers`, maps averaged over their places, `[items, channels]` each; gated
@@ -220,18 +222,13 @@ def eval_step(
     """
     heads = ("attribution", "detection") if model.num_sources else ()
 
-    def run(images: jax.Array) -> dict[str, jax.Array]:
-        return model.apply(variables, transform(to_unit(images)))
-
     def answer(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = run(images)
+        outputs = model.apply(variables, transform(to_unit(images)))
         wanted = {name: outputs[name] for name in (*layers, *heads)}
         return {k: v.mean((1, 2)) if v.ndim == 4 else v for k, v in wanted.items()}
 
     images = batch["image"]
-    activations = jax.eval_shape(run, images)
-    size = chunk_size(activations, len(images), jax.default_backend())
-    return map_chunks(answer, images, size)
+    return map_chunks(answer, images, at_once or len(images))
 
 
 def _fold(keys: jax.Array, consumer: int) -> jax.Array:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rmjax.errors import InputError
 from rmjax.mixing import mix
 from rmjax.models.conv import Conv, choose_lowering, convolve
-from rmjax.models.forward import chunk_size, map_chunks, prepare
+from rmjax.models.forward import map_chunks, prepare
 from rmjax.models.norm import BatchNorm
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
@@ -111,7 +111,7 @@ def test_a_conv_uses_its_prepared_kernel():
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     conv = Conv(4, 3, lowering="winograd")
     variables = Conv(4, 3).init(jax.random.key(0), x)
-    prepared = prepare(conv.apply, variables, x)
+    prepared, _ = prepare(conv.apply, variables, x)
     assert prepared["params"] is variables["params"]
     (kernel,) = jax.tree.leaves(prepared["prepared"])
     assert kernel.shape == (16, 3, 4)
@@ -139,11 +139,14 @@ def test_chunks_are_the_whole_batch(batch):
 
 
 def test_chunks_fit_the_caches_of_a_cpu():
-    small = {"map": jax.ShapeDtypeStruct((8, 1024), "float32")}
-    large = small | {"large": jax.ShapeDtypeStruct((8, 300, 1024), "float32")}
-    assert chunk_size(small, 8, "cpu") == 8
-    assert chunk_size(large, 8, "cpu") == 3
-    assert chunk_size(large, 8, "gpu") == 8
+    """Of the largest activation of an image, 4 MiB hold so many."""
+
+    def apply(variables, x, mutable):
+        maps = {"small": x.mean((1, 2)), "large": jnp.repeat(x, 5, axis=1)}
+        return maps, {}
+
+    inputs = jax.ShapeDtypeStruct((1, 64, 1024, 1), "float32")
+    assert prepare(apply, {"params": {}}, inputs) == ({"params": {}}, 3)
 
 
 def test_inference_is_the_plain_network():
@@ -153,7 +156,7 @@ def test_inference_is_the_plain_network():
     plain = ResNet(**settings)
     fast = plain.clone(lowering="forward")
     variables = jax.jit(partial(plain.init, train=False))(jax.random.key(0), x)
-    prepared = prepare(partial(fast.apply, train=False), variables, x)
+    prepared, _ = prepare(partial(fast.apply, train=False), variables, x)
     expected, _ = jax.jit(partial(plain.apply, train=False))(variables, x)
     out, _ = jax.jit(partial(fast.apply, train=False))(prepared, x)
     scale = np.abs(expected).max()

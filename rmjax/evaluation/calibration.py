@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit
 
 from rmjax.errors import InputError
@@ -187,6 +186,9 @@ def fit_temperature(
     def loss(log_temperature: float) -> float:
         log_p = log_softmax(logits / np.exp(log_temperature), axis=-1)
         return -float(weights @ (target * log_p).sum(-1))
+
+    # Here: who only loads a run need not wait for this import.
+    from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
         loss, bounds=np.log(_RANGE), method="bounded", options={"xatol": 1e-6}

@@ -13,23 +13,6 @@ PyTree = Any
 CHUNK_BYTES = 2**22  # of the largest activation; a core's cache has 1 or 2 MiB
 
 
-def chunk_size(activations: PyTree, batch_size: int, backend: str) -> int:
-    """Return how many images to run at once.
-
-    On a CPU what one layer leaves should still be in the caches when the next one
-    reads it; elsewhere the whole batch fills the device better.
-
-    Args:
-        activations: shapes and types, leaves `[batch_size, ...]`.
-        batch_size: images in the batch.
-        backend: JAX's name of it.
-    """
-    if backend != "cpu":
-        return batch_size
-    largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(activations))
-    return max(1, min(batch_size, CHUNK_BYTES * batch_size // max(largest, 1)))
-
-
 def map_chunks(
     function: Callable[[jax.Array], PyTree], x: jax.Array, size: int
 ) -> PyTree:
@@ -52,21 +35,27 @@ def map_chunks(
 
 def prepare(
     apply: Callable[..., Any], variables: PyTree, inputs: jax.ShapeDtypeStruct
-) -> dict:
-    """Return `variables` with the kernels that the network transforms for `inputs`.
-
-    They are a function of the parameters, and computed anew in every call where they
-    are not given.
+) -> tuple[dict, int]:
+    """Prepare a forward pass for images of one size.
 
     Args:
         apply: a Linen module's.
         variables: its own.
-        inputs: shape and type of what it will be applied to.
+        inputs: shape `[1, H, W, channels]` and type of what it will be applied to.
+
+    Returns:
+        `variables` with the kernels that the network transforms for such inputs, which
+        it else computes in every call; and how many images to run at once on a CPU,
+        so that what one layer leaves is still in the caches when the next one reads it.
     """
+    largest = 1
 
     @jax.jit
     def transform(variables: PyTree) -> PyTree:  # the network itself is dead code
+        nonlocal largest
         x = jnp.zeros(inputs.shape, inputs.dtype)
-        return apply(variables, x, mutable=[PREPARED])[1]
+        outputs, transformed = apply(variables, x, mutable=[PREPARED])
+        largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs))
+        return transformed
 
-    return {**variables, **transform(variables)}
+    return {**variables, **transform(variables)}, max(CHUNK_BYTES // largest, 1)

@@ -22,12 +22,14 @@ KERNEL = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))  
 OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 
 
+@jax.jit
 def transform_kernel(kernel: jax.Array) -> jax.Array:
     """Return kernel `[3, 3, in, out]` as `convolve_tiles` needs it, `[16, in, out]`."""
     rows = [_combine(kernel, weights) for weights in KERNEL]
     return jnp.stack([_combine(row, weights) for row in rows for weights in KERNEL])
 
 
+@jax.jit
 def convolve_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve 3x3 with stride 1 and a border of one zero.
 
