@@ -23,6 +23,7 @@ from rmjax.models.forward import prepare
 from rmjax.models.repmix import RepMix, make_model
 from rmjax.preprocess import get_input
 from rmjax.train_step import CorruptFn, PyTree, eval_step
+from rmjax.workers import cores
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def make_eval_step(
     model = build_model(config, num_sources).clone(lowering="forward")
     transform = get_input(config.model.input)
     step = partial(eval_step, model=model, transform=transform)
-    mapped = parallel.map_examples(step, devices)
+    mapped = parallel.map_examples(step, devices, streams=cores())
     last = None, None, None  # variables, size of the images, what was prepared
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
