@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import multiprocessing.pool
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from rmjax.corruptions import (
 )
 from rmjax.corruptions.registry import MIN_SIZE
 from rmjax.errors import InputError
+from rmjax.workers import cores
 
 logger = logging.getLogger(__name__)
 
@@ -179,23 +179,15 @@ def _published_pool() -> multiprocessing.pool.Pool | None:
     except (ImportError, AttributeError) as error:
         logger.warning("%s is installed but does not run: %s", PUBLISHED, error)
         return None
-    return multiprocessing.get_context("spawn").Pool(_cores(), _adapt_published)
-
-
-def _cores() -> int:
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
-    )
+    return multiprocessing.get_context("spawn").Pool(cores(), _adapt_published)
 
 
 def _time_published(
     pool: multiprocessing.pool.Pool, name: str, image: np.ndarray
 ) -> float:
     """Return milliseconds an image of all processes together, over all severities."""
-    seconds = pool.map(partial(_run_published, name), [image] * _cores(), chunksize=1)
-    return 1000 * float(np.mean(seconds)) / _cores()
+    seconds = pool.map(partial(_run_published, name), [image] * cores(), chunksize=1)
+    return 1000 * float(np.mean(seconds)) / cores()
 
 
 def _run_published(name: str, image: np.ndarray) -> float:

@@ -68,6 +68,8 @@ def bench_inference(
         for name, make in runs.items()
     }
     multiply = _product()
+    for call in (multiply, *calls.values()):
+        call()  # compiles
     peak = []
     for _ in tqdm(range(repeats), "inference", disable=not show_progress):
         peak.append(2 * PRODUCT**3 / 1e9 / _time(multiply))
@@ -189,8 +191,7 @@ def _product() -> Callable:
 
 
 def _time(call: Callable) -> float:
-    """Return seconds a call, after a first one."""
-    call()
+    """Return seconds a call."""
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < SECONDS or not count:
         call()

@@ -23,6 +23,7 @@ from rmjax.models.forward import prepare
 from rmjax.models.repmix import RepMix, make_model
 from rmjax.preprocess import get_input
 from rmjax.train_step import CorruptFn, PyTree, eval_step
+from rmjax.workers import cores
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ def make_eval_step(
     @cache
     def compiled(at_once: int | None) -> Callable:
         step = partial(eval_step, model=model, transform=transform, layers=layers)
-        return parallel.map_examples(partial(step, at_once=at_once), devices)
+        step = partial(step, at_once=at_once)
+        return parallel.map_examples(step, devices, streams=cores())
 
     last = None, None, None, None  # variables, size of the images, what was prepared
 

