@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import parallel
+from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import build_model, make_eval_step
 
@@ -56,8 +57,8 @@ def bench_inference(
             f"size = {size}, batch_sizes = {tuple(batch_sizes)}, repeats = {repeats}: "
             "give at least 1"
         )
-    model = {"arch": arch, "embedding_dim": 256, "input": "rgb"}
-    config = ConfigDict({"model": model})
+    config = get_config()
+    config.model.arch = arch
     devices = parallel.choose_devices(1)
     found = {batch: {} for batch in sorted({1, *batch_sizes})}
     gflop, ours = _our_network(config, size, devices)
