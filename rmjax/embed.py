@@ -72,10 +72,10 @@ def embed_images(
     layer = layer or model.layer
     schema = describe(model, layer)
     done, failed = [], []
-    bar = tqdm(total=-(-count // shard[1]), unit="img", disable=not show_progress)
+    total = -(-count // shard[1])
     with (
         _open_parts(out, schema) as parts,
-        bar,
+        tqdm(total=total, unit="img", disable=not show_progress) as bar,
         ThreadPoolExecutor(cores() + 1) as pool,
     ):
         for number, items in enumerate(in_blocks(images(), rows_per_part)):

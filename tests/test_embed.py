@@ -225,6 +225,17 @@ def test_the_command_says_what_failed(small_run, folder, tmp_path, capsys):
     assert "t.parquet exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "run.json is missing"), ("{", "run.json: damaged")]
+)
+def test_a_run_without_its_facts(small_run, tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes((small_run / "config.json").read_bytes())
+    if content:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        rmjax.load(tmp_path)
+
+
 def test_the_transformer_in_a_pipeline(small_run, model, folder):
     paths = [p for p in sorted(folder.rglob("*.png")) if p.name != "2.png"]
     labels = [path.parts[-3] for path in paths]
