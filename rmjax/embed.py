@@ -1,9 +1,11 @@
 """Fingerprints of many images into a table, part by part, in bounded memory."""
 
+import fcntl
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -59,17 +61,23 @@ def embed_images(
         its row has the reason under `error`, and no numbers.
 
     Raises:
-        InputError: another suffix, a shard that is none, a file that can't be
-            written, or parts of a table of something else.
+        InputError: another suffix, a shard that is none, batches of no images, a file
+            that can't be written or that another process writes, or parts of a table
+            of something else.
     """
+    if min(batch_size, rows_per_part) < 1:
+        raise InputError("batch size and rows per part: give at least 1")
     shard = shard or (jax.process_index(), jax.process_count())
     out = _shard_name(Path(out), shard)
     layer = layer or model.layer
     schema = describe(model, layer)
-    parts = _open_parts(out, schema)
     done, failed = [], []
-    bar = tqdm(total=-(-count // shard[1]), unit="img", disable=not show_progress)
-    with bar, ThreadPoolExecutor(cores() + 1) as pool:
+    total = -(-count // shard[1])
+    with (
+        _open_parts(out, schema) as parts,
+        tqdm(total=total, unit="img", disable=not show_progress) as bar,
+        ThreadPoolExecutor(cores() + 1) as pool,
+    ):
         for number, items in enumerate(in_blocks(images(), rows_per_part)):
             if number % shard[1] != shard[0]:
                 continue
@@ -86,8 +94,7 @@ def embed_images(
             errors = pq.read_table(path, columns=["error"])["error"].to_pylist()
             failed += [error for error in errors if error]
             done.append(path)
-    rows = merge(done, out, schema)
-    shutil.rmtree(parts)
+        rows = merge(done, out, schema)
     return out, rows, failed
 
 
@@ -161,22 +168,42 @@ def _shard_name(out: Path, shard: tuple[int, int]) -> Path:
     return out.with_name(f"{out.stem}-{number:05}-of-{count:05}{out.suffix}")
 
 
-def _open_parts(out: Path, schema: pa.Schema) -> Path:
-    """Return the folder of a table's parts, made if need be; check what is in it."""
+@contextmanager
+def _open_parts(out: Path, schema: pa.Schema) -> Iterator[Path]:
+    """Give a table's folder of parts to this process alone; remove it at the end."""
     if out.exists():
         raise InputError(f"{out} exists: choose another --out, or remove it")
     parts = out.with_name(f".{out.name}.partial")
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        for path in parts.glob("*.parquet"):
-            if pq.read_schema(path).metadata != schema.metadata:
-                raise InputError(
-                    f"{parts} holds parts of a table by another network or layer: "
-                    "remove it, or choose another --out"
-                )
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{parts}: can't be used ({error})") from error
-    return parts
+        lock = (parts / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"can't write {out}: {error.strerror}") from error
+    with lock:  # it ends with the process, however that ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{out} is being written by another command: wait for it"
+            ) from error
+        _check_parts(parts, schema)
+        yield parts
+        shutil.rmtree(parts)
+
+
+def _check_parts(parts: Path, schema: pa.Schema) -> None:
+    """Check that parts are of the same table; remove those that a crash cut."""
+    for path in parts.glob("*.parquet"):
+        try:
+            metadata = pq.read_schema(path).metadata
+        except pa.ArrowInvalid:
+            path.unlink()
+            continue
+        if metadata != schema.metadata:
+            raise InputError(
+                f"{parts} holds parts of a table by another network or layer: "
+                "remove it, or choose another --out"
+            )
 
 
 def _is_part(path: Path, items: Sequence[Item]) -> bool:
@@ -194,4 +221,4 @@ def _write(table: pa.Table, path: Path) -> None:
         pq.write_table(table, scratch)
         scratch.replace(path)
     except OSError as error:
-        raise InputError(f"can't write {path}: {error}") from error
+        raise InputError(f"can't write {path}: {error.strerror or error}") from error

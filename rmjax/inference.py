@@ -172,8 +172,10 @@ class Attributor:
             heads, the `attribution` and `detection` logits.
 
         Raises:
-            InputError: there is no such layer.
+            InputError: there is no such layer, or a batch of no images.
         """
+        if batch_size < 1:
+            raise InputError(f"batch size {batch_size}: give at least 1")
         step = self._step(layer or self.layer)
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit

@@ -71,15 +71,10 @@ def load_config(workdir: Path) -> ConfigDict:
     """Return the config of the run in `workdir`.
 
     Raises:
-        InputError: there is no run.
+        InputError: there is no run, or a damaged one.
     """
     path = workdir / CONFIG_FILE
-    if not path.exists():
-        raise InputError(
-            f"no run in {workdir}: {CONFIG_FILE} is missing; give the --workdir "
-            "of an `rmjax train`"
-        )
-    config = ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+    config = ConfigDict(_tuples(_read_json(path)))
     absent = [key for key in flatten(get_config()) if key not in flatten(config)]
     if absent:
         raise InputError(
@@ -93,8 +88,11 @@ def load_facts(workdir: Path) -> dict[str, Any]:
     """Return what `start_workdir` wrote beside the config.
 
     `source_names` in order, `provenance`, `training`, and versions.
+
+    Raises:
+        InputError: there is no run, or a damaged one.
     """
-    return json.loads((workdir / RUN_FILE).read_text(encoding="utf-8"))
+    return _read_json(workdir / RUN_FILE)
 
 
 def load_source_names(workdir: Path) -> list[str]:
@@ -117,6 +115,18 @@ def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> No
             f"{workdir} was trained on the sources {', '.join(known)}, the data now "
             f"has {', '.join(sources)}; choose another --workdir"
         )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(
+            f"no run in {path.parent}: {path.name} is missing; give the --workdir "
+            "of an `rmjax train`"
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
 
 
 def _tuples(data: dict) -> dict:

@@ -1,6 +1,8 @@
 """Fingerprints as a step of a scikit-learn `Pipeline`."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,8 +21,8 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
     classifier = make_pipeline(FingerprintTransformer("runs/mine"), LogisticRegression())
     classifier.fit(paths, labels)
 
-    It can be cloned, pickled (without the network, which is loaded again where it is
-    needed) and searched over as any other.
+    It can be cloned, pickled and searched over as any other; the network is not a part
+    of it, but loaded once a process, and again when its file or folder has changed.
 
     Parameters:
         path: folder of a run, or a file of weights, as for `rmjax.load_pretrained`.
@@ -39,40 +41,43 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
         Raises:
             InputError: there is no such run, or layer.
         """
-        self._model = load_pretrained(self.path)
-        layer = self.layer or self._model.layer
-        self.n_features_out_ = self._model.channels(layer)
+        self.get_feature_names_out()
         return self
 
     def transform(self, X: Sequence[ImageLike]) -> np.ndarray:
         """Return fingerprints `[images, channels]`, float32.
 
         Args:
-            X: paths, encoded bytes or uint8 arrays `[H, W, 3]`; a column of them, as
-                a data frame gives one, will do.
+            X: paths, encoded bytes or uint8 arrays `[H, W, 3]`; a column of them,
+                of a data frame or an array, will do.
 
         Raises:
             InputError: an image can't be read.
         """
         if hasattr(X, "to_numpy"):  # a data frame of one column, or a column
-            X = np.ravel(X.to_numpy()).tolist()
+            X = X.to_numpy()
+        if isinstance(X, np.ndarray) and X.dtype != np.uint8:
+            X = X.ravel()
         return self._network().embed(list(X), self.batch_size, layer=self.layer)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return `embedding0`, `embedding1`, ..."""
-        layer = self.layer or self._network().layer
-        names = [f"{layer}{i}" for i in range(self.n_features_out_)]
+        model = self._network()
+        layer = self.layer or model.layer
+        names = [f"{layer}{i}" for i in range(model.channels(layer))]
         return np.array(names, object)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the network out: it stays where it is stored."""
-        return {k: v for k, v in super().__getstate__().items() if k != "_model"}
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn that there is nothing to learn."""
         return True
 
     def _network(self) -> Attributor:
-        if not hasattr(self, "_model"):
-            self._model = load_pretrained(self.path)
-        return self._model
+        path = Path(self.path)
+        found = (path, *path.glob("*")) if path.exists() else ()
+        return _load(path, max((p.lstat().st_mtime_ns for p in found), default=0))
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, changed: int) -> Attributor:
+    """Load a network once for all folds of a search; `changed` is when it was."""
+    return load_pretrained(path)

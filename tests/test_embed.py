@@ -1,6 +1,9 @@
 """Tables of fingerprints: of folders, lists and data sets; resumed, in shards."""
 
 import csv
+import fcntl
+import io
+import os
 import pickle
 
 import numpy as np
@@ -122,6 +125,36 @@ def test_shards_are_the_whole(model, folder, tmp_path):
         assert found[row["path"]]["predicted"] == row["predicted"]
 
 
+def test_only_one_process_writes_a_table_and_a_cut_part_is_made_anew(
+    model, folder, tmp_path
+):
+    out = tmp_path / "t.parquet"
+    parts = tmp_path / ".t.parquet.partial"
+    parts.mkdir()
+    (parts / "00000000.parquet").touch()
+    with (parts / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="being written by another command"):
+            embed(model, folder, out)
+    assert embed(model, folder, out)[1] == COUNT and not parts.exists()
+
+
+def test_odd_names(model, tmp_path):
+    names = [b"bad\xff.png", b"new\nline.png", "日本.png".encode()]
+    good = io.BytesIO()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(good, "PNG")
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(good.getvalue())
+    (tmp_path / os.fsdecode(b"gone\xff.png")).symlink_to("nowhere")
+    images = tmp_path / "list.csv"
+    images.write_text("path\nno\0name.png\n")
+    out, rows, failed = embed(model, tmp_path, tmp_path / "t.parquet")
+    assert rows == 4 and failed[0].endswith("gone\\xff.png: No such file or directory")
+    paths = pq.read_table(out)["path"].to_pylist()
+    assert paths == ["bad\\xff.png", "gone\\xff.png", "new\nline.png", "日本.png"]
+    assert "no file name" in embed(model, images, tmp_path / "l.npz")[2][0]
+
+
 def test_any_activation(model, folder, tmp_path):
     out, _, _ = embed(model, folder, tmp_path / "t.parquet", layer="layer2")
     row = pq.read_table(out).to_pylist()[0]
@@ -158,6 +191,7 @@ def test_lists_and_data_sets(model, folder, mini_dir, tmp_path):
         (None, {"out": "t.csv"}, "ending in .parquet or .npz"),
         (None, {"shard": (3, 3)}, "shard 3/3: give 0/3 to 2/3"),
         (None, {"layer": "top"}, "choose one of stem"),
+        (None, {"batch_size": 0}, "batch size and rows per part: give at least 1"),
         (None, {"out": "taken.npz"}, "taken.npz exists"),
     ],
 )
@@ -191,6 +225,17 @@ def test_the_command_says_what_failed(small_run, folder, tmp_path, capsys):
     assert "t.parquet exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "run.json is missing"), ("{", "run.json: damaged")]
+)
+def test_a_run_without_its_facts(small_run, tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes((small_run / "config.json").read_bytes())
+    if content:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        rmjax.load(tmp_path)
+
+
 def test_the_transformer_in_a_pipeline(small_run, model, folder):
     paths = [p for p in sorted(folder.rglob("*.png")) if p.name != "2.png"]
     labels = [path.parts[-3] for path in paths]
@@ -200,6 +245,10 @@ def test_the_transformer_in_a_pipeline(small_run, model, folder):
     assert pipeline.score(paths, labels) == 1.0
     again = pickle.loads(pickle.dumps(pipeline))
     assert list(again.predict(paths)) == list(pipeline.predict(paths))
+    column = np.array([[str(path)] for path in paths])
+    assert (step.transform(column) == step.transform(paths)).all()
+    with pytest.raises(InputError, match="nowhere"):
+        clone(step).set_params(path="nowhere").transform(paths)
     pooled = clone(step).set_params(layer="pool").fit(paths)
     names = pooled.get_feature_names_out()
     assert names[0] == "pool0" and len(names) == model.channels("pool")

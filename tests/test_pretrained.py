@@ -19,6 +19,7 @@ from rmjax.models.convert import to_imagenet, to_torch
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import STAGES
 from rmjax.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from rmjax.pretrained import pickles
 from rmjax.pretrained.convert import convert
 from rmjax.pretrained.files import read_file
 from rmjax.pretrained.start import starting_backbone
@@ -153,11 +154,60 @@ def test_damaged_and_deceiving_files_end_in_one_line(tmp_path):
     huge = np.lib.stride_tricks.as_strided(np.ones(1, "f4"), (1 << 20, 1 << 20), (0, 0))
     for name, save, content, reason in (
         ("wide", save_zip, {"a": Huge(huge)}, "more numbers than there are"),
-        ("bomb", zipped, {"a": np.zeros(9, "f4")}, "compressed tensors"),
+        ("bomb", zipped, {"a": np.zeros(9, "f4")}, "compressed data"),
     ):
         save(tmp_path / name, content)
         with pytest.raises(InputError, match=reason):
             read_file(tmp_path / name)
+
+
+def raw(path, body):
+    """Write a pickle as the file of a `torch.save`, with one storage of 4 numbers."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", body)
+        archive.writestr("a/data/0", np.ones(4, "f4").tobytes())
+
+
+def nested(begin, step, depth):
+    """Opcodes of what holds the one before it twice, so many times over."""
+    levels = (
+        step.replace(b"I", bytes([i])).replace(b"N", bytes([i + 1]))
+        for i in range(depth)
+    )
+    return begin + b"q\0" + b"".join(levels)
+
+
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+TWICE = b"0](hIhIeqN"
+HOSTILE = {  # what is between the brace of a dict and its end
+    "deep tuple as name": (b")" + b"\x85" * 500_000 + b"K\1s", "tuples for names"),
+    "tuples twice as name": (
+        nested(b")", b"0hIhI\x86qN", 60) + b"K\1s",
+        "tuples for names",
+    ),
+    "lists twice": (b"K\1" + nested(b"]", TWICE, 60) + b"s", "names that are no text"),
+    "memo": (b"r\xff\xff\xff\xff", "neither a ResNet"),
+    "list in itself": (b"K\1]q\0h\0as", "recursion"),
+    "state of a function": (
+        b"K\1" + REBUILD + b"N}X\x0c\0\0\0__defaults__K\1\x85s\x86bs",
+        "names that are no text",
+    ),
+    "call of INST": (b"K\1(ios\nsystem\ns", "asks to run os.system"),
+    "call of OBJ": (b"K\1(cos\nsystem\nU\2lsos", "asks to run os.system"),
+    "extension": (b"K\1\x82\1s", "unregistered extension"),
+    "storage by text": (b"K\1Pstorage\ns", "storage of an unknown kind"),
+    "no tensor": (b"X\x0c\0\0\0conv1.weight](](K\1K\2e]es", "no tensors: conv1.weight"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pickles_neither_run_nor_exhaust(tmp_path, name):
+    body, reason = HOSTILE[name]
+    raw(tmp_path / "x.pth", b"\x80\2}" + body + b".")
+    with pytest.raises(InputError, match=reason) as error:
+        read_weights(tmp_path / "x.pth")
+    assert "\n" not in str(error.value)
+    assert pickles._rebuild.__defaults__ is None
 
 
 def zipped(path, content):
@@ -267,6 +317,19 @@ def test_imagenet_logits_are_those_of_the_library(library, tmp_path):
         np.testing.assert_array_equal(back[name], value.numpy())
 
 
+def test_wrapped_and_prefixed_names(tmp_path, imagenet):
+    path = tmp_path / "checkpoint.pth"
+    state_dict = to_imagenet(imagenet)
+    named = {f"module._orig_mod.{k}": v for k, v in state_dict.items()}
+    save_zip(path, {"model": named, "epoch": 3})
+    weights = read_weights(path)
+    assert_equal(weights.variables, imagenet)
+    assert "epoch" in weights.provenance["left_out"]
+    save_zip(path, {"net": state_dict})
+    with pytest.raises(InputError, match="neither a ResNet .* but net"):
+        read_weights(path)
+
+
 def test_a_bare_state_dict_must_say_whose_it_is(tmp_path, repmix):
     path = tmp_path / "w.safetensors"
     safetensors.numpy.save_file(to_torch(repmix), path)
@@ -284,7 +347,9 @@ def changed(state_dict, **changes):
         ({"detection.bias": None}, {}, "missing: detection.bias"),
         ({"extra": np.ones(2, "f4")}, {}, "unexpected: extra"),
         ({"detection.bias": np.ones(3, "f4")}, {}, r"detection.bias is \[3\], not"),
-        ({"detection.bias": np.ones(2, int)}, {}, "no floats: detection.bias"),
+        ({"detection.bias": np.ones(2, int)}, {}, "no finite floats: detection.bias"),
+        ({"detection.bias": np.array([1, np.nan], "f4")}, {}, "no finite floats: det"),
+        ({f"{i}": np.ones(1, "f4") for i in range(99)}, {}, "13, 14, 15, and 91 more"),
         ({}, {"sources": ("real", "a")}, "give 4 different ones in the file's order"),
         ({}, {"sources": ("a", "b", "c", "real")}, "'real' first"),
         ({}, {"layout": "torch"}, "choose auto, imagenet, repmix"),
@@ -305,6 +370,9 @@ def test_hyperparameters_that_contradict_the_names(tmp_path, repmix):
     for hyper, message in (
         ({"mixup_level": 2}, "say mix level 2, the names 5"),
         ({"img_mean": [0.4, 0.5, 0.5]}, "its input .* is none of rgb"),
+        ({"img_mean": 0.5}, "hyper_parameters of a wrong kind"),
+        ({"img_csize": None}, "hyper_parameters of a wrong kind"),
+        ("none", "hyper_parameters of a wrong kind"),
     ):
         save_zip(path, {"state_dict": to_torch(repmix), "hyper_parameters": hyper})
         with pytest.raises(InputError, match=message):
@@ -326,6 +394,9 @@ def test_converted_weights_are_a_run(tmp_path, lightning, repmix, capsys):
     assert len(model.provenance["sha256"]) == 64
     assert main(arguments) == 2
     assert "exists" in capsys.readouterr().err
+    changed = [*arguments[:-1], str(tmp_path / "other"), "--config.model.arch=resnet50"]
+    assert main(changed) == 2
+    assert "another network than the file holds" in capsys.readouterr().err
     with pytest.raises(InputError, match="no readable .pth"):
         convert(out / "run.json", tmp_path / "second")
     assert [path.name for path in tmp_path.iterdir()] == ["converted"]

@@ -82,12 +82,19 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        raise InputError(f"{_as_text(path)}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{_as_text(path)}: no file name ({error})") from error
+
+
+def _as_text(path: str | Path) -> str:
+    """Return a path with what is no UTF-8 in it escaped: tables hold text alone."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _walk(root: Path, known: frozenset[str]) -> Iterator[Item]:
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: {error.strerror}")
+        raise InputError(f"{_as_text(error.filename)}: {error.strerror}")
 
     for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -98,7 +105,7 @@ def _walk(root: Path, known: frozenset[str]) -> Iterator[Item]:
             path = file.relative_to(root)
             top = path.parts[0]
             source = top if top in known and len(path.parts) > 1 else None
-            yield Item(path.as_posix(), source, partial(read_bytes, file))
+            yield Item(_as_text(path.as_posix()), source, partial(read_bytes, file))
 
 
 def _rows(path: Path) -> Iterator[Item]:

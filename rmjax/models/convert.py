@@ -7,7 +7,7 @@ higher: at level 5 the embedding is `backbone.model.6.2`, at level 6 it is
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ _LEAVES = {
 # Entries of the published model with no counterpart here: batch counters, which only a
 # torch momentum of None would read, and the class weights inside its loss.
 EXCEPTIONS = re.compile(r".*\.num_batches_tracked|det_ce\.weight")
+_LISTED = 8  # names of a kind in an error; a deeper ResNet has hundreds too many
 
 
 def from_torch(
@@ -54,8 +55,8 @@ def from_torch(
         sources and the embedding's size are those of the state dict.
 
     Raises:
-        InputError: the entries are not exactly the model's; the message lists all that
-            are missing, unexpected or of another shape.
+        InputError: the entries are not exactly the model's; the message lists what is
+            missing, unexpected, of another shape or not finite.
     """
     heads = np.shape(state_dict.get("attribution.weight", np.zeros((2, 256))))
     num_sources, embedding_dim = heads if len(heads) == 2 else (2, 256)
@@ -162,7 +163,8 @@ def _translate(
     given = {k: v for k, v in state_dict.items() if not EXCEPTIONS.fullmatch(k)}
     template = _flat_template(arch, num_sources, embedding_dim)
     names = {name_of(path): path for path in template}
-    _check(given, {n: _torch_shape(template[p].shape) for n, p in names.items()})
+    shapes = {n: _torch_shape(template[p].shape) for n, p in names.items()}
+    _check(given, shapes, arch)
     return {path: _to_flax_layout(given[name]) for name, path in names.items()}
 
 
@@ -202,7 +204,9 @@ def _flat_template(arch: str, num_sources: int, embedding_dim: int) -> dict:
     return flatten_dict(variables)
 
 
-def _check(given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check(
+    given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], arch: str
+) -> None:
     """Raise one InputError that lists every difference."""
     wrong = [
         f"{name} is {list(np.shape(given[name]))}, not {list(shape)}"
@@ -213,15 +217,27 @@ def _check(given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) ->
         "missing": sorted(expected.keys() - given.keys()),
         "unexpected": sorted(given.keys() - expected.keys()),
         "of another shape": wrong,
-        "no floats": [
+        "no finite floats": [
             name
-            for name in given.keys() & expected.keys()
-            if not jnp.issubdtype(np.asarray(given[name]).dtype, jnp.floating)
+            for name in sorted(given.keys() & expected.keys())
+            if not _is_finite(np.asarray(given[name]))
         ],
     }
     if any(differences.values()):
-        listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in differences.items() if v)
-        raise InputError(f"weights do not fit the model ({listed})")
+        listed = "; ".join(f"{k}: {some(v)}" for k, v in differences.items() if v)
+        raise InputError(f"weights do not fit a {arch} ({listed})")
+
+
+def some(names: Iterable[str]) -> str:
+    """List the first names, and how many more there are."""
+    names = list(names)
+    more = [f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+    return ", ".join(names[:_LISTED] + more)
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    floats = jnp.issubdtype(value.dtype, jnp.floating)
+    return floats and bool(np.isfinite(value).all())
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,9 +5,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
 from rmjax.checkpoints import Checkpoints
 from rmjax.config import apply_changes
 from rmjax.errors import InputError
+from rmjax.experiment import build_model, network_input
 from rmjax.pretrained.weights import Weights, read_weights
 from rmjax.run import CHECKPOINTS, start_workdir
 
@@ -34,14 +39,15 @@ def convert(
         changes: to the config, such as `--config.data.name=attribution88/full`.
 
     Raises:
-        InputError: `out` exists, or the source can't be read or is not what it should
-            be.
+        InputError: `out` exists or can't be written, the source can't be read or is not
+            what it should be, or the changes are to another network.
     """
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} exists: choose another --out, or remove it")
     weights = read_weights(source, layout=layout, sources=sources)
     config = apply_changes(weights.config, changes)
+    _check_fits(config, weights)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -52,8 +58,21 @@ def convert(
         checkpoints.save_variables(weights.variables)
         checkpoints.close()
         os.replace(partial, out)
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # Orbax's, where a disk is full
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"can't write {out}: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return weights
+
+
+def _check_fits(config: ConfigDict, weights: Weights) -> None:
+    model = build_model(config, len(weights.source_names))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+    wanted, found = (
+        jax.tree.map(np.shape, tree) for tree in (shapes, weights.variables)
+    )
+    if wanted != found:
+        raise InputError(
+            "the changes to config.model ask for another network than the file holds"
+        )

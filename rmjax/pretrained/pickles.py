@@ -6,12 +6,13 @@ module, a few more that training scripts leave beside them for an empty containe
 and any other name ends the reading.
 """
 
+import functools
 import io
 import math
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -34,11 +35,13 @@ _STORAGES = {
 # What Lightning, optimisers and metrics leave in a checkpoint beside tensors.
 _LEFT_OUT = re.compile(
     r"(pytorch_lightning|lightning|lightning_fabric|lightning_utilities)\..+"
-    r"|torch\.optim\..+|torch\.(device|dtype|Size|float32|float16)"
+    r"|torch\.optim\..+|torch\.(device|dtype|Size|b?float\d+)"
     r"|argparse\.Namespace|pathlib\.\w*Path|collections\.(Counter|defaultdict|deque)"
     r"|numpy\.(ndarray|dtype)|numpy\.(core|_core)\.multiarray\.(scalar|_reconstruct)"
     r"|_codecs\.encode|(builtins|__builtin__)\.(set|frozenset)"
 )
+# Opcodes of other protocols than torch's that hash what they are given.
+_UNUSED = [c[0] for c in (pickle.DICT, pickle.FROZENSET, pickle.ADDITEMS)]
 # The first two numbers of a file that torch.save wrote before version 1.6.
 _OLD_MAGIC, _OLD_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -53,9 +56,6 @@ class LeftOut(dict):
     def __init__(self, *_: Any, **__: Any):
         super().__init__()
 
-    def __setstate__(self, state: Any) -> None:
-        """Ignore the state."""
-
     def __hash__(self) -> int:
         return id(self)
 
@@ -69,7 +69,7 @@ class LeftOut(dict):
 class _Storage:
     """A run of numbers elsewhere in the file."""
 
-    key: Hashable
+    key: str
     dtype: np.dtype
 
 
@@ -83,7 +83,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def of(self, data: bytes) -> np.ndarray:
-        """Return the tensor, given the bytes of its storage."""
+        """Return the tensor, read-only, given the bytes of its storage."""
         numbers = np.frombuffer(data, self.storage.dtype)
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((n - 1) * step for n, step in steps)
@@ -94,10 +94,13 @@ class _Tensor:
         if last >= len(numbers) or math.prod(self.shape) > len(numbers):
             raise Refused(f"a tensor {list(self.shape)} of more numbers than there are")
         width = numbers.dtype.itemsize
-        view = np.lib.stride_tricks.as_strided(
-            numbers[self.offset :], self.shape, [step * width for step in self.strides]
+        # No copy: a thousand tensors may share one storage.
+        return np.lib.stride_tricks.as_strided(
+            numbers[self.offset :],
+            self.shape,
+            [step * width for step in self.strides],
+            writeable=False,
         )
-        return np.array(view)
 
 
 def read_torch(file: BinaryIO) -> Any:
@@ -132,15 +135,15 @@ def _read_zip(file: BinaryIO) -> Any:
         if order in infos and archive.read(order).strip() != b"little":
             raise Refused("numbers in another byte order than little-endian")
 
-        def read(storage: _Storage) -> bytes:
-            info = infos[f"{root}data/{storage.key}"]
+        @functools.cache
+        def read(name: str) -> bytes:
             # torch never compresses; a bomb would.
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise Refused("compressed tensors, which torch.save does not write")
-            return archive.read(info)
+            if infos[name].compress_type != zipfile.ZIP_STORED:
+                raise Refused("compressed data, which torch.save does not write")
+            return archive.read(name)
 
-        content = _Unpickler(io.BytesIO(archive.read(roots[0]))).load()
-        return _fill(content, read)
+        content = _Unpickler(io.BytesIO(read(roots[0]))).load()
+        return _fill(content, lambda key: read(f"{root}data/{key}"), {})
 
 
 def _read_old(file: BinaryIO) -> Any:
@@ -158,24 +161,57 @@ def _read_old(file: BinaryIO) -> Any:
             raise Refused("tensors that end before their data do")
         file.seek(here)
         data[key] = file.read(size)
-    return _fill(content, lambda storage: data[storage.key])
+    return _fill(content, data.__getitem__, {})
 
 
-def _fill(value: Any, read: Callable[[_Storage], bytes]) -> Any:
-    """Replace the tensors in nested containers by arrays."""
+def _fill(value: Any, read: Callable[[str], bytes], filled: dict[int, Any]) -> Any:
+    """Replace the tensors in nested containers by arrays.
+
+    `filled` is what has been seen to, by id: lists that hold each other twice, forty
+    deep, are a small file and endless work.
+    """
+    if id(value) in filled:
+        return filled[id(value)]
+    result = value
     if isinstance(value, _Tensor):
-        return value.of(read(value.storage))
-    if isinstance(value, dict) and not isinstance(value, LeftOut):
-        return {k: _fill(v, read) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_fill(v, read) for v in value)
-    return value
+        result = value.of(read(value.storage.key))
+    elif isinstance(value, dict) and not isinstance(value, LeftOut):
+        result = {k: _fill(v, read, filled) for k, v in value.items()}
+    elif isinstance(value, list | tuple):
+        result = type(value)([_fill(v, read, filled) for v in value])
+    filled[id(value)] = result
+    return result
 
 
-class _Unpickler(pickle.Unpickler):
+# The one in Python: the one in C sets aside as much memory as a file says it needs.
+class _Unpickler(pickle._Unpickler):
+    dispatch = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code not in _UNUSED
+    }
+
     def __init__(self, file: BinaryIO):
         super().__init__(file, encoding="utf-8")
-        self.storages: dict[Hashable, _Storage] = {}
+        self.storages: dict[str, _Storage] = {}
+
+    def load_build(self) -> None:
+        """Drop the state of an object; set, it could change what outlives the file."""
+        self.stack.pop()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].update(_dict(zip(items[::2], items[1::2], strict=True)))
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1].update(_dict([(key, value)]))
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("torch", "torch.storage") and name in _STORAGES:
@@ -185,11 +221,15 @@ class _Unpickler(pickle.Unpickler):
             return found
         if _LEFT_OUT.fullmatch(f"{module}.{name}"):
             return LeftOut
-        raise Refused(f"it asks to run {module}.{name}, which is no tensor")
+        raise Refused(
+            f"it asks to run {module}.{name}, which is no tensor (of a whole model, "
+            "save the state_dict())"
+        )
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
+        known = isinstance(key, str) and isinstance(dtype, np.dtype)
+        if kind != "storage" or not known:
             raise Refused("a storage of an unknown kind")
         return self.storages.setdefault(key, _Storage(key, dtype))
 
@@ -202,15 +242,16 @@ def _rebuild(
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-class _Dict(dict):
-    """A dict without the attributes that torch hangs on one."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+def _dict(pairs: Iterable[tuple[Any, Any]] = ()) -> dict:
+    """Make a dict, but not with tuples as keys: hashing deep ones ends Python."""
+    pairs = list(pairs)
+    if any(isinstance(key, tuple) for key, _ in pairs):
+        raise Refused("it has tuples for names")
+    return dict(pairs)
 
 
 _BUILDERS = {
-    "collections.OrderedDict": _Dict,
+    "collections.OrderedDict": _dict,
     "torch._utils._rebuild_tensor": _rebuild,
     "torch._utils._rebuild_tensor_v2": _rebuild,
     "torch._utils._rebuild_parameter": lambda data, *_: data,

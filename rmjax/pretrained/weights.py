@@ -21,14 +21,20 @@ from rmjax.config import flatten
 from rmjax.configs.repmix import get_config
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
-from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch
+from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
 from rmjax.pretrained.files import file_hash, read_file
 
 LAYOUTS = ("imagenet", "repmix", "image_attribution_bench")
 
-# Where training scripts put the state dict, and whose they are.
-_WRAPPERS = {"state_dict": "repmix", "model_state_dict": "image_attribution_bench"}
+# Where training scripts put the state dict, and whose RepMix it is then.
+_WRAPPERS = {
+    "state_dict": "repmix",
+    "model_state_dict": "image_attribution_bench",
+    "model": None,
+}
+# What data parallelism and torch.compile put before every name.
+_PREFIXES = re.compile(r"(module\.|_orig_mod\.)+")
 # In the order of the benchmark's labels, its file dataset.py.
 _BENCH_SOURCES = (
     *("4o", "CogView3_PLUS", "FLUX", "KANDINSKY", "PIXART", "PLAYGROUND_2_5"),
@@ -80,12 +86,12 @@ def read_weights(
 
     Raises:
         InputError: the file can't be read, is of none of the layouts, or its entries
-            are not exactly those of the network: the message lists all that are
-            missing, unexpected or of another shape.
+            are not exactly those of the network: the message lists what is missing,
+            unexpected, of another shape or not finite.
     """
     path = Path(path)
     content = read_file(path)
-    state_dict, wrapper = _unwrap(content)
+    state_dict, wrapper = _unwrap(path, content)
     if layout == "auto":
         layout = _guess_layout(path, state_dict, wrapper)
     elif layout not in LAYOUTS:
@@ -97,6 +103,9 @@ def read_weights(
         "left_out": _left_out(content, state_dict, wrapper),
     }
     try:
+        odd = [k for k, v in state_dict.items() if not isinstance(v, np.ndarray)]
+        if odd:
+            raise InputError(f"no tensors: {some(odd)}")
         if layout == "imagenet":
             found = _imagenet(state_dict, sources)
         else:
@@ -107,12 +116,13 @@ def read_weights(
     return Weights(variables, config, names, provenance | {"notes": notes})
 
 
-def _unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+def _unwrap(path: Path, content: Mapping) -> tuple[dict[str, Any], str | None]:
     """Return the state dict in a file's outermost dict, and the key it was under."""
     wrapper = next((k for k in _WRAPPERS if isinstance(content.get(k), dict)), None)
     inner = content if wrapper is None else content[wrapper]
-    # What data parallelism puts before every name.
-    return {str(k).removeprefix("module."): v for k, v in inner.items()}, wrapper
+    if not all(isinstance(name, str) for name in (*content, *inner)):
+        raise InputError(f"{path}: holds names that are no text")
+    return {_PREFIXES.sub("", k, count=1): v for k, v in inner.items()}, wrapper
 
 
 def _guess_layout(path: Path, state_dict: Mapping, wrapper: str | None) -> str:
@@ -121,14 +131,15 @@ def _guess_layout(path: Path, state_dict: Mapping, wrapper: str | None) -> str:
     if "attribution.weight" not in state_dict:
         raise InputError(
             f"{path}: neither a ResNet of torchvision or timm (conv1.weight) nor a "
-            "RepMix (attribution.weight) is in it"
+            f"RepMix (attribution.weight) is in it, but {some(state_dict) or 'nothing'}"
         )
-    if wrapper is None:
+    whose = _WRAPPERS.get(wrapper)
+    if whose is None:
         raise InputError(
             f"{path}: a RepMix, but not whose, and they number their classes "
             "differently: give --layout repmix or image_attribution_bench"
         )
-    return _WRAPPERS[wrapper]
+    return whose
 
 
 def _left_out(content: Mapping, state_dict: Mapping, wrapper: str | None) -> list[str]:
@@ -139,7 +150,7 @@ def _left_out(content: Mapping, state_dict: Mapping, wrapper: str | None) -> lis
         if EXCEPTIONS.fullmatch(name)
     }
     used = (wrapper, "hyper_parameters")
-    beside = (str(k) for k in content if wrapper is not None and k not in used)
+    beside = (k for k in content if wrapper is not None and k not in used)
     return sorted(kinds) + sorted(beside)
 
 
@@ -166,7 +177,11 @@ def _repmix(
     level = _mix_level(state_dict)
     num_sources = (*np.shape(state_dict.get("attribution.weight")), 0)[0]
     order, notes = None, []
-    config = _with_hyperparameters(content.get("hyper_parameters") or {}, level)
+    given = content.get("hyper_parameters") or {}
+    try:
+        config = _with_hyperparameters(given, level)
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"hyper_parameters of a wrong kind ({error})") from error
     if layout == "image_attribution_bench":
         order = (num_sources - 1, *range(num_sources - 1))
         config.model.gated_source = 1
