@@ -14,10 +14,10 @@ from rmjax.experiment import open_data
 from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space
 from rmjax.gallery.store import Gallery, check_name, digest, empty_gallery, enrol
-from rmjax.inference import Attributor, decode
+from rmjax.inference import Attributor
 
 FIT_IMAGES = 5000  # at most, that a space is fitted to
-AT_ONCE = 256  # images decoded at once: bounds the memory
+AT_ONCE = 256  # images held at once: bounds the memory
 SPLIT = "val"  # not trained on, and not what an evaluation is about
 
 
@@ -96,11 +96,11 @@ def enrol_files(
     check_name(gallery, name, trained=False)
     images, embedding = [], []
     for first in range(0, len(paths), AT_ONCE):
-        read = read_images(paths[first : first + AT_ONCE])
+        read = read_images(model, paths[first : first + AT_ONCE])
         if read.errors:
             raise InputError(f"{read.errors[0]}; nothing was enrolled")
         images += zip(read.names, read.digests, strict=True)
-        embedding.append(model.embed(read.pixels))
+        embedding.append(model.run(read.pixels)["embedding"])
     return enrol(gallery, name, images, np.concatenate(embedding or [[]]))
 
 
@@ -157,7 +157,7 @@ class Read:
     Attributes:
         names: of those that could be.
         digests: SHA-256 of their bytes.
-        pixels: uint8 `[H, W, 3]` each.
+        pixels: as `Attributor.read` makes them, uint8 `[H, W, 3]` each.
         errors: a line for each that could not.
     """
 
@@ -167,13 +167,13 @@ class Read:
     errors: list[str]
 
 
-def read_images(paths: Sequence[str | Path]) -> Read:
-    """Read and decode image files; those that can't be read are left out and named."""
+def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
+    """Read image files for a network; those that can't be are left out and named."""
     found = Read([], [], [], [])
     for path in paths:
         try:
             data = read_bytes(path)
-            pixels = decode(data, str(path))
+            pixels = model.read(data, str(path))
         except InputError as error:
             found.errors.append(str(error))
             continue
@@ -203,7 +203,7 @@ class Asker:
         """Say of each image which generator it is most like.
 
         Args:
-            pixels: uint8 arrays `[H, W, 3]`.
+            pixels: what `read_images` made.
             top: how many generators to list.
 
         Returns:
@@ -211,17 +211,18 @@ class Asker:
             `network`, the network's own answer among the trained sources alone:
             `source`, `probability`, `calibrated`.
         """
-        said = self.model.predict(pixels)
-        scores = self.score(self.gallery.space.directions(said["embedding"]))
+        outputs, calibration = self.model.run(pixels), self.model.calibration
+        sources = calibration.probabilities(outputs)["attribution"]
+        scores = self.score(self.gallery.space.directions(outputs["embedding"]))
         found = answer(scores, self.gallery.names, self.threshold.value, top)
         trained = {g.name: g.trained for g in self.gallery.generators}
         for i, entry in enumerate(found):
             for row in entry["ranked"]:
                 row["trained"] = trained[row["generator"]]
             entry["network"] = {
-                "source": str(said["source"][i]),
-                "probability": float(said["attribution"][i].max()),
-                "calibrated": bool(said["calibrated"]),
+                "source": self.model.source_names[int(sources[i].argmax())],
+                "probability": float(sources[i].max()),
+                "calibrated": calibration.images > 0,
             }
         return found
 
