@@ -4,13 +4,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rmjax.cli_prepare import Add, at_least_one
 from rmjax.errors import InputError, harmless
-
-if TYPE_CHECKING:
-    from rmjax.gallery.ask import Asker
 
 
 def add_gallery(add: Add) -> None:
@@ -223,29 +219,16 @@ def _describe_threshold(by: str, threshold: dict) -> str:
     )
 
 
-def _load_asker(args: argparse.Namespace) -> "Asker":
-    from rmjax.gallery import ask
-    from rmjax.gallery.store import load_gallery
-    from rmjax.inference import load
-
-    folder = Path(args.gallery)
-    gallery, model = load_gallery(folder), load(args.workdir)
-    score = None
-    if args.approximate:
-        from rmjax.gallery.approximate import approximate, stored_index
-
-        ask.check_network(gallery, model)
-        index = stored_index(folder, gallery.directions)
-        score = approximate(index, gallery.starts)
-    return ask.make_asker(gallery, model, by=args.by, reject=args.reject, score=score)
-
-
 def _query(args: argparse.Namespace, changes: list[str]) -> int:
     from rmjax.gallery import ask
 
-    if args.approximate and args.by != "neighbours":
-        raise InputError("--approximate finds neighbours: leave out --by prototypes")
-    asker = _load_asker(args)
+    asker = ask.load_asker(
+        args.gallery,
+        args.workdir,
+        by=args.by,
+        reject=args.reject,
+        by_index=args.approximate,
+    )
     if asker.gallery.new.all():
         print(
             "note: the trained sources are not enrolled, so no image can be found to be "

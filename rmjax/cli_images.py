@@ -126,7 +126,7 @@ def _embed(args: argparse.Namespace, changes: list[str]) -> int:
         shard=args.shard,
     )
     for line in failed:
-        print(f"rmjax embed: {line}", file=sys.stderr)
+        print(f"rmjax embed: {harmless(line)}", file=sys.stderr)
     print(f"embedded: {rows - len(failed)} of {rows} images: {out}")
     return SOME_FAILED if failed else 0
 

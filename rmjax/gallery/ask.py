@@ -11,10 +11,18 @@ from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import open_data
+from rmjax.gallery.approximate import approximate, stored_index
 from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space
-from rmjax.gallery.store import Gallery, check_name, digest, empty_gallery, enrol
-from rmjax.inference import Attributor
+from rmjax.gallery.store import (
+    Gallery,
+    check_name,
+    digest,
+    empty_gallery,
+    enrol,
+    load_gallery,
+)
+from rmjax.inference import Attributor, load
 
 FIT_IMAGES = 5000  # at most, that a space is fitted to
 AT_ONCE = 256  # images held at once: bounds the memory
@@ -251,6 +259,38 @@ def make_asker(
     check_network(gallery, model)
     exact, threshold = choose_for(gallery, by, reject)
     return Asker(gallery, model, score or exact, threshold)
+
+
+def load_asker(
+    folder: str | Path,
+    workdir: str | Path,
+    *,
+    by: str = "neighbours",
+    reject: float = REJECT,
+    by_index: bool = False,
+) -> Asker:
+    """Load a gallery and its network, to be asked.
+
+    Args:
+        folder: of the gallery.
+        workdir: of the run.
+        by: as for `make_asker`.
+        reject: likewise.
+        by_index: find neighbours approximately, see `rmjax.gallery.approximate`.
+
+    Raises:
+        InputError: one of them is not there, or they do not go together.
+    """
+    if by_index and by != "neighbours":
+        raise InputError("--approximate finds neighbours: leave out --by prototypes")
+    folder = Path(folder)
+    gallery, model = load_gallery(folder), load(workdir)
+    score = None
+    if by_index:
+        check_network(gallery, model)
+        index = stored_index(folder, gallery.directions)
+        score = approximate(index, gallery.starts)
+    return make_asker(gallery, model, by=by, reject=reject, score=score)
 
 
 def choose_for(
