@@ -16,7 +16,7 @@ from rmjax.data.images import decode_rgb
 from rmjax.data.listing import read_bytes
 from rmjax.domain import warn_about
 from rmjax.errors import InputError
-from rmjax.inference import Attributor, decode
+from rmjax.inference import Attributor, cut_ends, decode
 from rmjax.provenance import CAVEAT, describe, find_provenance
 
 INCONCLUSIVE, UNKNOWN = "inconclusive", "unknown"
@@ -110,11 +110,11 @@ def _read(
     """Return what the file itself tells, and its views for the network, itself first."""
     try:
         data = read_bytes(path)
-        pixels = decode(data, str(path))
+        pixels = cut_ends(decode(data, str(path)))
     except InputError as error:
         return {"error": str(error)}, []
-    views = [pixels, *(view(pixels) for view in VIEWS.values())]
-    views = [model.read(view) for view in views]
+    views = [model.read(pixels)]
+    views += [model.read(view(pixels)) for view in VIEWS.values()]
     provenance = find_provenance(data)
     return {
         "file": [line for line in describe(provenance) if line != CAVEAT],

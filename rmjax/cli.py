@@ -1,10 +1,12 @@
 """The `rmjax` command: parses arguments, calls the library, prints errors in one line."""
 
 import argparse
+import io
 import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,7 @@ from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_prepare, names
 from rmjax.cli_report import add_report
-from rmjax.errors import InputError, TrainingError
+from rmjax.errors import InputError, TrainingError, harmless
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 is success, 1 that some of what was given could not be read, and the rest is
     done, 2 something wrong with what the user gave, 3 a training that can't go on, 130
-    an interrupt.
+    an interrupt, 141 an output that was closed early (128 and the signal's number).
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
@@ -31,6 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest != changes or (changes and not configured):
         stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
+    _prepare_process()
+    try:
+        status = args.run(args, changes) or 0
+        sys.stdout.flush()  # here, where a closed output is caught
+        return status
+    except (InputError, TrainingError) as error:
+        print(f"rmjax {args.command}: error: {harmless(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 3
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again", file=sys.stderr)
+        return 130
+
+
+def _prepare_process() -> None:
     # Compiled programs are kept for the next command; JAX reads this when it is loaded.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rmjax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
@@ -38,17 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "jax", "orbax", "faiss"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        return args.run(args, changes) or 0
-    except (InputError, TrainingError) as error:
-        print(f"rmjax {args.command}: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 3
-    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again", file=sys.stderr)
-        return 130
+    # Pillow's, of images that are large but below the limit of `rmjax.data.images`.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # files' texts are in any alphabet
 
 
 def _train(args: argparse.Namespace, changes: list[str]) -> None:

@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from rmjax.cli_prepare import Add
-from rmjax.errors import InputError
+from rmjax.cli_prepare import Add, at_least_one
+from rmjax.errors import InputError, harmless
 
 
 def add_gallery(add: Add) -> None:
@@ -46,7 +46,10 @@ def _add_add(add: Add) -> None:
         help="instead: enrol the sources that the run was trained on, from its data",
     )
     parser.add_argument(
-        "--k", type=int, default=10, help="images of each of these (default: 10)"
+        "--k",
+        type=at_least_one,
+        default=10,
+        help="images of each of these (default: 10)",
     )
     parser.add_argument(
         "--split", default="val", help="where these are taken from (default: val)"
@@ -85,7 +88,7 @@ def _add_query(add: Add) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="to ask about")
     parser.add_argument("--json", action="store_true", help="print a JSON line each")
     parser.add_argument(
-        "--top", type=int, default=3, help="generators to list (default: 3)"
+        "--top", type=at_least_one, default=3, help="generators to list (default: 3)"
     )
     parser.add_argument(
         "--by",
@@ -122,10 +125,10 @@ def _add_evaluate(add: Add) -> None:
     )
     _add_workdir(parser)
     parser.add_argument(
-        "--k", type=_integers, default=(1, 5, 10), help="images (default: 1,5,10)"
+        "--k", type=_counts, default=(1, 5, 10), help="images (default: 1,5,10)"
     )
     parser.add_argument(
-        "--draws", type=int, default=20, help="choices of them (default: 20)"
+        "--draws", type=at_least_one, default=20, help="choices of them (default: 20)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of these (default: 0)")
     parser.add_argument(
@@ -218,49 +221,39 @@ def _describe_threshold(by: str, threshold: dict) -> str:
 
 def _query(args: argparse.Namespace, changes: list[str]) -> int:
     from rmjax.gallery import ask
-    from rmjax.gallery.store import load_gallery
-    from rmjax.inference import load
 
-    if args.top < 1:
-        raise InputError(f"--top {args.top}: give at least 1")
-    if args.approximate and args.by != "neighbours":
-        raise InputError("--approximate finds neighbours: leave out --by prototypes")
-    folder = Path(args.gallery)
-    gallery, model = load_gallery(folder), load(args.workdir)
-    score = None
-    if args.approximate:
-        from rmjax.gallery.approximate import approximate, stored_index
-
-        ask.check_network(gallery, model)
-        index = stored_index(folder, gallery.directions)
-        score = approximate(index, gallery.starts)
-    asker = ask.make_asker(gallery, model, by=args.by, reject=args.reject, score=score)
-    if not any(generator.trained for generator in gallery.generators):
+    asker = ask.load_asker(
+        args.gallery,
+        args.workdir,
+        by=args.by,
+        reject=args.reject,
+        by_index=args.approximate,
+    )
+    if asker.gallery.new.all():
         print(
             "note: the trained sources are not enrolled, so no image can be found to be "
             "theirs; enrol them with `rmjax gallery add --trained`",
             file=sys.stderr,
         )
     print(_describe_threshold(args.by, vars(asker.threshold)), file=sys.stderr)
-    answered = failed = 0
+    failed = 0
     for first in range(0, len(args.images), ask.AT_ONCE):
-        read = ask.read_images(args.images[first : first + ask.AT_ONCE])
+        read = ask.read_images(asker.model, args.images[first : first + ask.AT_ONCE])
         for line in read.errors:
-            print(f"rmjax gallery: error: {line}", file=sys.stderr)
+            print(f"rmjax gallery: error: {harmless(line)}", file=sys.stderr)
         failed += len(read.errors)
-        answered += len(read.names)
         found = asker.ask(read.pixels, args.top) if read.names else []
         for name, entry in zip(read.names, found, strict=True):
             entry = {"image": name, **entry, "threshold": asker.threshold.value}
             print(json.dumps(entry) if args.json else _describe(entry))
-    if not answered:
+    if failed == len(args.images):
         raise InputError("none of the images could be read")
     return 1 if failed else 0
 
 
 def _describe(entry: dict) -> str:
     network = entry["network"]
-    lines = [f"{entry['image']}: {entry['answer']}"]
+    lines = [f"{harmless(entry['image'])}: {entry['answer']}"]
     lines += [
         f"  {row['similarity']:7.3f}  {row['generator']}"
         + " (trained)" * row["trained"]
@@ -292,5 +285,5 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
     print(f"\nresults: {out}")
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(map(at_least_one, text.split(",")))

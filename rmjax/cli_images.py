@@ -4,7 +4,8 @@ import argparse
 import json
 import sys
 
-from rmjax.cli_prepare import Add, names
+from rmjax.cli_prepare import Add, at_least_one, names
+from rmjax.errors import harmless
 
 # Exit status where some images could not be read and the others were answered.
 SOME_FAILED = 1
@@ -125,7 +126,7 @@ def _embed(args: argparse.Namespace, changes: list[str]) -> int:
         shard=args.shard,
     )
     for line in failed:
-        print("rmjax embed:", " ".join(line.splitlines()), file=sys.stderr)
+        print(f"rmjax embed: {harmless(line)}", file=sys.stderr)
     print(f"embedded: {rows - len(failed)} of {rows} images: {out}")
     return SOME_FAILED if failed else 0
 
@@ -150,7 +151,10 @@ def add_attribute(add: Add) -> None:
         "--json", action="store_true", help="one JSON document on the output"
     )
     parser.add_argument(
-        "--top", type=int, default=5, help="sources that are listed (default: 5)"
+        "--top",
+        type=at_least_one,
+        default=5,
+        help="sources that are listed (default: 5)",
     )
     parser.set_defaults(run=_attribute)
 
@@ -162,12 +166,11 @@ def _attribute(args: argparse.Namespace, changes: list[str]) -> int:
 
     model = load_pretrained(args.workdir)
     described, found = describe_model(model), []
-    sys.stdout.reconfigure(errors="replace")  # what files say is in any alphabet
     for said in attribute(model, args.images):
         if "error" in said:
-            print(f"rmjax attribute: {said['error']}", file=sys.stderr)
+            print(f"rmjax attribute: {harmless(said['error'])}", file=sys.stderr)
         elif not args.json:
-            print(_in_words(said, args.top, described["calibrated"]), "\n")
+            print(_in_words(said, args.top, described["calibrated"]) + "\n")
         found.append(said)
     if args.json:
         print(json.dumps({"model": described, "images": found}, indent=2))
@@ -197,7 +200,7 @@ def _in_words(said: dict, top: int, calibrated: bool) -> str:
         *(("warning", line) for line in said["warnings"]),
     ]
     lines = [f"  {name:<10} {text}" for name, text in rows]
-    return "\n".join([said["image"], *lines])
+    return "\n".join([harmless(said["image"]), *lines])
 
 
 def _fraction(text: str) -> tuple[int, int]:

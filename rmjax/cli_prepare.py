@@ -17,6 +17,13 @@ def add_prepare(add: Add) -> None:
         add_one(sets.add_parser)
 
 
+def at_least_one(text: str) -> int:
+    """Read a count of the command line."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Read a list A,B of the command line."""
     found = tuple(text.split(",")) if text else ()

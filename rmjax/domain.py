@@ -1,6 +1,5 @@
 """What images a network was trained on, and where another image lies outside of it."""
 
-import io
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import Selection
-from rmjax.data.facts import ImageFacts, collect_facts, image_facts
+from rmjax.data.facts import collect_facts, header_quality, read_header
 
 if TYPE_CHECKING:
     from rmjax.inference import Attributor
@@ -56,24 +55,24 @@ def warn_about(data: bytes, shown: tuple[int, int], model: "Attributor") -> list
         shown: height and width of what the network sees of it.
         model: the network.
     """
-    facts = image_facts(data)
+    header = read_header(data)
     known = model.training
     warnings = [] if known else ["what the network was trained on is not known"]
-    if known and facts.format not in known["formats"]:
+    if known and header.format not in known["formats"]:
         formats = ", ".join(known["formats"])
-        warnings.append(f"a {facts.format} file; trained on {formats}")
-    warnings += _about_size(facts, shown, model)
-    warnings += _about_compression(facts, known)
-    if _frames(data) > 1:
-        warnings.append("an animation: only its first frame is looked at")
+        warnings.append(f"a {header.format} file; trained on {formats}")
+    warnings += _about_size(header.size, shown, model)
+    warnings += _about_compression(header_quality(header)[0], known)
+    if _has_more(header):
+        warnings.append("several pictures or frames: only the first is looked at")
     return warnings
 
 
 def _about_size(
-    facts: ImageFacts, shown: tuple[int, int], model: "Attributor"
+    size: tuple[int, int], shown: tuple[int, int], model: "Attributor"
 ) -> list[str]:
     warnings = []
-    side, data = min(facts.width, facts.height), model.config.data
+    side, data = min(size), model.config.data
     low, high = model.training["shorter_side"] if model.training else (side, side)
     if not low <= side <= high:
         sizes = f"{low}" if low == high else f"{low} to {high}"
@@ -83,14 +82,13 @@ def _about_size(
             f"scaled from {side} to {data.eval_resize} px, which rewrites fine detail"
         )
     scale = data.eval_resize / side if data.eval_resize else 1
-    share = shown[0] * shown[1] / (facts.width * facts.height * scale**2)
+    share = shown[0] * shown[1] / (size[0] * size[1] * scale**2)
     if share < _SEEN_SHARE:
-        warnings.append(f"only its middle is looked at, {share:.0%} of its area")
+        warnings.append(f"only its middle is looked at, {100 * share:.2g}% of its area")
     return warnings
 
 
-def _about_compression(facts: ImageFacts, known: dict | None) -> list[str]:
-    quality = facts.quality
+def _about_compression(quality: float, known: dict | None) -> list[str]:
     if np.isnan(quality):
         return []
     trained = (known or {}).get("jpeg_quality")
@@ -101,6 +99,8 @@ def _about_compression(facts: ImageFacts, known: dict | None) -> list[str]:
     return []
 
 
-def _frames(data: bytes) -> int:
-    with Image.open(io.BytesIO(data)) as image:
-        return getattr(image, "n_frames", 1)
+def _has_more(header: Image.Image) -> bool:
+    try:
+        return getattr(header, "is_animated", False)
+    except Exception:  # damaged behind the first one, which is sound
+        return False

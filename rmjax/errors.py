@@ -14,3 +14,12 @@ class TrainingError(RuntimeError):
 
     The command line prints it alone and exits with status 3.
     """
+
+
+def harmless(text: str) -> str:
+    """Return a text with U+FFFD for all that `str.isprintable` rejects.
+
+    Control characters, line breaks, escapes, bidirectional marks and surrogates: what
+    files and their names hold may neither command a terminal nor begin a line there.
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -314,11 +314,20 @@ def _check_layer(layer: str) -> None:
 
 def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
-    # Scaling would make a very long image huge, only to be cut afterwards.
-    image = _middle(image, MAX_ASPECT * min(image.shape[:2]))
+    image = cut_ends(image)
     if config.data.eval_resize:
         image = resize_shorter(image, config.data.eval_resize)
-    return _middle(image, config.data.eval_size)
+    cut = _middle(image, config.data.eval_size)
+    # A view would keep the whole of a large photograph in memory.
+    return cut.copy() if cut.size < image.size else cut
+
+
+def cut_ends(image: np.ndarray) -> np.ndarray:
+    """Cut the ends off an image that is longer than `MAX_ASPECT` allows.
+
+    Scaling would make it huge, and JPEG files hold no more than 65,535 pixels a side.
+    """
+    return _middle(image, MAX_ASPECT * min(image.shape[:2]))
 
 
 def _middle(image: np.ndarray, most: int) -> np.ndarray:

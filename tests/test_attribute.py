@@ -135,7 +135,7 @@ def test_warnings_name_what_lies_outside_of_training(model):
     large = warned(encode((200, 100), "PNG"))
     assert large == [
         "its shorter side is 100 px; trained on 32 px",
-        "only its middle is looked at, 5% of its area",
+        "only its middle is looked at, 5.1% of its area",
     ]
     assert warned(encode((32, 32), "JPEG", quality=20)) == [
         "a JPEG file; trained on PNG",
@@ -148,7 +148,9 @@ def test_warnings_name_what_lies_outside_of_training(model):
     other = Image.fromarray(np.full((32, 32, 3), 255, np.uint8))
     file = io.BytesIO()
     frame.save(file, "GIF", save_all=True, append_images=[other])
-    assert "an animation: only its first frame is looked at" in warned(file.getvalue())
+    assert "several pictures or frames: only the first is looked at" in warned(
+        file.getvalue()
+    )
     unknown = replace(model, training=None)
     data = encode((32, 32), "PNG")
     assert warn_about(data, (32, 32), unknown) == [
@@ -182,6 +184,7 @@ def bad_files(tmp_path):
         "cut.png": (good[: len(good) // 2], "unreadable image"),
         "dot.png": (encode((1, 1), "PNG"), "too small"),
         "huge.png": (bytes(header), "more than the 100,000,000 pixels"),
+        "red\x1b[31m\nline.png": (b"", "not an image"),
     }
     found = {}
     for name, (data, reason) in contents.items():
@@ -205,17 +208,20 @@ def test_bad_files_get_a_line_each_and_the_others_go_on(
 ):
     cmyk = tmp_path / "cmyk.jpg"
     Image.new("CMYK", (40, 40), (10, 200, 30, 0)).save(cmyk)
-    given = [*bad_files, paths[0], cmyk]
+    named = tmp_path / "fine\x1b[31m.png"
+    named.write_bytes(encode((32, 32), "PNG"))
+    given = [*bad_files, paths[0], cmyk, named]
     arguments = ["attribute", "--workdir", str(small_run), *map(str, given)]
     assert main(arguments) == 1
     printed = capsys.readouterr()
     lines = printed.err.strip().splitlines()
     assert len(lines) == len(bad_files)
     for line, (path, reason) in zip(lines, bad_files.items(), strict=True):
-        assert line.startswith(f"rmjax attribute: {path}: ") and reason in line
+        name = str(path).replace("\x1b", "\ufffd").replace("\n", "\ufffd")
+        assert line.startswith(f"rmjax attribute: {name}: ") and reason in line
     for path in (paths[0], cmyk):
         assert f"{path}\n" in printed.out
-    assert printed.out.count("  answer ") == 2
+    assert printed.out.count("  answer ") == 3 and "\x1b" not in printed.out
     for word in ("not calibrated", "views agree", "C2PA manifest: not found"):
         assert word in printed.out
 
@@ -252,6 +258,15 @@ def test_a_very_long_image_is_not_blown_up(model):
         assert model.read(strip).shape == (32, 32, 3)
     finally:
         model.config.data.eval_resize = before
+
+
+def test_a_long_image_is_answered_and_a_large_one_is_not_kept(model, tmp_path):
+    """JPEG, one of the views, holds no side of 70,000 pixels."""
+    path = tmp_path / "long.png"
+    Image.new("RGB", (70_000, 16)).save(path)
+    assert next(attribute(model, [path]))["answer"]
+    seen = model.read(np.zeros((500, 400, 3), np.uint8))
+    assert seen.shape == (32, 32, 3) and seen.base is None
 
 
 def test_without_sources_there_is_no_answer(model):

@@ -1,6 +1,8 @@
 """Decoding, resampling and cutting of images."""
 
 import io
+import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -111,6 +113,26 @@ def test_damaged_exif_does_not_lose_the_image():
     pixels = noise(16, 16, 3)
     data = encode(Image.fromarray(pixels), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     np.testing.assert_array_equal(decode_rgb(data), pixels)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
+def test_an_exif_directory_is_not_copied_over_and_over(fmt):
+    """Of 100 entries that all point at one megabyte, none is read."""
+    count, size = 100, 1_000_000
+    entries = [struct.pack("<HHII", 0x0112, 3, 1, 6)]
+    entries += [
+        struct.pack("<HHII", 0x8000 + n, 7, size, 14 + 12 * (count + 1))
+        for n in range(count)
+    ]
+    directory = struct.pack("<H", count + 1) + b"".join(entries) + bytes(4)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + directory + bytes(size)
+    data = encode(Image.new("RGB", (32, 16)), fmt, exif=exif)
+    tracemalloc.start()
+    decoded = decode_rgb(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert decoded.shape == (32, 16, 3)  # orientation 6: turned
+    assert peak < 20 * size
 
 
 @pytest.mark.parametrize("fmt", ["GIF", "PNG", "WEBP"])

@@ -161,6 +161,20 @@ def test_damaged_files_raise_nothing(no_c2pa):
             json.dumps(dataclasses.asdict(find_provenance(bytes(mutant))))
 
 
+def test_empty_boxes_at_the_end_hold_nothing():
+    def box(name, content=b""):
+        return struct.pack(">I", 8 + len(content)) + name + content
+
+    entry = box(b"iinf", bytes(6) + box(b"infe"))
+    for boxes in (
+        box(b"iinf") + box(b"iloc"),
+        box(b"iloc") + box(b"iinf"),
+        box(b"iloc", bytes(8)) + entry,
+    ):
+        data = box(b"ftyp", b"avif" + bytes(4)) + box(b"meta", bytes(4) + boxes)
+        assert find_provenance(data).metadata == ()
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_finds_an_embedded_manifest(format, no_c2pa):
     c2pa = find_provenance(manifest_in(format)).c2pa

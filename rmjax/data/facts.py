@@ -134,9 +134,9 @@ def image_facts(data: bytes) -> ImageFacts:
     except InputError as error:
         reason = str(error).removeprefix("image: ")
         thumbnail = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    header = _header(data)
+    header = read_header(data)
     jpeg = header if isinstance(header, JpegImageFile) else None
-    quality, standard = jpeg_quality(_luma_table(jpeg)) if jpeg else (np.nan, False)
+    quality, standard = header_quality(header)
     return ImageFacts(
         format=(header.format or "") if header else "",
         mode=header.mode if header else "",
@@ -150,6 +150,12 @@ def image_facts(data: bytes) -> ImageFacts:
         thumbnail=thumbnail,
         reason=reason,
     )
+
+
+def header_quality(header: Image.Image | None) -> tuple[float, bool]:
+    """Return what `jpeg_quality` says of an opened file, nan of other formats."""
+    table = _luma_table(header) if isinstance(header, JpegImageFile) else None
+    return jpeg_quality(table)
 
 
 def jpeg_quality(table: Sequence[int] | None) -> tuple[float, bool]:
@@ -267,7 +273,8 @@ def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:
     return columns
 
 
-def _header(data: bytes) -> Image.Image | None:
+def read_header(data: bytes) -> Image.Image | None:
+    """Open an encoded image without decoding it; None where that can't be done."""
     try:
         return Image.open(io.BytesIO(data), formats=readable_formats())
     except Exception:  # Pillow's decoders raise a dozen different types

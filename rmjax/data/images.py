@@ -8,6 +8,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
 from rmjax.errors import InputError
+from rmjax.provenance.tiff import read_tags
 
 # 100 million pixels are 300 MB of RGB: more than any generator makes, and few
 # enough that a file which only claims to be larger cannot exhaust the memory.
@@ -29,6 +30,7 @@ SUFFIXES = frozenset(
 # its pixels: transparency, frames, an orientation.
 _PNG_EXTRAS = (b"tRNS", b"acTL", b"eXIf")
 _PNG_TEXTS = (b"Raw profile type", b"XML:com.adobe.xmp")
+_PNG_PROFILE = "Raw profile type exif"
 
 
 def readable_formats() -> list[str]:
@@ -188,9 +190,31 @@ def _one_line(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a damaged EXIF block counts as none."""
     try:
+        _keep_orientation(image)
         return ImageOps.exif_transpose(image)
     except Exception:  # the pixels are loaded and sound: a viewer shows them too
         return image
+
+
+def _keep_orientation(image: Image.Image) -> None:
+    """Leave of an EXIF block in `info` the orientation alone.
+
+    Pillow copies all that the block's directory points at, and thousands of entries
+    may point at the same megabytes.
+    """
+    block = image.info.get("exif")
+    if block is None and _PNG_PROFILE in image.info:  # a name, a length, then hex
+        lines = image.info[_PNG_PROFILE].split("\n")[3:]
+        block = bytes.fromhex("".join(lines))
+    if block is None:
+        return
+    block = block.removeprefix(b"Exif\0\0")
+    order = "big" if block.startswith(b"MM") else "little"
+    kept = Image.Exif()
+    # Of the first directory; the others are of thumbnails.
+    for tag, value in read_tags(block, {ExifTags.Base.Orientation}, directories=1):
+        kept[tag] = int.from_bytes(value, order)
+    image.info["exif"] = kept.tobytes()
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

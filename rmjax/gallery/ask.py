@@ -11,13 +11,21 @@ from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import open_data
+from rmjax.gallery.approximate import approximate, stored_index
 from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space
-from rmjax.gallery.store import Gallery, check_name, digest, empty_gallery, enrol
-from rmjax.inference import Attributor, decode
+from rmjax.gallery.store import (
+    Gallery,
+    check_name,
+    digest,
+    empty_gallery,
+    enrol,
+    load_gallery,
+)
+from rmjax.inference import Attributor, load
 
 FIT_IMAGES = 5000  # at most, that a space is fitted to
-AT_ONCE = 256  # images decoded at once: bounds the memory
+AT_ONCE = 256  # images held at once: bounds the memory
 SPLIT = "val"  # not trained on, and not what an evaluation is about
 
 
@@ -96,11 +104,11 @@ def enrol_files(
     check_name(gallery, name, trained=False)
     images, embedding = [], []
     for first in range(0, len(paths), AT_ONCE):
-        read = read_images(paths[first : first + AT_ONCE])
+        read = read_images(model, paths[first : first + AT_ONCE])
         if read.errors:
             raise InputError(f"{read.errors[0]}; nothing was enrolled")
         images += zip(read.names, read.digests, strict=True)
-        embedding.append(model.embed(read.pixels))
+        embedding.append(model.run(read.pixels)["embedding"])
     return enrol(gallery, name, images, np.concatenate(embedding or [[]]))
 
 
@@ -157,7 +165,7 @@ class Read:
     Attributes:
         names: of those that could be.
         digests: SHA-256 of their bytes.
-        pixels: uint8 `[H, W, 3]` each.
+        pixels: as `Attributor.read` makes them, uint8 `[H, W, 3]` each.
         errors: a line for each that could not.
     """
 
@@ -167,13 +175,13 @@ class Read:
     errors: list[str]
 
 
-def read_images(paths: Sequence[str | Path]) -> Read:
-    """Read and decode image files; those that can't be read are left out and named."""
+def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
+    """Read image files for a network; those that can't be are left out and named."""
     found = Read([], [], [], [])
     for path in paths:
         try:
             data = read_bytes(path)
-            pixels = decode(data, str(path))
+            pixels = model.read(data, str(path))
         except InputError as error:
             found.errors.append(str(error))
             continue
@@ -203,7 +211,7 @@ class Asker:
         """Say of each image which generator it is most like.
 
         Args:
-            pixels: uint8 arrays `[H, W, 3]`.
+            pixels: what `read_images` made.
             top: how many generators to list.
 
         Returns:
@@ -211,17 +219,18 @@ class Asker:
             `network`, the network's own answer among the trained sources alone:
             `source`, `probability`, `calibrated`.
         """
-        said = self.model.predict(pixels)
-        scores = self.score(self.gallery.space.directions(said["embedding"]))
+        outputs, calibration = self.model.run(pixels), self.model.calibration
+        sources = calibration.probabilities(outputs)["attribution"]
+        scores = self.score(self.gallery.space.directions(outputs["embedding"]))
         found = answer(scores, self.gallery.names, self.threshold.value, top)
         trained = {g.name: g.trained for g in self.gallery.generators}
         for i, entry in enumerate(found):
             for row in entry["ranked"]:
                 row["trained"] = trained[row["generator"]]
             entry["network"] = {
-                "source": str(said["source"][i]),
-                "probability": float(said["attribution"][i].max()),
-                "calibrated": bool(said["calibrated"]),
+                "source": self.model.source_names[int(sources[i].argmax())],
+                "probability": float(sources[i].max()),
+                "calibrated": calibration.images > 0,
             }
         return found
 
@@ -250,6 +259,38 @@ def make_asker(
     check_network(gallery, model)
     exact, threshold = choose_for(gallery, by, reject)
     return Asker(gallery, model, score or exact, threshold)
+
+
+def load_asker(
+    folder: str | Path,
+    workdir: str | Path,
+    *,
+    by: str = "neighbours",
+    reject: float = REJECT,
+    by_index: bool = False,
+) -> Asker:
+    """Load a gallery and its network, to be asked.
+
+    Args:
+        folder: of the gallery.
+        workdir: of the run.
+        by: as for `make_asker`.
+        reject: likewise.
+        by_index: find neighbours approximately, see `rmjax.gallery.approximate`.
+
+    Raises:
+        InputError: one of them is not there, or they do not go together.
+    """
+    if by_index and by != "neighbours":
+        raise InputError("--approximate finds neighbours: leave out --by prototypes")
+    folder = Path(folder)
+    gallery, model = load_gallery(folder), load(workdir)
+    score = None
+    if by_index:
+        check_network(gallery, model)
+        index = stored_index(folder, gallery.directions)
+        score = approximate(index, gallery.starts)
+    return make_asker(gallery, model, by=by, reject=reject, score=score)
 
 
 def choose_for(

@@ -297,9 +297,10 @@ def _load(folder: Path, entry: Mapping[str, str]) -> np.ndarray:
 
 def _generator(entry: Mapping) -> Generator:
     images = tuple((str(name), str(sha)) for name, sha in entry["images"])
-    if not images:
-        raise ValueError(f"{entry['name']} has no images")
-    return Generator(str(entry["name"]), bool(entry["trained"]), images)
+    name = str(entry["name"])
+    if not images or not name.isprintable():
+        raise ValueError(f"{name!r} has no images, or is no name")
+    return Generator(name, bool(entry["trained"]), images)
 
 
 def _damaged(path: Path, error: object) -> InputError:

@@ -36,7 +36,7 @@ def read_items(data: bytes, start: int, stop: int) -> Iterator[tuple[str, bytes]
         start: where the content of the meta box begins.
         stop: where it ends.
     """
-    boxes = {name: (a, z) for name, a, z in read_boxes(data, start + 4, stop)}
+    boxes = {n: (a, z) for n, a, z in read_boxes(data, start + 4, stop) if a < z}
     if b"iinf" not in boxes or b"iloc" not in boxes:
         return
     wanted: dict[int, str] = {}
@@ -54,7 +54,7 @@ def read_items(data: bytes, start: int, stop: int) -> Iterator[tuple[str, bytes]
 def _item_kinds(data: bytes, start: int, stop: int) -> Iterator[tuple[int, str]]:
     entries = start + (6 if data[start] == 0 else 8)
     for name, at, end in read_boxes(data, entries, stop):
-        if name != b"infe" or data[at] not in (2, 3):
+        if name != b"infe" or at == end or data[at] not in (2, 3):
             continue
         kind_at = at + (8 if data[at] == 2 else 10)
         number = int.from_bytes(data[at + 4 : kind_at - 2])

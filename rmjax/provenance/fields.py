@@ -175,7 +175,7 @@ def _xmp(content: bytes) -> Iterator[Field]:
 
 
 def _iptc(content: bytes) -> Iterator[Field]:
-    """Datasets of record 2, in Photoshop's resource 0x0404 or bare."""
+    """Datasets of record 2, the first of each, in Photoshop's resource 0x0404 or bare."""
     at = 0
     while content[at : at + 4] == b"8BIM":
         # Photoshop File Formats Specification, "Image resource blocks": number, name
@@ -193,13 +193,14 @@ def _iptc(content: bytes) -> Iterator[Field]:
 
 
 def _datasets(content: bytes) -> Iterator[Field]:
-    at = 0
+    at, seen = 0, set()
     while content[at : at + 1] == b"\x1c" and at + 5 <= len(content):
         record, dataset = content[at + 1], content[at + 2]
         end = at + 5 + int.from_bytes(content[at + 3 : at + 5])
         if end > len(content):
             return
-        if record == 2 and dataset in IPTC_DATASETS:
+        if record == 2 and dataset in IPTC_DATASETS and dataset not in seen:
+            seen.add(dataset)
             name = f"IPTC {IPTC_DATASETS[dataset]}"
             yield Field(name, name, content[at + 5 : end].decode("utf-8", "replace"))
         at = end

@@ -1,5 +1,7 @@
 """Text from files made safe to show."""
 
+from rmjax.errors import harmless
+
 MAX_SHOWN = 200  # characters
 MAX_READ = 1 << 20  # characters or bytes of one text that are looked at
 
@@ -7,10 +9,9 @@ MAX_READ = 1 << 20  # characters or bytes of one text that are looked at
 def printable(text: str) -> str:
     """Shorten a text to `MAX_SHOWN` characters that cannot command a terminal.
 
-    White space becomes single spaces; control characters, escapes, bidirectional
-    marks, surrogates and all else that `str.isprintable` rejects become U+FFFD.
+    White space becomes single spaces; the rest is as in `rmjax.errors.harmless`.
     """
     text = " ".join(text[: 4 * MAX_SHOWN].split())
     if len(text) > MAX_SHOWN:
         text = text[: MAX_SHOWN - 1] + "…"
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return harmless(text)

@@ -2,25 +2,28 @@
 
 from collections.abc import Collection, Iterator
 
-_MAX_DIRECTORIES = 16
 # Bytes of an element by type: those of texts, bytes and pointers; 129 is Exif 3.0's
 # UTF-8. Other types are none of ours.
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 13: 4, 16: 8, 18: 8, 129: 1}
 
 
 def read_tags(
-    data: bytes, wanted: Collection[int], sub: int | None = None, limit: int = 1 << 24
+    data: bytes,
+    wanted: Collection[int],
+    sub: int | None = None,
+    limit: int = 1 << 24,
+    directories: int = 16,
 ) -> Iterator[tuple[int, bytes]]:
     """Read tags of a TIFF or BigTIFF structure, the first of each, and nothing else.
 
-    Directories are followed along their chain, up to 16 of them. A value that points
-    beyond the end is left out.
+    A value that points beyond the end is left out.
 
     Args:
         data: the structure, from its byte order mark on.
         wanted: numbers of the tags.
         sub: tag that points to a further directory, such as that of EXIF.
         limit: bytes of a value that are read at most.
+        directories: how many are followed along their chain, those of `sub` among them.
 
     Returns:
         Pairs of tag and value, the value's bytes as they lie in the file.
@@ -37,7 +40,7 @@ def read_tags(
         return int.from_bytes(data[at : at + size], order)
 
     todo, visited, seen = [number(first, word)], set(), set()
-    while todo and len(visited) < _MAX_DIRECTORIES:
+    while todo and len(visited) < directories:
         start = todo.pop()
         if start in visited or not 0 < start < len(data) - counter:
             continue
