@@ -56,6 +56,7 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.8",
             "apache-beam>=2.65",
+            "c2pa-python>=0.38",
             "faiss-cpu>=1.9",
             "selenium>=4.10",
         ],

@@ -381,7 +381,7 @@ def test_image_that_declares_a_huge_size_is_not_decoded(tmp_path):
     frame = data.index(b"\xff\xc0") + 5
     data[frame : frame + 4] = b"\xff\xff\xff\xff"  # height and width
     file = pack(tmp_path / "a.tar.gz", small(**{"real/cat/val.jpg": bytes(data)}))
-    refused(tmp_path, file, "val.jpg: .*4294836225 pixels")
+    refused(tmp_path, file, "val.jpg: declares far more than the 100,000,000 pixels")
 
 
 def test_few_bad_images_are_left_out_and_listed(archive, tmp_path):
