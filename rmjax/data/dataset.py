@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from rmjax.data.labels import load_labels, read_labels, save_labels
 from rmjax.errors import InputError
+
+# TFDS is loaded where a data set is opened: who asks about images need not wait for it.
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 REAL = "real"  # what the source of photographs is called
 UNKNOWN = "unknown_sources"  # in a data set's metadata
@@ -50,7 +53,9 @@ class Dataset:
         return tuple(n for n in self.source_names if n not in self.unknown_sources)
 
     @cached_property
-    def _builder(self) -> tfds.core.DatasetBuilder:
+    def _builder(self) -> "tfds.core.DatasetBuilder":
+        import tensorflow_datasets as tfds
+
         return tfds.builder_from_directory(self.directory)
 
     def records(self, split: str) -> Sequence[dict]:
@@ -59,6 +64,8 @@ class Dataset:
         Raises:
             InputError: the data set has no such split.
         """
+        import tensorflow_datasets as tfds
+
         self._check_split(split)
         skip = {"image": tfds.decode.SkipDecoding()}
         return self._builder.as_data_source(split, decoders=skip)
@@ -69,6 +76,8 @@ class Dataset:
         Raises:
             InputError: the data set has no such split.
         """
+        import tensorflow_datasets as tfds
+
         self._check_split(split)
         method = tfds.decode.DeserializeMethod.RAW_BYTES
         return Files(self._builder.as_data_source(split, deserialize_method=method))
@@ -181,6 +190,8 @@ def open_dataset(directory: str | Path) -> Dataset:
     Raises:
         InputError: the folder is missing, empty, or holds something else.
     """
+    import tensorflow_datasets as tfds
+
     directory = Path(directory)
     if not (directory / "dataset_info.json").is_file():
         state = "is not a prepared data set" if directory.is_dir() else "does not exist"
@@ -306,6 +317,8 @@ def _check_names(
 
 
 def _parse(message: bytes) -> tuple[str, bytes]:
+    from tensorflow_datasets.proto import tf_example_pb2
+
     features = tf_example_pb2.Example.FromString(message).features.feature
     path, image = (features[name].bytes_list.value[0] for name in ("path", "image"))
     return path.decode(), image
