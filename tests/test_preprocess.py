@@ -124,5 +124,7 @@ def test_dcthist_ignores_brightness_and_place():
 
 
 def test_unknown_input_lists_the_choices():
-    with pytest.raises(InputError, match="unknown input 'xyz'.*rgb, imagenet, highpass"):
+    with pytest.raises(
+        InputError, match="unknown input 'xyz'.*rgb, imagenet, highpass"
+    ):
         preprocess.get_input("xyz")
