@@ -146,6 +146,7 @@ def test_each_layout_of_a_file_gives_the_published_outputs(
     if layout == "image_attribution_bench":
         order = [7, *range(7)]
     model = make_model("resnet50", 8, gated_source=weights.config.model.gated_source)
+    model = model.clone(lowering="forward")  # as `make_eval_step` runs it
     x, _, _ = read_batch(recipe, 4, 4, 1)
     outputs = jax.jit(model.apply)(weights.variables | {"params": params}, x)
     expected = {k: reference[f"infer/{k}"] for k in ("embedding", "detection")}
