@@ -14,7 +14,7 @@ from pathlib import Path
 from rmjax.cli_bench import add_bench
 from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
-from rmjax.cli_prepare import Add, add_prepare, names
+from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.errors import InputError, TrainingError, harmless
 
@@ -171,15 +171,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data_dir(parser: argparse.ArgumentParser, default: str | None) -> None:
-    where = f"default: {default}" if default else "default: as in the config"
-    parser.add_argument(
-        "--data-dir",
-        default=default,
-        help=f"folder of all prepared data sets ({where})",
-    )
-
-
 def _add_train(add: Add) -> None:
     parser = add(
         "train",
@@ -191,7 +182,7 @@ def _add_train(add: Add) -> None:
         "--config", required=True, help="name of a shipped config, or a Python file"
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    _add_data_dir(parser, None)
+    add_data_dir(parser, None)
     parser.set_defaults(run=_train)
 
 
@@ -238,14 +229,14 @@ def _add_evaluate(add: Add) -> None:
     parser.add_argument(
         "--checkpoint", default="best", help="best, last or a step (default: best)"
     )
-    _add_data_dir(parser, None)
+    add_data_dir(parser, None)
     parser.set_defaults(run=_evaluate)
 
 
 def _add_audit(add: Add) -> None:
     parser = add("audit", help="how well file, size or scene alone tell the source")
     parser.add_argument("dataset", metavar="DATASET", help="such as image_folder/mine")
-    _add_data_dir(parser, "data")
+    add_data_dir(parser, "data")
     parser.add_argument("--out", help="folder of the figures (default: audit/DATASET)")
     parser.add_argument("--splits", type=names, default="all", help="A,B or all")
     parser.add_argument("--sources", type=names, help="A,B (default: all with images)")

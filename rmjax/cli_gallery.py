@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from rmjax.cli_prepare import Add, at_least_one
+from rmjax.cli_prepare import Add, add_data_dir, at_least_one
 from rmjax.errors import InputError, harmless
 
 
@@ -25,13 +25,6 @@ def _add_gallery_dir(parser: argparse.ArgumentParser) -> None:
 
 def _add_workdir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run")
-
-
-def _add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-dir",
-        help="folder of all prepared data sets (default: as in the config)",
-    )
 
 
 def _add_add(add: Add) -> None:
@@ -62,7 +55,7 @@ def _add_add(add: Add) -> None:
         help="of a new gallery: whitened, fitted to the run's validation images, or "
         "cosine, of the fingerprints as they are (default: whitened)",
     )
-    _add_data_dir(parser)
+    add_data_dir(parser, None)
     parser.set_defaults(run=_add)
 
 
@@ -134,7 +127,7 @@ def _add_evaluate(add: Add) -> None:
     parser.add_argument(
         "--out", help="JSON file (default: gallery_evaluation.json in the run's folder)"
     )
-    _add_data_dir(parser)
+    add_data_dir(parser, None)
     parser.set_defaults(run=_evaluate)
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from rmjax.cli_prepare import Add, at_least_one, names
+from rmjax.cli_prepare import Add, add_data_dir, at_least_one, names
 from rmjax.errors import harmless
 
 # Exit status where some images could not be read and the others were answered.
@@ -96,11 +96,7 @@ def add_embed(add: Add) -> None:
         type=_fraction,
         help="K/N: do the Kth part in N, from 0/N on, into a file of its own",
     )
-    parser.add_argument(
-        "--data-dir",
-        default="data",
-        help="folder of all prepared data sets (default: data)",
-    )
+    add_data_dir(parser, "data")
     parser.set_defaults(run=_embed)
 
 

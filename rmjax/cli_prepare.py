@@ -152,11 +152,7 @@ def _add_lists(add: Add) -> None:
 
 def _add_how(parser: argparse.ArgumentParser, run: Callable) -> None:
     """Add what all data sets of image files have in common."""
-    parser.add_argument(
-        "--data-dir",
-        default="data",
-        help="folder of all prepared data sets (default: data)",
-    )
+    add_data_dir(parser, "data")
     parser.add_argument(
         "--processes",
         type=int,
@@ -310,3 +306,13 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
     return name, file
+
+
+def add_data_dir(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add the option of where data sets are; None stands for the run's own place."""
+    where = f"default: {default}" if default else "default: as in the config"
+    parser.add_argument(
+        "--data-dir",
+        default=default,
+        help=f"folder of all prepared data sets ({where})",
+    )

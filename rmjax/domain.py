@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import Selection
-from rmjax.data.facts import collect_facts, header_quality, read_header
+from rmjax.data.facts import header_quality, read_header
 
 if TYPE_CHECKING:
     from rmjax.inference import Attributor
@@ -28,22 +28,17 @@ def describe_training(selection: Selection, split: str = "train") -> dict[str, A
     """
     records = selection.records[split]
     step = max(len(records) // SAMPLE, 1)
-    facts = collect_facts(
-        selection.dataset,
-        (split,),
-        processes=1,
-        records={split: records[::step][:SAMPLE]},
-        show_progress=False,
-    )
-    sides = np.minimum(facts.width, facts.height)
-    quality = facts.quality[~np.isnan(facts.quality)]
+    files = selection.dataset.files(split)
+    chosen = [int(number) for number in records[::step][:SAMPLE]]
+    headers = [read_header(data) for _, data in files.read(chosen)]
+    qualities = [header_quality(header)[0] for header in headers]
+    qualities = [int(quality) for quality in qualities if not np.isnan(quality)]
+    sides = [min(header.size) for header in headers]
     return {
-        "images": len(facts),
-        "formats": dict(Counter(map(str, facts.format)).most_common()),
-        "shorter_side": [int(sides.min()), int(sides.max())],
-        "jpeg_quality": [int(quality.min()), int(quality.max())]
-        if len(quality)
-        else None,
+        "images": len(headers),
+        "formats": dict(Counter(header.format for header in headers).most_common()),
+        "shorter_side": [min(sides), max(sides)],
+        "jpeg_quality": [min(qualities), max(qualities)] if qualities else None,
     }
 
 

@@ -1,6 +1,5 @@
 """Fingerprints of many images into a table, part by part, in bounded memory."""
 
-import fcntl
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from rmjax.data.listing import Item
 from rmjax.errors import InputError
 from rmjax.inference import Attributor
 from rmjax.tables import WRITERS, describe, merge
-from rmjax.workers import cores, in_blocks
+from rmjax.workers import cores, in_blocks, lock
 
 ROWS_PER_PART = 4096
 # Images of one shape run together; so many batches are looked through for them.
@@ -176,16 +175,11 @@ def _open_parts(out: Path, schema: pa.Schema) -> Iterator[Path]:
     parts = out.with_name(f".{out.name}.partial")
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        lock = (parts / ".lock").open("w")
+        file = (parts / ".lock").open("w")
     except OSError as error:
         raise InputError(f"can't write {out}: {error.strerror}") from error
-    with lock:  # it ends with the process, however that ends
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{out} is being written by another command: wait for it"
-            ) from error
+    with file:
+        lock(file, f"{out} is being written by another command: wait for it")
         _check_parts(parts, schema)
         yield parts
         shutil.rmtree(parts)

@@ -179,6 +179,12 @@ def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(get_input(config.model.input), images)
 
 
+def variable_shapes(config: ConfigDict, num_sources: int) -> PyTree:
+    """Return shapes and types of the config's variables; nothing is computed."""
+    model = build_model(config, num_sources)
+    return jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+
+
 def make_eval_step(
     config: ConfigDict,
     num_sources: int,

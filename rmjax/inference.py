@@ -21,7 +21,12 @@ from rmjax.evaluation.calibration import (
     Calibration,
     load_calibration,
 )
-from rmjax.experiment import build_model, make_eval_step, network_input
+from rmjax.experiment import (
+    build_model,
+    make_eval_step,
+    network_input,
+    variable_shapes,
+)
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
 from rmjax.run import CHECKPOINTS, load_config, load_facts
@@ -227,9 +232,7 @@ def load(
     facts = load_facts(workdir)
     names = tuple(facts["source_names"])
     devices = parallel.choose_devices(num_devices)
-    model = build_model(config, len(names))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
-    like = parallel.place_shapes(shapes, devices)
+    like = parallel.place_shapes(variable_shapes(config, len(names)), devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
     return Attributor(
         name=workdir.resolve().name,

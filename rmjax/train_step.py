@@ -20,7 +20,6 @@ from rmjax.preprocess import random_flip_crop, to_unit
 # What a random key is folded with, for each consumer of randomness.
 KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
 
-
 PyTree = Any
 Batch = dict[str, jax.Array]
 InputTransform = Callable[[jax.Array], jax.Array]

@@ -1,5 +1,6 @@
 """Work on many things in several processes, in order and in bounded memory."""
 
+import fcntl
 import multiprocessing
 import os
 import threading
@@ -9,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from rmjax.errors import InputError
 
@@ -27,6 +28,18 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def lock(file: IO, busy: str) -> None:
+    """Lock an open file until it is closed or this process ends, however that is.
+
+    Raises:
+        InputError: another process holds the lock; `busy` is the message.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(busy) from None
 
 
 @contextmanager

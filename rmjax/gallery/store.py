@@ -6,7 +6,6 @@ digest of their contents: `fingerprints-*.npy`, directions float32 `[N, D]`,
 where one was made `index-*.faiss` (`approximate.py`).
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from rmjax.errors import InputError
 from rmjax.gallery.search import UNKNOWN
 from rmjax.gallery.space import Space
 from rmjax.logs import write_json
+from rmjax.workers import lock
 
 FILE = "gallery.json"
 VERSION = 1
@@ -252,13 +252,8 @@ def locked(folder: Path) -> Iterator[None]:
         file = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(f"{folder}: can't be written ({error.strerror})") from error
-    with file:  # the lock ends with the process, however that ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{folder} is being changed by another command: wait for it"
-            ) from error
+    with file:
+        lock(file, f"{folder} is being changed by another command: wait for it")
         yield
 
 

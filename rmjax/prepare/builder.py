@@ -7,7 +7,6 @@ module reads them, leaves out and lists those that cannot be used, and writes th
 import abc
 import contextlib
 import errno
-import fcntl
 import io
 import logging
 import re
@@ -43,7 +42,7 @@ from rmjax.prepare.records import (
     num_shards,
 )
 from rmjax.prepare.split_lists import Finder
-from rmjax.workers import FEW, cores, in_blocks, ordered_map
+from rmjax.workers import FEW, cores, in_blocks, lock, ordered_map
 
 MADE_FROM = "made_from.txt"
 
@@ -278,20 +277,18 @@ def _check_same(directory: Path, made_from: str | None) -> None:
 def _only_one(directory: Path) -> Iterator[None]:
     """Keep others from preparing the same; remove what a killed process left."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = directory.parent / f".{directory.name}.lock"
-    with open(lock, "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{directory}: another process is preparing this data set; wait for it"
-            ) from None
+    path = directory.parent / f".{directory.name}.lock"
+    with open(path, "w") as stream:
+        lock(
+            stream,
+            f"{directory}: another process is preparing this data set; wait for it",
+        )
         try:
             for scratch in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(scratch)
             yield
         finally:
-            lock.unlink()
+            path.unlink()
             for folder in directory.parents[:2]:  # of the config, of the data set
                 if not any(folder.iterdir()):
                     folder.rmdir()

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rmjax.checkpoints import Checkpoints
 from rmjax.config import apply_changes
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, network_input
+from rmjax.experiment import variable_shapes
 from rmjax.pretrained.weights import Weights, read_weights
 from rmjax.run import CHECKPOINTS, start_workdir
 
@@ -67,8 +67,7 @@ def convert(
 
 
 def _check_fits(config: ConfigDict, weights: Weights) -> None:
-    model = build_model(config, len(weights.source_names))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+    shapes = variable_shapes(config, len(weights.source_names))
     wanted, found = (
         jax.tree.map(np.shape, tree) for tree in (shapes, weights.variables)
     )

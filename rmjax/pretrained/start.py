@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, network_input
+from rmjax.experiment import variable_shapes
 from rmjax.inference import load_pretrained
 
 
@@ -36,7 +36,7 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
             f"{config.model.arch}"
         )
     backbone = {k: dict(source.variables[k]["backbone"]) for k in source.variables}
-    wanted = _shapes(config)
+    wanted = variable_shapes(config, 0)["params"]["backbone"]
     embedding = backbone["params"]["embedding"]
     if not source.source_names or _shape(embedding) != _shape(wanted["embedding"]):
         backbone["params"].pop("embedding")
@@ -46,13 +46,6 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
             f"which has not the channels of model.input = {config.model.input}"
         )
     return {k: {"backbone": jax.device_get(v)} for k, v in backbone.items()}
-
-
-def _shapes(config: ConfigDict) -> dict[str, Any]:
-    """Return the shapes of the config's backbone; nothing is computed."""
-    model = build_model(config, 0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), network_input(config))
-    return shapes["params"]["backbone"]
 
 
 def _shape(tree: Any) -> list[tuple[int, ...]]:
