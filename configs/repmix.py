@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
 
     # Schedule.
     config.batch_size = 64  # images, over all devices: 32 groups of 2
-    config.eval_batch_size = 64
+    config.eval_batch_size = 64  # images at once on a device
     config.num_epochs = 30
     config.steps_per_epoch = 0  # 0: one pass over the first members of the groups
     config.eval_every_epochs = 2
@@ -84,7 +84,7 @@ def get_config() -> ConfigDict:
     config.keep_best = 10  # checkpoints; the last is kept as well
 
     # Machine.
-    config.num_devices = 0  # 0: all
+    config.num_devices = 0  # of each process; 0: all
     config.log_every_steps = 50
     config.checkpoint_every_steps = 1000
     return config

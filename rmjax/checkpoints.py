@@ -69,7 +69,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(state),
+                state=ocp.args.PyTreeSave(_of_all_processes(state)),
                 progress=ocp.args.JsonSave(progress),
             ),
             metrics=metrics,
@@ -145,6 +145,15 @@ class Checkpoints:
             partial_restore=partial,
         )
         return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+
+def _of_all_processes(state: PyTree) -> PyTree:
+    """Tell Orbax that every process holds the same, so that it is saved once."""
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(
+        ocp.utils.fully_replicated_host_local_array_to_global_array, state
+    )
 
 
 @contextmanager

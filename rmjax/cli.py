@@ -6,12 +6,14 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from rmjax.cli_bench import add_bench
+from rmjax.cli_distributed import add_distributed, join, say
 from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
@@ -23,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     0 is success, 1 that some of what was given could not be read, and the rest is
-    done, 2 something wrong with what the user gave, 3 a training that can't go on, 130
-    an interrupt, 141 an output that was closed early (128 and the signal's number).
+    done, 2 something wrong with what the user gave, 3 a training that can't go on, 70
+    that another process of the job was lost, 130 an interrupt, 141 an output that was
+    closed early (128 and the signal's number).
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
@@ -34,19 +37,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
     _prepare_process()
+    status, message = _attempt(args, changes)
+    if message:
+        print(f"rmjax {args.command}: {message}", file=sys.stderr)
+    if getattr(args, "distributed", False):
+        from rmjax import hosts
+
+        status = hosts.leave(status, message)
+    return status
+
+
+def _attempt(args: argparse.Namespace, changes: list[str]) -> tuple[int, str]:
+    """Run the command; return its status and what to say of it in one line."""
     try:
         status = args.run(args, changes) or 0
         sys.stdout.flush()  # here, where a closed output is caught
-        return status
+        return status, ""
     except (InputError, TrainingError) as error:
-        print(f"rmjax {args.command}: error: {harmless(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 3
+        status = 2 if isinstance(error, InputError) else 3
+        return status, f"error: {harmless(str(error))}"
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141, ""
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again", file=sys.stderr)
-        return 130
+        return 130, "interrupted; run the same command again"
+    except Exception as error:
+        if not getattr(args, "distributed", False):
+            raise
+        from rmjax import hosts
+
+        hosts.wait_for_reason(error)
+        traceback.print_exc()
+        return 1, f"error: {type(error).__name__}, see above"
 
 
 def _prepare_process() -> None:
@@ -67,11 +89,12 @@ def _train(args: argparse.Namespace, changes: list[str]) -> None:
     from rmjax.config import load_config
     from rmjax.train import train
 
+    join(args, preemptible=True)
     config = load_config(args.config, changes)
     if args.data_dir:
         config.data.dir = args.data_dir
     train(config, args.workdir)
-    print(f"trained: {args.workdir}")
+    say(args, f"trained: {args.workdir}")
 
 
 def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
@@ -79,6 +102,7 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
     from rmjax.evaluation.calibration import FPRS, REJECT_FPR
     from rmjax.evaluation.results import format_results
 
+    join(args)
     results = evaluate(
         args.workdir,
         split=args.split,
@@ -91,6 +115,8 @@ def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
         reject_fpr=args.reject_fpr or REJECT_FPR,
         draws=args.bootstrap,
     )
+    if not results:  # another process of the job has them
+        return
     print(format_results(results))
     print(f"\nresults: {Path(results['folder']) / 'results.json'}")
     name = results["evaluation"]["name"]
@@ -183,6 +209,7 @@ def _add_train(add: Add) -> None:
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     add_data_dir(parser, None)
+    add_distributed(parser)
     parser.set_defaults(run=_train)
 
 
@@ -230,6 +257,7 @@ def _add_evaluate(add: Add) -> None:
         "--checkpoint", default="best", help="best, last or a step (default: best)"
     )
     add_data_dir(parser, None)
+    add_distributed(parser)
     parser.set_defaults(run=_evaluate)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rmjax import hosts, parallel
 from rmjax.data.dataset import select, take
 from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS
@@ -56,6 +57,7 @@ from rmjax.evaluation.unknown import measure_open_set
 from rmjax.experiment import ExperimentData, open_data
 from rmjax.inference import Attributor, load
 from rmjax.metrics import Predictions
+from rmjax.run import run_facts
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ def evaluate(
         show_progress: whether to draw a bar.
 
     Returns:
-        What `results.json` holds (docs/results.md), and `folder`, where it is.
+        What `results.json` holds (docs/results.md), and `folder`, where it is. Of
+        several processes, the first measures and writes; any other returns {}.
 
     Raises:
         InputError: there is no such run, checkpoint, split, semantic or suite, or the
@@ -115,6 +118,12 @@ def evaluate(
         run.config.data.dir = data_dir
     data = open_data(run.config)
     _check_sources(workdir, run, data)
+    hosts.check_alike(
+        data.facts()
+        | run_facts(run.config)
+        | {"checkpoint": run.checkpoint, "devices": len(run.devices), "suite": suite}
+        | {"split": split, "semantics": semantics}
+    )
     parts = _choose_parts(data, split, semantics)
     options = {
         "suite": suite,
@@ -127,7 +136,8 @@ def evaluate(
         "bootstrap": draws,
     }
     folder = workdir / EVALUATIONS / name_evaluation(options)
-    runner = make_runner(run.config, len(data.sources), run.devices, cache_dir)
+    devices = parallel.everywhere(run.devices)
+    runner = make_runner(run.config, len(data.sources), devices, cache_dir)
     others = {
         "validation": _validation(data),
         "unknown": _unknown(data, parts, split),
@@ -141,11 +151,11 @@ def evaluate(
         total=_count_images(parts, others, len(conditions)),
         unit="img",
         unit_scale=True,
-        disable=not show_progress,
+        disable=not (show_progress and hosts.is_first()),
     )
     with bar:
         found = _predict_others(runner, run, others, bar)
-        if "validation" in found:
+        if "validation" in found and hosts.is_first():
             calibration = calibrate(
                 found["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
             )
@@ -153,6 +163,8 @@ def evaluate(
         grid = predict_grid(
             runner, run.variables, parts, conditions, partial_folder(folder), bar
         )
+    if grid is None:
+        return {}
     results = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,

@@ -51,6 +51,16 @@ class ExperimentData:
     held_out_splits: tuple[str, ...]
     near_sources: tuple[str, ...]
 
+    def facts(self) -> dict[str, object]:
+        """Return what tells this data set from another, by name."""
+        return {
+            "data set": self.dataset.directory.name,
+            "images": dict(self.dataset.split_sizes),
+            "sources": self.sources,
+            "semantics": self.dataset.semantic_names,
+            "training images": self.seen.size("train"),
+        }
+
 
 def open_data(config: ConfigDict) -> ExperimentData:
     """Open the config's data set and part its semantics into seen and unseen.
@@ -194,7 +204,8 @@ def make_eval_step(
     """Compile the config's `eval_step(variables, batch)` over the devices.
 
     What it prepares of the variables is kept until it is called with others, or with
-    images of another size.
+    images of another size. A device works on its part in pieces of one size, whatever
+    else shares the batch: sums in another order would round differently.
     """
     model = build_model(config, num_sources).clone(lowering="forward")
     transform = get_input(config.model.input)
@@ -210,13 +221,19 @@ def make_eval_step(
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
         nonlocal last
-        size = batch["image"].shape[-3:-1]
+        _, items, *size, _ = batch["image"].shape
         if last[0] is not variables or last[1] != size:
             images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
             inputs = jax.eval_shape(transform, images)
             prepared, at_once = prepare(model.apply, variables, inputs)
             prepared = parallel.place(prepared, devices)
-            last = variables, size, prepared, at_once if on_cpu else None
-        return compiled(last[3])(last[2], batch)
+            last = variables, size, prepared, at_once
+        at_once = _power_of_two(min(last[3], items // cores())) if on_cpu else None
+        return compiled(at_once)(last[2], batch)
 
     return run
+
+
+def _power_of_two(number: int) -> int:
+    """Return the largest one up to `number`; 1 for less."""
+    return 1 << max(number, 1).bit_length() - 1

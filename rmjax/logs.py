@@ -16,8 +16,14 @@ class RunLog:
     them before is dropped, so that every step stands there once.
     """
 
-    def __init__(self, workdir: Path, start_step: int):
-        """Open the log of `workdir` for a run that goes on after `start_step`."""
+    def __init__(self, workdir: Path, start_step: int, silent: bool = False):
+        """Open the log of `workdir` for a run that goes on after `start_step`.
+
+        `silent` writes nothing: of several processes, one alone is to log.
+        """
+        self._silent = silent
+        if silent:
+            return
         path = workdir / METRICS_FILE
         kept = [r for r in read_log(workdir) if r["step"] <= start_step]
         _write_lines(path, kept)
@@ -28,6 +34,8 @@ class RunLog:
 
     def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         """Log `scalars` of `step`; `kind` is "train" or "validation"."""
+        if self._silent:
+            return
         row = {"step": step, "kind": kind, **scalars}
         self._file.write(json.dumps(row) + "\n")
         for name, value in scalars.items():
@@ -35,6 +43,8 @@ class RunLog:
 
     def close(self) -> None:
         """Write out what is buffered."""
+        if self._silent:
+            return
         self._file.close()
         self._events.close()
 

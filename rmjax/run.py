@@ -18,7 +18,8 @@ CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 
-# What may differ when a run is taken up again: nothing that its figures depend on.
+# What may differ when a run is taken up again, and between its processes: nothing that
+# its figures depend on.
 _FREE_KEYS = {
     "data.dir",
     "data.cache_mib",
@@ -67,6 +68,11 @@ def start_workdir(
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
+def run_facts(config: ConfigDict) -> dict[str, Any]:
+    """Return the config's leaves, by dotted key, that figures depend on."""
+    return {k: v for k, v in flatten(config).items() if k not in _FREE_KEYS}
+
+
 def load_config(workdir: Path) -> ConfigDict:
     """Return the config of the run in `workdir`.
 
@@ -101,10 +107,9 @@ def load_source_names(workdir: Path) -> list[str]:
 
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
-    old = flatten(load_config(workdir))
-    new = flatten(config)
+    old, new = run_facts(load_config(workdir)), run_facts(config)
     for key in {**old, **new}:
-        if key not in _FREE_KEYS and old.get(key) != new.get(key):
+        if old.get(key) != new.get(key):
             raise InputError(
                 f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
                 f"there and {new.get(key)!r} here; choose another --workdir"

@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rmjax import metrics, parallel
+from rmjax import hosts, metrics, parallel
 from rmjax.checkpoints import Checkpoints, has_checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
@@ -33,7 +33,7 @@ from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
 from rmjax.pretrained.start import starting_backbone
-from rmjax.run import CHECKPOINTS, start_workdir
+from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
 from rmjax.train_step import TrainState, create_state, train_step
 
 logger = logging.getLogger(__name__)
@@ -79,10 +79,13 @@ def train(
     """
     workdir = Path(workdir)
     devices = parallel.choose_devices(config.num_devices or None)
+    hosts.check_alike(run_facts(config) | {"devices": len(devices)})
+    devices = parallel.everywhere(devices)
     members = get_mixing(config.mix.name).members or config.mix.members
     parallel.check_batch(config.batch_size, members, devices)
     _check_ranges(config)
     data = open_data(config)
+    hosts.check_alike(data.facts())
     check_every_source(data.seen, "train")
     one_pass = data.seen.size("train") * members // config.batch_size
     steps_per_epoch = config.steps_per_epoch or max(one_pass, 1)
@@ -99,25 +102,27 @@ def train(
         {} if started else starting_backbone(config),
     )
 
-    start_workdir(
-        workdir,
-        config,
-        data.sources,
-        data.dataset.semantic_names,
-        training=describe_training(data.seen),
-    )
+    if hosts.is_first():
+        start_workdir(
+            workdir,
+            config,
+            data.sources,
+            data.dataset.semantic_names,
+            training=describe_training(data.seen),
+        )
+    hosts.check_shared(workdir / RUN_FILE)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
     state, progress = _restore(checkpoints, parallel.place(state, devices))
     start = int(state.step)
     _log_sizes(config, data, state, devices)
-    log = RunLog(workdir, start)
+    log = RunLog(workdir, start, silent=not hosts.is_first())
     bar = tqdm(
         desc="compiling",
         total=config.num_epochs * steps_per_epoch * config.batch_size,
         initial=start * config.batch_size,
         unit="img",
         unit_scale=True,
-        disable=not show_progress,
+        disable=not (show_progress and hosts.is_first()),
     )
     try:
         return _loop(
@@ -181,13 +186,15 @@ def _log_sizes(
     devices: parallel.Devices,
 ) -> None:
     logger.info(
-        "%s: %d parameters; %d training images of %d sources; batch %d on %d device(s)",
+        "%s: %d parameters; %d training images of %d sources; batch %d on %d device(s) "
+        "of %d process(es)",
         config.model.arch,
         sum(x.size for x in jax.tree.leaves(state.params)),
         data.seen.size("train"),
         len(data.sources),
         config.batch_size,
         len(devices),
+        jax.process_count(),
     )
 
 
@@ -299,10 +306,11 @@ def _loop(
             loss = figures["loss"]
             progress.update(loss)
             log.write(done, "validation", _scalars(figures))
-            bar.write(
-                f"step {done}: validation loss {loss:.4f}, attribution accuracy "
-                f"{figures['attribution_accuracy']:.4f}"
-            )
+            if not bar.disable:
+                bar.write(
+                    f"step {done}: validation loss {loss:.4f}, attribution accuracy "
+                    f"{figures['attribution_accuracy']:.4f}"
+                )
         if saves:
             checkpoints.save(state, asdict(progress), loss)
             saved = done

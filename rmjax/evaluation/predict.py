@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rmjax import parallel
+from rmjax import hosts, parallel
 from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch, ImageCache, eval_batches
 from rmjax.evaluation.answers import Answers
@@ -39,7 +39,7 @@ class Runner:
     Attributes:
         config: of the run.
         num_sources: of the network.
-        devices: where it runs.
+        devices: where it runs, of all processes.
         step: `(variables, batch) -> outputs` over the devices.
         corrupter: makes the conditions.
         cache: keeps decoded images.
@@ -54,9 +54,8 @@ class Runner:
 
     @property
     def batch_size(self) -> int:
-        """Return the config's evaluation batch, filled up to whole devices."""
-        unit = len(self.devices)
-        return -(-self.config.eval_batch_size // unit) * unit
+        """Return the images of a batch over all devices."""
+        return self.config.eval_batch_size * len(self.devices)
 
     def run(
         self,
@@ -75,6 +74,7 @@ class Runner:
         order = list(selection.dataset.split_sizes)
         split_numbers = np.array([order.index(split) for split in splits], np.int32)
         folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
+        total = selection.size(*splits)
         waiting = None
         for number, batch in enumerate(self._batches(part, first), first):
             sharded = parallel.shard(
@@ -85,7 +85,7 @@ class Runner:
                 },
                 self.devices,
             )
-            real = batch["mask"] > 0
+            real = min(total - number * self.batch_size, self.batch_size)
             for k, condition in enumerate(conditions):
                 file = cache_file(folder, condition, number)
                 images = self.corrupter(condition, sharded, file)
@@ -120,6 +120,8 @@ class Runner:
             size=self.config.data.eval_size,
             resize=self.config.data.eval_resize or None,
             first_batch=first,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
             cache=self.cache,
         )
 
@@ -135,7 +137,8 @@ def make_runner(
     Args:
         config: of the run.
         num_sources: of the network.
-        devices: where to run.
+        devices: where to run; of all processes, which then go through the same calls
+            together and all have the answers.
         cache_dir: folder to keep corrupted images in, for other runs.
     """
     return Runner(
@@ -143,7 +146,7 @@ def make_runner(
         num_sources=num_sources,
         devices=devices,
         step=make_eval_step(config, num_sources, devices),
-        corrupter=Corrupter(config, devices, cache_dir),
+        corrupter=Corrupter(config, parallel.local(devices), cache_dir),
         cache=ImageCache(config.data.cache_mib * 2**20),
     )
 
@@ -190,7 +193,7 @@ def predict_grid(
     conditions: Sequence[Condition],
     folder: Path,
     bar: tqdm,
-) -> Grid:
+) -> Grid | None:
     """Run the network on all parts under all conditions, the first of them clean.
 
     Args:
@@ -201,6 +204,9 @@ def predict_grid(
         folder: where the answers are kept, and found by a run that goes on; to be
             removed when they have been used.
         bar: counts images times conditions.
+
+    Returns:
+        The answers, in process 0; None in any other.
 
     Raises:
         InputError: the folder can't be written to, or has no room.
@@ -217,11 +223,14 @@ def predict_grid(
         "detection": (len(conditions), ends[-1], 2),
     }
     key = digest_answers(runner, variables, parts, conditions)
-    answers = Answers(folder, shapes, key)
-    bar.update(answers.done * len(conditions))
+    answers = Answers(folder, shapes, key) if hosts.is_first() else None
+    done = hosts.gather(answers and answers.done)[0]
+    bar.update(done * len(conditions))
     for name, part in parts.items():
         bar.set_description(f"{name} semantics")
-        _answer(runner, variables, part, conditions, rows[name], answers, bar)
+        _answer(runner, variables, part, conditions, rows[name], answers, done, bar)
+    if answers is None:
+        return None
     truth = [_truth(part) for part in parts.values()]
     joined = {name: np.concatenate([t[name] for t in truth]) for name in truth[0]}
     return Grid(tuple(conditions), rows, joined, **answers.load())
@@ -233,22 +242,25 @@ def _answer(
     part: Part,
     conditions: Sequence[Condition],
     rows: slice,
-    answers: Answers,
+    answers: Answers | None,
+    done: int,
     bar: tqdm,
 ) -> None:
-    """Fill in the rows of one part, from where an earlier run stopped."""
-    done = min(max(answers.done - rows.start, 0), rows.stop - rows.start)
+    """Fill in the rows of one part, after those `done` by an earlier run."""
+    done = min(max(done - rows.start, 0), rows.stop - rows.start)
     if rows.start + done == rows.stop:
         return
     first = done // runner.batch_size
     for number, k, outputs in runner.run(variables, part, conditions, first):
         start = rows.start + number * runner.batch_size
         count = len(outputs["attribution"])
+        bar.update(count)
+        if answers is None:
+            continue
         if k == 0:
             answers.write("embedding", (start,), outputs["embedding"])
         for name in ("attribution", "detection"):
             answers.write(name, (k, start), outputs[name])
-        bar.update(count)
         if k == len(conditions) - 1:
             answers.finish(start + count)
 
@@ -286,7 +298,8 @@ def digest_answers(
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())
     data = runner.config.data
-    facts = [version("rmjax"), runner.batch_size, data.eval_size, data.eval_resize]
+    facts = [version("rmjax"), runner.config.eval_batch_size]
+    facts += [data.eval_size, data.eval_resize]
     facts += [str(condition) for condition in conditions]
     facts += [runner.config.corrupt.glass_swap, runner.config.corrupt.frost_dir]
     return hashlib.sha256(digest.digest() + json.dumps(facts).encode()).hexdigest()
@@ -306,8 +319,6 @@ def _truth(part: Part) -> dict[str, np.ndarray]:
     return {name: np.concatenate([f[name] for f in found]) for name in found[0]}
 
 
-def _fetch(
-    number: int, k: int, outputs: PyTree, real: np.ndarray
-) -> tuple[int, int, dict]:
+def _fetch(number: int, k: int, outputs: PyTree, real: int) -> tuple[int, int, dict]:
     fetched = parallel.fetch(outputs)
-    return number, k, {name: values[real] for name, values in fetched.items()}
+    return number, k, {name: values[:real] for name, values in fetched.items()}

@@ -175,6 +175,7 @@ class Corrupter:
         described = {
             "rmjax": version("rmjax"),
             "batch_size": batch_size,
+            "part": (jax.process_index(), jax.process_count()),
             "size": self._config.data.eval_size,
             "resize": self._config.data.eval_resize,
             "glass_swap": self._config.corrupt.glass_swap,
