@@ -107,9 +107,9 @@ def test_scripts_pass_shellcheck():
     "script", ["local.sh", "retry.sh", "slurm.sbatch", "tpu_vm.sh", "tpu_worker.sh"]
 )
 def test_help_and_errors(machine, script):
-    help = machine.run(script, "--help")
-    assert help.returncode == 0 and f"launch/{script}" in help.out
-    assert "SBATCH" not in help.out and "set -e" not in help.out
+    shown = machine.run(script, "--help")
+    assert shown.returncode == 0 and f"launch/{script}" in shown.out
+    assert "SBATCH" not in shown.out and "set -e" not in shown.out
     wrong = machine.run(script)
     assert wrong.returncode == 2
     assert wrong.err.startswith(f"{script}: error: ") and wrong.err.count("\n") == 1
@@ -218,6 +218,41 @@ def test_deleting_asks_first(machine):
     assert "queued-resources delete slice --force --quiet" in machine.calls()[0]
 
 
+def test_setting_up_a_host(machine):
+    """On a copy of the scripts: setup.sh makes its environment beside them."""
+    folder = machine.folder
+    shutil.copytree(LAUNCH, folder / "rmjax" / "launch")
+    note = f'printf "%s\\n" "${{0##*/}} $*" >>{folder}/calls\n'
+    python = machine.tool(
+        "python3",
+        f'case "$*" in\n*--user-base) echo {folder}/base ;;\n'
+        '*venv*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;\nesac\n' + note,
+    )
+    (folder / "base" / "bin").mkdir(parents=True)
+    write_program(folder / "base" / "bin" / "uv", f"echo {python}\n")
+    gcsfuse = machine.tool("gcsfuse", note)
+    away = gcsfuse.rename(folder / "gcsfuse")
+    machine.tool("curl", note)
+    machine.tool("lsb_release", "echo jammy\n")
+    # Brings gcsfuse, if told to install it.
+    machine.tool(
+        "sudo",
+        note
+        + f'case "$*" in tee*) cat >/dev/null ;; *install*) cp {away} {gcsfuse} ;; esac\n',
+    )
+    machine.tool("mountpoint", f"grep -q ^gcsfuse {folder}/calls\n")
+    script = folder / "rmjax" / "launch" / "tpu_worker.sh"
+    process = machine.run(script, "setup", "mine")
+    assert process.returncode == 0, process.err
+    calls = machine.calls()
+    assert any(call.endswith("-e .[tpu]") for call in calls)
+    (mount,) = [call for call in calls if call.startswith("gcsfuse ")]
+    assert mount.endswith(" mine /mnt/bucket")
+    assert calls[-1] == "gcloud storage rsync --recursive gs://mine/data /mnt/data"
+    assert machine.run(script, "setup", "mine").returncode == 0
+    assert len([c for c in machine.calls() if c.startswith("gcsfuse ")]) == 1
+
+
 def test_a_host_runs_one_job_that_outlives_its_shell(machine):
     if not (shutil.which("flock") and shutil.which("setsid")):
         pytest.skip("flock and setsid are Linux's")
@@ -291,7 +326,7 @@ def test_slurm_script_says_where_to_submit_it_from(machine):
 # ------------------------------------------------- one command again, and many at once
 
 # Waits in steps that a trapped signal can end.
-NAP = "for _ in $(seq 600); do sleep 0.1; done\n"
+NAP = "for _ in $(seq 300); do sleep 0.1; done\n"
 
 
 @pytest.mark.parametrize(
@@ -357,13 +392,19 @@ def test_a_failing_local_process_ends_the_others(machine):
         noting(folder)
         + f'if [ "$number" = 1 ]; then\n{fail}echo "what went wrong"; exit 3\nfi\n'
         + "[ \"$number\" = 0 ] || trap '' TERM\n"
-        + NAP,
+        + NAP
+        + f"touch {folder}/by-itself\n",
     )
     process = machine.run("local.sh", "3", *ARGUMENTS, GRACE="1")
     assert process.returncode == 3
     assert "process 1 ended with status 3" in process.err
     assert "what went wrong" in process.err
-    assert (folder / "term-0").exists() and not (folder / "term-2").exists()
+    assert (folder / "term-0").exists() and not (folder / "by-itself").exists()
+
+
+def test_local_processes_need_an_executable(machine):
+    process = machine.run("local.sh", "2", *ARGUMENTS, RMJAX="no-such-rmjax")
+    assert process.returncode == 2 and "no-such-rmjax is not installed" in process.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
