@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv with rmjax in it.
 # Usage: . launch/setup.sh EXTRAS   (such as "[test]"; may be empty)
 # PYTHON chooses the interpreter (default: python3).
