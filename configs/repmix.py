@@ -47,7 +47,8 @@ def get_config() -> ConfigDict:
     config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
     config.model.gated_source = 0  # whose logit goes with the probability of real
-    config.model.sync_batch_norm = False  # published: each replica by itself
+    # As one device normalises its whole batch; False: each device by itself.
+    config.model.sync_batch_norm = True
 
     # Corruption of training images, by ImageNet-C.
     config.corrupt = ConfigDict()

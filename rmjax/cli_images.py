@@ -4,8 +4,9 @@ import argparse
 import json
 import sys
 
+from rmjax.cli_distributed import add_distributed, join
 from rmjax.cli_prepare import Add, add_data_dir, at_least_one, names
-from rmjax.errors import harmless
+from rmjax.errors import InputError, harmless
 
 # Exit status where some images could not be read and the others were answered.
 SOME_FAILED = 1
@@ -97,22 +98,29 @@ def add_embed(add: Add) -> None:
         help="K/N: do the Kth part in N, from 0/N on, into a file of its own",
     )
     add_data_dir(parser, "data")
+    add_distributed(parser)
     parser.set_defaults(run=_embed)
 
 
 def _embed(args: argparse.Namespace, changes: list[str]) -> int:
+    join(args)
+    from rmjax import hosts
     from rmjax.data.listing import list_images
     from rmjax.embed import embed_images
     from rmjax.inference import load_pretrained
 
+    if args.distributed and args.shard:
+        raise InputError("--shard is for a command alone, not with --distributed")
     model = load_pretrained(args.workdir)
+    hosts.check_alike({"network": model.digest, "layer": args.layer})
     images, count = list_images(
         args.images,
         data_dir=args.data_dir,
         splits=args.splits,
         known=model.source_names,
     )
-    out, rows, failed = embed_images(
+    hosts.check_alike({"number of images": count})
+    out, *mine = embed_images(
         model,
         images,
         count,
@@ -120,10 +128,17 @@ def _embed(args: argparse.Namespace, changes: list[str]) -> int:
         layer=args.layer,
         batch_size=args.batch_size,
         shard=args.shard,
+        show_progress=hosts.is_first(),
     )
-    for line in failed:
-        print(f"rmjax embed: {harmless(line)}", file=sys.stderr)
-    print(f"embedded: {rows - len(failed)} of {rows} images: {out}")
+    rows, failed = zip(*hosts.gather(mine), strict=True)
+    failed = sum(failed, [])
+    if hosts.is_first():
+        for line in failed:
+            print(f"rmjax embed: {harmless(line)}", file=sys.stderr)
+        files = "" if len(rows) == 1 else f", the first of {len(rows)} files"
+        print(
+            f"embedded: {sum(rows) - len(failed)} of {sum(rows)} images: {out}{files}"
+        )
     return SOME_FAILED if failed else 0
 
 

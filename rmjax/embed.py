@@ -67,6 +67,7 @@ def embed_images(
     if min(batch_size, rows_per_part) < 1:
         raise InputError("batch size and rows per part: give at least 1")
     shard = shard or (jax.process_index(), jax.process_count())
+    rows_per_part = max(min(rows_per_part, -(-count // shard[1])), 1)
     out = _shard_name(Path(out), shard)
     layer = layer or model.layer
     schema = describe(model, layer)

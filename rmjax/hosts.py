@@ -173,15 +173,16 @@ def leave(status: int, message: str = "") -> int:
 
     Args:
         status: exit status of this process.
-        message: what went wrong here, for the other processes to print.
+        message: what went wrong here, for the other processes to print; they and this
+            one end with the same status, at once.
 
     Returns:
-        The status; where it says that something failed, the process ends here.
+        The status, when all processes are done.
     """
     global _watch
     if _watch is None:
         return status
-    if status not in (0, PREEMPTED):
+    if message and status != PREEMPTED:
         _watch.stop()
         _post(f"{_FAILED}{jax.process_index()}", json.dumps([message, status]))
         if is_first():  # the store ends with this process

@@ -1,0 +1,261 @@
+"""Several real processes on this machine: the same numbers, clear errors, no hang."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rmjax.cli import main
+from rmjax.config import flatten, load_config
+from rmjax.evaluate import evaluate
+from rmjax.logs import read_log
+from rmjax.train import train
+
+SUITE = ("--suite", "clean,contrast:3")
+
+
+@pytest.fixture
+def job():
+    """Function `(count, *arguments)` to (status, output, errors) of each process.
+
+    Python with the arguments and those of `--distributed`; a process that has a list
+    of its own in `own` is given it too.
+    """
+    started = []
+
+    def run(count, *arguments, devices=2, own=None, seconds=240):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            where = f"127.0.0.1:{server.getsockname()[1]}"
+        flags = f" --xla_force_host_platform_device_count={devices}"
+        environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + flags}
+        running = []
+        for process in range(count):
+            command = [sys.executable, *map(str, arguments), "--distributed"]
+            command += ["--coordinator", where, "--processes", str(count)]
+            command += ["--process", str(process), *(own or {}).get(process, [])]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            running.append(
+                subprocess.Popen(command, env=environment, text=True, **streams)
+            )
+        started.extend(running)
+        texts = [process.communicate(timeout=seconds) for process in running]
+        codes = [process.returncode for process in running]
+        return [(code, *text) for code, text in zip(codes, texts, strict=True)]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def rmjax(name, workdir, config=None):
+    """Return the arguments for Python of a command; those of a config's changes."""
+    command = ["-m", "rmjax.cli", name, "--workdir", workdir]
+    if config is None:
+        return command
+    shipped = flatten(load_config("attribution_mini"))
+    changed = {k: v for k, v in flatten(config).items() if v != shipped[k]}
+    flags = [f"--config.{key}={value}" for key, value in changed.items()]
+    return [*command, "--config", "attribution_mini", *flags]
+
+
+def losses(workdir):
+    return [row["loss"] for row in read_log(workdir) if row["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def config(small_config):
+    """20 steps, in two epochs, of a network that is compiled soon."""
+    return small_config(
+        **{
+            "model.arch": "shallow",
+            "optim.lr": 1e-4,  # as published; Adam amplifies rounding with it
+            "steps_per_epoch": 10,
+            "num_epochs": 2,
+            "log_every_steps": 1,
+            "eval_batch_size": 8,
+            "num_devices": 0,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """Workdir of this process's run, on one device."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    own = config.copy_and_resolve_references()
+    own.num_devices = 1
+    train(own, workdir, show_progress=False)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def evaluated(alone, tmp_path_factory):
+    """What this process makes of that run, on one device."""
+    workdir = shutil.copytree(alone, tmp_path_factory.mktemp("evaluated") / "run")
+    options = {"draws": 20, "num_devices": 1, "show_progress": False}
+    evaluate(workdir, suite=SUITE[1], **options)
+    folder = workdir / "evaluation/clean-contrast-3"
+    with np.load(folder / "predictions.npz") as predictions:
+        return {
+            "calibration": (workdir / "calibration.json").read_text(),
+            "results": json.loads((folder / "results.json").read_text()),
+            "predictions": dict(predictions),
+        }
+
+
+def test_any_number_of_processes_trains_alike(job, config, alone, tmp_path):
+    """Two processes begin, one and four go on from their checkpoint."""
+    two, one, four = (tmp_path / name for name in ("two", "one", "four"))
+    half = config.copy_and_resolve_references()
+    half.num_epochs = 1
+    found = job(2, *rmjax("train", two, half))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert "trained" in found[0][1] and not found[1][2]
+    for workdir in (one, four):
+        shutil.copytree(two, workdir)
+    own = config.copy_and_resolve_references()
+    own.num_devices = 1
+    train(own, one, show_progress=False)
+    found = job(4, *rmjax("train", four, config))
+    assert [status for status, *_ in found] == [0] * 4, found
+    for workdir in (one, four):
+        np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_any_number_of_processes_evaluates_to_the_same_bit(
+    job, alone, evaluated, tmp_path, count
+):
+    workdir = shutil.copytree(alone, tmp_path / "run")
+    found = job(count, *rmjax("evaluate", workdir), "--bootstrap", "20", *SUITE)
+    assert [status for status, *_ in found] == [0] * count, found
+    assert "attribution" in found[0][1] and "attribution" not in found[1][1]
+    assert (workdir / "calibration.json").read_text() == evaluated["calibration"]
+    folder = workdir / "evaluation/clean-contrast-3"
+    results = json.loads((folder / "results.json").read_text())
+    for part in ("conditions", "cells", "clean", "calibration", "summary"):
+        assert results.get(part) == evaluated["results"].get(part), part
+    with np.load(folder / "predictions.npz") as predictions:
+        for name, values in evaluated["predictions"].items():
+            np.testing.assert_array_equal(predictions[name], values, err_msg=name)
+
+
+def test_processes_that_differ_are_told(job, config, tmp_path):
+    differs = {1: ["--config.mix.beta=0.5"]}
+    for status, _, errors in job(2, *rmjax("train", tmp_path, config), own=differs):
+        assert status == 2
+        assert "mix.beta is 0.4 in process 0 and 0.5 in process 1" in errors
+        assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_does_not_divide_is_told(job, config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.batch_size = 20
+    for status, _, errors in job(2, *rmjax("train", tmp_path, config)):
+        assert status == 2
+        assert "no multiple of 8 = 2 devices x 2 processes x 2 members" in errors
+
+
+def test_what_one_process_fails_of_ends_the_others(job, config, tmp_path):
+    nowhere = {1: ["--data-dir", "/none"]}
+    first, second = job(2, *rmjax("train", tmp_path, config), own=nowhere)
+    assert (first[0], second[0]) == (2, 2)
+    assert "no prepared data set" in second[2]
+    assert "process 1 failed: error: no prepared data set" in first[2]
+
+
+SCRIPT = """
+import argparse, os, pathlib, signal, sys, time
+from rmjax import hosts, parallel
+from rmjax.cli_distributed import add_distributed
+from rmjax.errors import InputError
+
+parser = argparse.ArgumentParser()
+add_distributed(parser)
+args = parser.parse_args()
+me = args.process
+hosts.SILENCE_SECONDS = 3
+hosts.connect(args.coordinator, args.processes, me, seconds=20)
+"""
+
+
+def test_places_where_processes_meet(job, tmp_path):
+    """They gather values, and find out devices and folders that differ."""
+    script = """
+assert hosts.gather([me]) == [[0], [1]]
+hosts.check_alike({"seed": 1})
+file = pathlib.Path(FOLDER) / f"mine{me}"
+file.write_text("x")
+for check in (
+    lambda: hosts.check_alike({"devices": me + 1}),
+    lambda: hosts.check_shared(file if me == 0 else pathlib.Path(FOLDER) / "absent"),
+):
+    try:
+        check()
+        print("alike")
+    except InputError as error:
+        print(error)
+devices = parallel.everywhere(parallel.choose_devices(1))
+print([d.process_index for d in devices], len(parallel.local(devices)))
+hosts.leave(0)
+"""
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT + script.replace("FOLDER", repr(str(tmp_path))))
+    for process, (status, output, errors) in enumerate(job(2, file)):
+        assert status == 0, errors
+        assert "devices is 1 in process 0 and 2 in process 1" in output
+        assert "[0, 1] 1" in output
+        shared = "alike" if process == 0 else "process 1 does not see"
+        assert shared in output
+
+
+@pytest.mark.parametrize(
+    "fault", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"]
+)
+def test_a_lost_process_is_told(job, tmp_path, fault):
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT + f"if me == 1:\n    {fault}\ntime.sleep(60)\n")
+    status, _, errors = job(2, file)[0]
+    assert status == 70
+    assert "process 1 was lost" in errors and "start the same command again" in errors
+
+
+def test_a_coordinator_that_is_not_there_is_told(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    code = (
+        f"from rmjax.hosts import connect; connect('127.0.0.1:{port}', 2, 1, seconds=2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        f"not all processes met at the coordinator at 127.0.0.1:{port}" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--coordinator", "host:1"], "are for --distributed: add it"),
+        (["--distributed", "--processes", "2"], "go together: give all or none"),
+        (
+            ["--distributed", *"--coordinator x --processes 2 --process 0".split()],
+            "--coordinator x: give HOST:PORT",
+        ),
+        (
+            ["--distributed", *"--coordinator x:1 --processes 2 --process 2".split()],
+            "--process 2 of --processes 2: give 0 to 1",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_named(capsys, options, message):
+    arguments = ["train", "--config", "attribution_mini", "--workdir", "none"]
+    assert main([*arguments, *options]) == 2
+    assert message in capsys.readouterr().err
