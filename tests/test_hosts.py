@@ -75,6 +75,7 @@ def config(small_config):
         **{
             "model.arch": "shallow",
             "optim.lr": 1e-4,  # as published; Adam amplifies rounding with it
+            "batch_size": 32,  # a group for each of 16 devices
             "steps_per_epoch": 10,
             "num_epochs": 2,
             "log_every_steps": 1,
@@ -128,14 +129,40 @@ def test_any_number_of_processes_trains_alike(job, config, alone, tmp_path):
         np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 2)])
 def test_any_number_of_processes_evaluates_to_the_same_bit(
-    job, alone, evaluated, tmp_path, count
+    job, alone, evaluated, tmp_path, count, devices
 ):
     workdir = shutil.copytree(alone, tmp_path / "run")
-    found = job(count, *rmjax("evaluate", workdir), "--bootstrap", "20", *SUITE)
+    command = [*rmjax("evaluate", workdir), "--bootstrap", "20", *SUITE]
+    found = job(count, *command, devices=devices)
     assert [status for status, *_ in found] == [0] * count, found
-    assert "attribution" in found[0][1] and "attribution" not in found[1][1]
+    assert "attribution" in found[0][1]
+    assert not any("attribution" in output for _, output, _ in found[1:])
+    same_evaluation(workdir, evaluated)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_the_same_on_every_topology(
+    job, config, alone, evaluated, tmp_path, devices, count, workers
+):
+    """Losses of 20 steps to 1e-4, of the same batch; an evaluation to the bit."""
+    config = config.copy_and_resolve_references()
+    config.data.workers = workers
+    found = job(count, *rmjax("train", tmp_path / "run", config), devices=devices)
+    assert [status for status, *_ in found] == [0] * count, found
+    greatest = np.max(np.abs(np.divide(losses(tmp_path / "run"), losses(alone)) - 1))
+    print(f"{devices} devices, {count} processes, {workers} workers: {greatest:.1e}")
+    assert greatest < 1e-4
+    test_any_number_of_processes_evaluates_to_the_same_bit(
+        job, alone, evaluated, tmp_path / "evaluation", count, devices
+    )
+
+
+def same_evaluation(workdir, evaluated):
     assert (workdir / "calibration.json").read_text() == evaluated["calibration"]
     folder = workdir / "evaluation/clean-contrast-3"
     results = json.loads((folder / "results.json").read_text())
@@ -157,7 +184,7 @@ def test_processes_that_differ_are_told(job, config, tmp_path):
 
 def test_a_batch_that_does_not_divide_is_told(job, config, tmp_path):
     config = config.copy_and_resolve_references()
-    config.batch_size = 20
+    config.batch_size = 36
     for status, _, errors in job(2, *rmjax("train", tmp_path, config)):
         assert status == 2
         assert "no multiple of 8 = 2 devices x 2 processes x 2 members" in errors
