@@ -16,14 +16,15 @@ from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
-from rmjax.errors import InputError, TrainingError, harmless
+from rmjax.errors import InputError, Preempted, TrainingError, harmless
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     0 is success, 1 that some of what was given could not be read, and the rest is
-    done, 2 something wrong with what the user gave, 3 a training that can't go on, 130
+    done, 2 something wrong with what the user gave, 3 a training that can't go on, 75 a
+    training that was asked to stop (SIGTERM), saved and should be started again, 130
     an interrupt, 141 an output that was closed early (128 and the signal's number).
     """
     parser = _parser()
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, TrainingError) as error:
         print(f"rmjax {args.command}: error: {harmless(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
+    except Preempted as stop:
+        print(f"rmjax {args.command}: {stop}", file=sys.stderr)
+        return os.EX_TEMPFAIL
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -1,4 +1,4 @@
-"""Checkpoints: the best ones and the last are kept, and come back unchanged."""
+"""Checkpoints: the best ones and the last two are kept, and come back unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ def folder(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def test_keeps_the_best_and_the_last(folder):
+def test_keeps_the_best_and_the_last_two(folder):
     checkpoints = Checkpoints(folder, read_only=True)
-    assert {int(p.name) for p in folder.iterdir()} == {2, 4, 6}
+    assert {int(p.name) for p in folder.iterdir()} == {2, 4, 5, 6}
     assert checkpoints.best_step() == 2
     assert checkpoints.last_step() == 6
 
@@ -65,8 +65,8 @@ def test_missing_entries_are_refused_by_name(folder):
 
 
 def test_an_unknown_step_lists_those_there_are(folder):
-    with pytest.raises(InputError, match="no checkpoint 5 in .*: there are 2, 4, 6"):
-        Checkpoints(folder, read_only=True).restore(5, make_state(0))
+    with pytest.raises(InputError, match="no checkpoint 3 in .*: there are 2, 4, 5, 6"):
+        Checkpoints(folder, read_only=True).restore(3, make_state(0))
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path):

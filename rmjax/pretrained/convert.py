@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rmjax.checkpoints import Checkpoints
 from rmjax.config import apply_changes
-from rmjax.errors import InputError
+from rmjax.errors import InputError, TrainingError
 from rmjax.experiment import variable_shapes
 from rmjax.pretrained.weights import Weights, read_weights
 from rmjax.run import CHECKPOINTS, start_workdir
@@ -58,8 +58,8 @@ def convert(
         checkpoints.save_variables(weights.variables)
         checkpoints.close()
         os.replace(partial, out)
-    except (OSError, ValueError) as error:  # Orbax's, where a disk is full
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except (OSError, TrainingError) as error:  # such as a full disk
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"can't write {out}: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
