@@ -4,19 +4,24 @@ Beside the arrays stands what they should be: `write` compares after writing, an
 `read` whenever it reads, so that a damaged checkpoint is never taken for a good one.
 """
 
+import gc
 import json
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
 from rmjax.digest import (
     Digest,
+    Leaves,
     digest,
     first_difference,
     is_sealed,
@@ -69,7 +74,7 @@ def describe(path: Path) -> dict[str, Any]:
         DamagedCheckpoint: they can't be read, or are not what was saved.
     """
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
-    with _reading(path) as orbax:
+    with _damage(path), _orbax() as orbax:
         about = orbax.restore(path.absolute(), args=args)["progress"]
         if not {"leaves", "crc32"} & about.keys():
             return _describe_without_digest(orbax, path.absolute(), about)
@@ -89,20 +94,13 @@ def read(path: Path, like: PyTree, leaves: Digest) -> PyTree:
     Raises:
         DamagedCheckpoint: they can't be read, or are not what was saved.
     """
-    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    args = ocp.args.PyTreeRestore(
-        item=like,
-        restore_args=jax.tree.map(lambda _: as_numpy, like),
-        partial_restore=True,
-    )
-    with _reading(path) as orbax:
-        args = ocp.args.Composite(state=args)
-        arrays = orbax.restore(path.absolute(), args=args)["state"]
+    with _damage(path):
+        arrays = _read_arrays(path, named_leaves(like))
     known = {name: entry for name, entry in leaves.items() if entry[2] is not None}
-    name = first_difference(known, digest(named_leaves(arrays))) if known else None
+    name = first_difference(known, digest(arrays)) if known else None
     if name is not None:
         raise _damaged(path, f"{name} holds other numbers than were saved")
-    return arrays
+    return jax.tree.unflatten(jax.tree.structure(like), arrays.values())
 
 
 def reason(error: Exception) -> str:
@@ -134,28 +132,80 @@ def _describe_without_digest(
     }
 
 
+def _read_arrays(path: Path, names: Iterable[str]) -> Leaves:
+    """Read arrays of a checkpoint.
+
+    By TensorStore, as Orbax does: with it, an array that can't be read leaves the
+    reading of others to threads that print tracebacks.
+    """
+    folder = f"file://{path.absolute() / 'state'}/"
+    context = ts.Context()
+    opened = {
+        name: ts.open(
+            {
+                "driver": "zarr",
+                "kvstore": {
+                    "driver": "ocdbt",
+                    "base": folder,
+                    "path": name.replace("/", ".") + "/",
+                },
+            },
+            open=True,
+            context=context,
+        )
+        for name in names
+    }
+    reading = {name: _result(name, store).read() for name, store in opened.items()}
+    return {name: np.asarray(_result(name, read)) for name, read in reading.items()}
+
+
+def _result(name: str, future: ts.Future) -> Any:
+    try:
+        return future.result()
+    except ValueError as error:  # a code, what was asked, where, why
+        code = str(error).partition(":")[0]
+        raise ValueError(f"{name} can't be read ({code})") from error
+
+
 @contextmanager
 def _orbax() -> Iterator[ocp.Checkpointer]:
-    """Yield what reads and writes, its log silenced below errors."""
+    """Yield what reads and writes; its log is silenced, for errors are raised too."""
     handler = ocp.CompositeCheckpointHandler(
-        state=ocp.PyTreeCheckpointHandler(), progress=ocp.JsonCheckpointHandler()
+        state=ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
+        progress=ocp.JsonCheckpointHandler(),
     )
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    levels = {log: log.level for log in map(logging.getLogger, ("absl", "asyncio"))}
+    for log in levels:
+        log.setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_unless_loop_closed, hook)
     try:
         with ocp.Checkpointer(handler) as orbax:
             yield orbax
+        sys.unraisablehook = hook  # after an error, some threads are still at work
+    except Exception:
+        gc.collect()  # futures complain when they are freed: now, silenced
+        raise
     finally:
-        log.setLevel(level)
+        for log, level in levels.items():
+            log.setLevel(level)
+
+
+def _unless_loop_closed(hook: Callable, unraisable: Any) -> None:
+    """Pass on what can't be raised, but for what TensorStore's threads meet.
+
+    When one array can't be written, Orbax ends the event loop that the threads at
+    work on others want to report to: a traceback for each of a network's arrays.
+    """
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        hook(unraisable)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[ocp.Checkpointer]:
-    """Yield what reads; whatever it raises becomes a DamagedCheckpoint."""
+def _damage(path: Path) -> Iterator[None]:
+    """Turn whatever is raised while reading into a DamagedCheckpoint."""
     try:
-        with _orbax() as orbax:
-            yield orbax
+        yield
     except (MemoryError, PermissionError):
         raise
     except Exception as error:

@@ -1,6 +1,7 @@
 """The `rmjax` command: parses arguments, calls the library, prints errors in one line."""
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -17,6 +18,8 @@ from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f"can't write {error.filename}" if error.filename else "can't write"
+        print(
+            f"rmjax {args.command}: error: {where}: no room left on the disk; make "
+            "room, then run the same command again",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again", file=sys.stderr)
         return 130
