@@ -23,3 +23,8 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
         yield lambda step: asked.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def leave_stopping_to_parent(index: int, count: int) -> None:
+    """Let a worker process ignore SIGTERM, which is often sent to a whole group."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
