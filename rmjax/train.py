@@ -249,7 +249,7 @@ def _restore(
     restored, progress = checkpoints.restore_last(like=state)
     if restored is None:
         return state, None
-    logger.info("resuming after step %d", restored.step)
+    logger.info("resuming after step %d", int(restored.step))
     return restored, Progress(**progress)
 
 
