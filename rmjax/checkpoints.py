@@ -142,6 +142,11 @@ class Checkpoints:
             like,
         )
 
+    def check(self) -> None:
+        """Raise what the background met, if anything, without waiting for it."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
     def wait(self) -> None:
         """Wait until what was saved is on disk, read back and compared.
 

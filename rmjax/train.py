@@ -304,6 +304,7 @@ def _loop(
         row = meter.average(done) | {"epoch": done / steps_per_epoch}
         log.write(done, "train", row)
         shown = ("loss", "accuracy", "data_wait")
+        checkpoints.check()
         bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
         loss = None
         if validates:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from rmjax.checkpoints import Checkpoints
 from rmjax.config import apply_changes
+from rmjax.digest import first_not_finite, named_leaves
 from rmjax.errors import InputError, TrainingError
 from rmjax.experiment import variable_shapes
 from rmjax.pretrained.weights import Weights, read_weights
@@ -48,6 +49,9 @@ def convert(
     weights = read_weights(source, layout=layout, sources=sources)
     config = apply_changes(weights.config, changes)
     _check_fits(config, weights)
+    bad = first_not_finite(named_leaves(weights.variables))
+    if bad is not None:
+        raise InputError(f"{source}: {bad} is not finite: no network to be used")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
