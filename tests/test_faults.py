@@ -31,12 +31,12 @@ TOTAL, EPOCH = 24, 8
 
 @pytest.fixture(scope="module")
 def config(small_config):
-    """24 steps, a checkpoint every 3, a validation every 8."""
+    """24 steps, a checkpoint every 5, a validation every 8."""
     return small_config(
         **{
             "steps_per_epoch": EPOCH,
             "num_epochs": TOTAL // EPOCH,
-            "checkpoint_every_steps": 3,
+            "checkpoint_every_steps": 5,
             "log_every_steps": 1,
         }
     )
@@ -57,10 +57,10 @@ def whole(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def half(config, tmp_path_factory):
-    """The workdir of a run after 16 steps, with the checkpoints 8, 14 and 16."""
+    """The workdir of a run after 16 steps, with the checkpoints 8, 13 and 16."""
     workdir = tmp_path_factory.mktemp("half") / "run"
     train(config, workdir, num_epochs=2)
-    assert steps(workdir / "checkpoints") == [8, 14, 16]
+    assert steps(workdir / "checkpoints") == [8, 13, 16]
     return workdir
 
 
@@ -124,13 +124,13 @@ def flip_a_bit(folder):
 @pytest.mark.parametrize("damage", [delete, truncate, flip_a_bit])
 def test_a_damaged_last_checkpoint(workdir, ends_the_same, damage, caplog):
     damage(workdir / "checkpoints" / "16")
-    ends_the_same(f"last checkpoint: {damage.__name__}", workdir, 16, 14)
+    ends_the_same(f"last checkpoint: {damage.__name__}", workdir, 16, 13)
     assert "16.damaged" in os.listdir(workdir / "checkpoints")
     assert any(m.endswith("set aside as 16.damaged") for m in caplog.messages)
 
 
 def test_all_checkpoints_damaged(workdir, ends_the_same):
-    for step in (8, 14, 16):
+    for step in (8, 13, 16):
         truncate(workdir / "checkpoints" / str(step))
     ends_the_same("all checkpoints: truncate", workdir, 16, 0)
 
@@ -171,10 +171,10 @@ def full_disk(folder):
 
 @pytest.mark.parametrize("limit", [quota, full_disk])
 def test_no_room_for_a_checkpoint(config, workdir, ends_the_same, limit):
-    message = r"can't write checkpoint 19 to .*checkpoints: no room left on the disk"
+    message = r"can't write checkpoint 21 to .*checkpoints: no room left on the disk"
     with limit(workdir), pytest.raises(TrainingError, match=message):
         train(config, workdir)
-    assert sorted(os.listdir(workdir / "checkpoints")) == ["14", "16", "8"]
+    assert sorted(os.listdir(workdir / "checkpoints")) == ["13", "16", "8"]
     at = max(row["step"] for row in read_log(workdir))
     ends_the_same(f"no room: {limit.__name__}", workdir, at, 16)
 
@@ -246,14 +246,19 @@ def phase(workdir):
     return "validation" if validates else "step"
 
 
-def kill_when(process, condition):
-    """SIGKILL at a moment when a condition holds: it is stopped, and looked at again."""
-    deadline = time.time() + 240
+def kill_when(process, begun, during, delay=0.0):
+    """SIGKILL `delay` seconds after `begun()`, as soon as `during()` then holds.
+
+    The process is stopped and looked at again, so that it is killed nowhere else.
+    """
+    since, deadline = None, time.time() + 240
     while time.time() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
-        if condition():
+        if since is None and begun():
+            since = time.time()
+        if since is not None and time.time() >= since + delay and during():
             os.killpg(process.pid, signal.SIGSTOP)
-            if condition():
+            if during():
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return
@@ -263,16 +268,13 @@ def kill_when(process, condition):
 
 
 def kill_training(config, workdir, name, step, delay):
-    """Kill in the phase `name`, `delay` seconds after `step` was logged or later."""
-    since = None
-
-    def now():
-        nonlocal since
-        if since is None and any(r["step"] >= step for r in read_log(workdir)):
-            since = time.time()
-        return since and time.time() >= since + delay and phase(workdir) == name
-
-    kill_when(start_training(config, workdir), now)
+    """Kill a training in the phase `name`; return the last step that it logged."""
+    kill_when(
+        start_training(config, workdir),
+        begun=lambda: any(row["step"] >= step for row in read_log(workdir)),
+        during=lambda: phase(workdir) == name,
+        delay=delay,
+    )
     return max(row["step"] for row in read_log(workdir))
 
 
@@ -325,16 +327,12 @@ def test_kills_of_a_training(config, tmp_path, ends_the_same, name, step, delay)
 def test_kills_of_a_preparation(mini_dir, tmp_path, table, delay):
     command = ["prepare", "attribution_mini", "--images-per-cell", "8", "--size", "32"]
     command += ["--data-dir", tmp_path]
-    process, since = start(command), None
-
-    def now():
-        nonlocal since
-        if since is None and any(tmp_path.glob("attribution_mini/incomplete*")):
-            since = time.time()
-        written = any(tmp_path.glob("attribution_mini/1.0.0"))
-        return since and time.time() >= since + delay and not written
-
-    kill_when(process, now)
+    kill_when(
+        start(command),
+        begun=lambda: any(tmp_path.glob("attribution_mini/incomplete*")),
+        during=lambda: not any(tmp_path.glob("attribution_mini/1.0.0")),
+        delay=delay,
+    )
     assert start(command).wait() == 0
     found, wanted = (
         open_dataset(find_dataset(folder, "attribution_mini"))
@@ -358,12 +356,19 @@ def test_kills_of_an_evaluation(whole, tmp_path, table):
     evaluation = workdir / "evaluation"
     (file,) = evaluation.glob("*/results.json")
     wanted = json.loads(file.read_text())
-    for begun in ("config.json", "evaluation/.*.partial", "evaluation/.*.new"):
-        shutil.rmtree(evaluation)
-        (workdir / "calibration.json").unlink()
-        kill_when(start(command), lambda begun=begun: any(workdir.glob(begun)))
-        evaluation.mkdir(exist_ok=True)
-        (workdir / "calibration.json").touch()
+    for begun, delay in (
+        ("config.json", RNG.uniform(0, 2)),
+        ("evaluation/.*.partial", RNG.uniform(0, 0.5)),
+        ("evaluation/.*.new", 0),
+    ):
+        shutil.rmtree(evaluation, ignore_errors=True)
+        (workdir / "calibration.json").unlink(missing_ok=True)
+        kill_when(
+            start(command),
+            begun=lambda begun=begun: any(workdir.glob(begun)),
+            during=lambda: not file.exists(),
+            delay=delay,
+        )
         assert start(command).wait() == 0
         assert json.loads(file.read_text()) == wanted
         table["SIGKILL in an evaluation"].append((0, 0))
