@@ -82,10 +82,10 @@ def get_config() -> ConfigDict:
     config.steps_per_epoch = 0  # 0: one pass over the first members of the groups
     config.eval_every_epochs = 2
     config.patience = 3  # validations without a better loss before it stops
-    config.keep_best = 10  # checkpoints; the last is kept as well
+    config.keep_best = 10  # checkpoints; the last two are kept as well
 
     # Machine.
     config.num_devices = 0  # of each process; 0: all
     config.log_every_steps = 50
-    config.checkpoint_every_steps = 1000
+    config.checkpoint_every_steps = 1000  # what a crash may cost; SIGTERM costs nothing
     return config

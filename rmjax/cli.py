@@ -1,6 +1,7 @@
 """The `rmjax` command: parses arguments, calls the library, prints errors in one line."""
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -18,7 +19,9 @@ from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
-from rmjax.errors import InputError, TrainingError, harmless
+from rmjax.errors import InputError, Preempted, TrainingError, harmless
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 is success, 1 that some of what was given could not be read, and the rest is
     done, 2 something wrong with what the user gave, 3 a training that can't go on, 70
-    that another process of the job was lost, 130 an interrupt, 141 an output that was
-    closed early (128 and the signal's number).
+    that another process of the job was lost, 75 a training that was asked to stop
+    (SIGTERM), saved and should be started again, 130 an interrupt, 141 an output that
+    was closed early (128 and the signal's number).
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
@@ -56,12 +60,20 @@ def _attempt(args: argparse.Namespace, changes: list[str]) -> tuple[int, str]:
     except (InputError, TrainingError) as error:
         status = 2 if isinstance(error, InputError) else 3
         return status, f"error: {harmless(str(error))}"
+    except Preempted as stop:
+        return os.EX_TEMPFAIL, str(stop)
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141, ""
     except KeyboardInterrupt:
         return 130, "interrupted; run the same command again"
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            where = f"can't write {error.filename}" if error.filename else "can't write"
+            return 2, (
+                f"error: {where}: no room left on the disk; make room, then run the "
+                "same command again"
+            )
         if not getattr(args, "distributed", False):
             raise
         from rmjax import hosts

@@ -16,6 +16,14 @@ class TrainingError(RuntimeError):
     """
 
 
+class Preempted(RuntimeError):
+    """Training was asked to stop and did, after saving: it can be taken up again.
+
+    The command line prints it alone and exits with status 75, `EX_TEMPFAIL` of
+    sysexits.h, by which schedulers know what to start again.
+    """
+
+
 def harmless(text: str) -> str:
     """Return a text with U+FFFD for all that `str.isprintable` rejects.
 

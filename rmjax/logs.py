@@ -2,11 +2,19 @@
 
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from rmjax.errors import TrainingError
 
 METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"
 
 
 class RunLog:
@@ -20,33 +28,49 @@ class RunLog:
         """Open the log of `workdir` for a run that goes on after `start_step`.
 
         `silent` writes nothing: of several processes, one alone is to log.
+
+        Raises:
+            TrainingError: it can't be written, as in `write` and `close`.
         """
         self._silent = silent
         if silent:
             return
-        path = workdir / METRICS_FILE
-        kept = [r for r in read_log(workdir) if r["step"] <= start_step]
-        _write_lines(path, kept)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start_step + 1
-        )
+        self._path = workdir / METRICS_FILE
+        events = workdir / EVENTS
+        with _writing(self._path):
+            kept = [r for r in read_log(workdir) if r["step"] <= start_step]
+            _write_lines(self._path, kept)
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        with _writing(events):
+            events.mkdir(exist_ok=True)
+            # Not SummaryWriter: where its thread meets a full disk, training hangs.
+            self._events = EventsWriter(str(events / "events"))
+            purge = Event(step=start_step + 1, wall_time=time.time())
+            purge.session_log.status = SessionLog.START
+            self._events.write_event(purge)
 
     def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         """Log `scalars` of `step`; `kind` is "train" or "validation"."""
         if self._silent:
             return
         row = {"step": step, "kind": kind, **scalars}
-        self._file.write(json.dumps(row) + "\n")
-        for name, value in scalars.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+        with _writing(self._path):
+            self._file.write(json.dumps(row) + "\n")
+        with _writing(self._path.with_name(EVENTS)):
+            for name, value in scalars.items():
+                summary = scalar(f"{kind}/{name}", value)
+                event = Event(step=step, wall_time=time.time(), summary=summary)
+                self._events.write_event(event)
+            self._events.flush()
 
     def close(self) -> None:
         """Write out what is buffered."""
         if self._silent:
             return
-        self._file.close()
-        self._events.close()
+        with _writing(self._path):
+            self._file.close()
+        with _writing(self._path.with_name(EVENTS)):
+            self._events.close()
 
 
 def read_log(workdir: Path) -> list[dict]:
@@ -76,7 +100,23 @@ def _write_lines(path: Path, rows: list[dict]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all; an OSError names it."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"can't write the log {path}: {error.strerror}; what was saved stays: make "
+            "room, then run the same command again"
+        ) from error

@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import hosts, metrics, parallel
-from rmjax.checkpoints import Checkpoints, has_checkpoints
+from rmjax.checkpoint_folder import has_checkpoints
+from rmjax.checkpoints import Checkpoints
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.domain import describe_training
-from rmjax.errors import InputError
+from rmjax.errors import InputError, Preempted
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import (
     ExperimentData,
@@ -31,6 +32,7 @@ from rmjax.meter import Meter
 from rmjax.mixing import get_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
+from rmjax.preemption import stop_requests
 from rmjax.preprocess import get_input
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
@@ -75,9 +77,19 @@ def train(
 
     Raises:
         InputError: the config, the data or the workdir can't be used as they are.
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite, or a checkpoint can't be written.
+        Preempted: SIGTERM came; the state after the last step is saved.
     """
-    workdir = Path(workdir)
+    with stop_requests() as stop_requested:
+        return _train(config, Path(workdir), stop_requested, show_progress)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    stop_requested: Callable[[int], bool],
+    show_progress: bool,
+) -> TrainState:
     devices = parallel.choose_devices(config.num_devices or None)
     hosts.check_alike(run_facts(config) | {"devices": len(devices)})
     devices = parallel.everywhere(devices)
@@ -93,14 +105,10 @@ def train(
     model = build_model(config, len(data.sources), axis_name)
     optimizer = _make_optimizer(config, steps_per_epoch)
     step = _make_step(config, model, optimizer, members)
+    shape = network_input(config).shape[1:]
+    make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = has_checkpoints(workdir / CHECKPOINTS)
-    state = create_state(
-        model,
-        optimizer,
-        config.seed,
-        network_input(config).shape[1:],
-        {} if started else starting_backbone(config),
-    )
+    state = make_state({} if started else starting_backbone(config))
 
     if hosts.is_first():
         start_workdir(
@@ -113,6 +121,9 @@ def train(
     hosts.check_shared(workdir / RUN_FILE)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
     state, progress = _restore(checkpoints, parallel.place(state, devices))
+    if started and not progress:  # all of them were damaged
+        state = parallel.place(make_state(starting_backbone(config)), devices)
+    progress = progress or Progress()
     start = int(state.step)
     _log_sizes(config, data, state, devices)
     log = RunLog(workdir, start, silent=not hosts.is_first())
@@ -135,6 +146,7 @@ def train(
             log=log,
             config=config,
             steps_per_epoch=steps_per_epoch,
+            stop_requested=stop_requested,
             bar=bar,
         )
     finally:
@@ -239,14 +251,13 @@ def _stream(
 
 def _restore(
     checkpoints: Checkpoints, state: TrainState
-) -> tuple[TrainState, Progress]:
-    """Return the last checkpoint's state and progress, or `state` and a fresh one."""
-    last = checkpoints.last_step()
-    if last is None:
-        return state, Progress()
-    state, progress = checkpoints.restore(last, like=state)
-    logger.info("resuming after step %d", last)
-    return state, Progress(**progress)
+) -> tuple[TrainState, Progress | None]:
+    """Return the last good checkpoint's state and progress, or `state` and None."""
+    restored, progress = checkpoints.restore_last(like=state)
+    if restored is None:
+        return state, None
+    logger.info("resuming after step %d", int(restored.step))
+    return restored, Progress(**progress)
 
 
 def _make_validation(
@@ -277,9 +288,10 @@ def _loop(
     log: RunLog,
     config: ConfigDict,
     steps_per_epoch: int,
+    stop_requested: Callable[[int], bool],
     bar: tqdm,
 ) -> TrainState:
-    """Step, then in this order: log, validate, save, stop early."""
+    """Step, then in this order: log, validate, save, stop early or as asked."""
     done, total = int(state.step), config.num_epochs * steps_per_epoch
     saved, meter = done, Meter(config.batch_size)
     while done < total and progress.stale < config.patience:
@@ -291,14 +303,15 @@ def _loop(
         done += 1
         bar.update(config.batch_size)
         validates = validate and _validation_due(done, total, steps_per_epoch, config)
-        saves = (
-            validates or done == total or done - saved >= config.checkpoint_every_steps
-        )
+        stops = stop_requested(done)
+        due = done == total or done - saved >= config.checkpoint_every_steps
+        saves = validates or due or stops
         if not (saves or done % config.log_every_steps == 0):
             continue
         row = meter.average(done) | {"epoch": done / steps_per_epoch}
         log.write(done, "train", row)
         shown = ("loss", "accuracy", "data_wait")
+        checkpoints.check()
         bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
         loss = None
         if validates:
@@ -314,6 +327,12 @@ def _loop(
         if saves:
             checkpoints.save(state, asdict(progress), loss)
             saved = done
+        if stops and done < total:
+            checkpoints.wait()
+            raise Preempted(
+                f"stopped by SIGTERM after step {done}: saved; run the same command "
+                "again"
+            )
         meter.clear()
     if done < total:
         logger.info("stopped: %d validations without a better loss", progress.stale)

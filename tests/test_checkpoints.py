@@ -1,12 +1,18 @@
-"""Checkpoints: the best ones and the last are kept, and come back unchanged."""
+"""Checkpoints: the best ones and the last two are kept, and come back unchanged."""
+
+import json
+import logging
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmjax import checkpoint_files
+from rmjax.checkpoint_folder import has_checkpoints
 from rmjax.checkpoints import Checkpoints, load_variables
-from rmjax.errors import InputError
+from rmjax.errors import InputError, TrainingError
 from rmjax.train_step import TrainState
 
 
@@ -30,9 +36,9 @@ def folder(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def test_keeps_the_best_and_the_last(folder):
+def test_keeps_the_best_and_the_last_two(folder):
     checkpoints = Checkpoints(folder, read_only=True)
-    assert {int(p.name) for p in folder.iterdir()} == {2, 4, 6}
+    assert {int(p.name) for p in folder.iterdir()} == {2, 4, 5, 6}
     assert checkpoints.best_step() == 2
     assert checkpoints.last_step() == 6
 
@@ -65,10 +71,137 @@ def test_missing_entries_are_refused_by_name(folder):
 
 
 def test_an_unknown_step_lists_those_there_are(folder):
-    with pytest.raises(InputError, match="no checkpoint 5 in .*: there are 2, 4, 6"):
-        Checkpoints(folder, read_only=True).restore(5, make_state(0))
+    with pytest.raises(InputError, match="no checkpoint 3 in .*: there are 2, 4, 5, 6"):
+        Checkpoints(folder, read_only=True).restore(3, make_state(0))
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path):
     with pytest.raises(InputError, match="train there first"):
         load_variables(tmp_path / "checkpoints", {}, "best")
+
+
+def delete(path):
+    path.unlink()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def files_of(folder, step):
+    return [p for p in sorted((folder / str(step)).rglob("*")) if p.is_file()]
+
+
+@pytest.mark.parametrize("damage", [delete, truncate, flip_a_bit])
+def test_whatever_is_damaged_nothing_wrong_is_restored(folder, tmp_path, damage):
+    """Of every file of the newest: it comes back the same, or the one before does."""
+    found = set()
+    for path in files_of(folder, 6):
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        damage(copy / path.relative_to(folder))
+        checkpoints = Checkpoints(copy, keep_best=2)
+        state, progress = checkpoints.restore_last(make_state(0))
+        step = int(state.step)
+        jax.tree.map(np.testing.assert_array_equal, state, make_state(step))
+        assert step in (5, 6) and progress == {"stale": step}
+        assert (copy / "6.damaged").exists() == (step == 5)
+        assert checkpoints.best_step() == 2
+        found.add(step)
+        shutil.rmtree(copy)
+    assert found == {5, 6}
+
+
+def test_a_damaged_checkpoint_is_named_and_set_aside(folder, caplog):
+    delete(folder / "6" / "progress" / "metadata")
+    truncate(folder / "5" / "state" / "manifest.ocdbt")
+    with caplog.at_level(logging.WARNING, logger="rmjax"):
+        checkpoints = Checkpoints(folder, keep_best=2)
+        state, _ = checkpoints.restore_last(make_state(0))
+    assert int(state.step) == 4
+    first, second = (record.getMessage() for record in caplog.records)
+    assert f"{folder}/6 is damaged: " in first and "set aside as 6.damaged" in first
+    assert f"{folder}/5 is damaged: " in second and "\n" not in first + second
+    # The same steps again, damaged again: nothing is deleted.
+    checkpoints.save(make_state(5), {})
+    checkpoints.save(make_state(6), {})
+    checkpoints.close()
+    delete(folder / "6" / "progress" / "metadata")
+    Checkpoints(folder, keep_best=2)
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"2", "4", "5", "5.damaged", "6.damaged", "6.damaged-2"}
+
+
+def test_without_a_good_one_nothing_is_restored(folder):
+    for step in (2, 4, 5, 6):
+        delete(folder / str(step) / "state" / "manifest.ocdbt")
+    assert Checkpoints(folder).restore_last(make_state(0)) == (None, None)
+    assert not has_checkpoints(folder)
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", 2), ("last", 6), ("4", 4)])
+def test_a_damaged_one_is_not_exchanged_silently(folder, which, step):
+    flip_a_bit(folder / str(step) / "progress" / "metadata")
+    state = make_state(0)
+    like = {"params": state.params, "batch_stats": state.batch_stats}
+    good = 5 if step == 6 else 6
+    message = rf"checkpoint .*/{step} is damaged: .*; {good} is whole: name that step"
+    with pytest.raises(InputError, match=message):
+        load_variables(folder, like, which)
+    assert {p.name for p in folder.iterdir()} == {"2", "4", "5", "6"}
+
+
+def test_what_does_not_read_back_is_set_aside(folder, monkeypatch, caplog):
+    """A disk that changes a number between writing and reading."""
+    real = checkpoint_files.ocp.Checkpointer.save
+
+    def save(self, path, args):
+        state = args.state.item
+        args.state.item = state.replace(params={"w": state.params["w"] + 1})
+        real(self, path, args=args)
+
+    monkeypatch.setattr(checkpoint_files.ocp.Checkpointer, "save", save)
+    checkpoints = Checkpoints(folder, keep_best=2)
+    checkpoints.save(make_state(7), {"stale": 7}, 0.5)
+    with pytest.raises(TrainingError, match=r"/7 is damaged: params/w .*just after it"):
+        checkpoints.close()
+    assert {p.name for p in folder.iterdir()} == {"2", "4", "5", "6", "7.damaged"}
+
+
+def test_numbers_that_are_not_finite_are_not_saved(folder):
+    checkpoints = Checkpoints(folder, keep_best=2)
+    state = make_state(7)
+    checkpoints.save(state.replace(params={"w": state.params["w"] / 0}), {})
+    with pytest.raises(TrainingError, match=r"params/w is not finite after step 7"):
+        checkpoints.save(make_state(8), {})
+    with pytest.raises(TrainingError, match="validation loss is nan after step 8"):
+        checkpoints.save(make_state(8), {}, float("nan"))
+    checkpoints.close()
+    assert checkpoints.last_step() == 6
+
+
+def test_what_a_kill_left_behind_is_removed(folder):
+    (folder / "7.orbax-checkpoint-tmp").mkdir()
+    (folder / "1.removed").mkdir()
+    checkpoints = Checkpoints(folder, keep_best=2)
+    assert checkpoints.steps() == [2, 4, 5, 6]
+    assert {p.name for p in folder.iterdir()} == {"2", "4", "5", "6"}
+
+
+def test_a_checkpoint_without_a_digest_can_be_read(folder):
+    """As an earlier rmjax wrote them: the progress alone, the loss in its own file."""
+    (folder / "2" / "progress" / "metadata").write_text(json.dumps({"stale": 2}))
+    (folder / "2" / "metrics").mkdir()
+    (folder / "2" / "metrics" / "metrics").write_text('{"validation_loss": 1.0}')
+    checkpoints = Checkpoints(folder, read_only=True)
+    assert checkpoints.best_step() == 2
+    state, progress = checkpoints.restore(2, make_state(0))
+    assert int(state.step) == 2 and progress == {"stale": 2}
+    with pytest.raises(InputError, match=r"params/w is \[3\] there and \[4\] here"):
+        checkpoints.restore(2, make_state(0, size=4))

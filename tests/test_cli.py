@@ -1,5 +1,6 @@
 """The `rmjax` command: help, one-line errors, exit codes, a whole small run."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmjax import bench_data, bench_evaluate, bench_inference
+from rmjax import bench_data, bench_evaluate, bench_inference, preview
 from rmjax.cli import main
 from rmjax.evaluation.results import read_results
 
@@ -119,6 +120,16 @@ def test_errors_are_one_line_and_status_2(tmp_path, capsys, arguments, words):
     assert status == 2
     assert line.startswith(f"rmjax {arguments[0]}: error: ") and words in line
     assert not workdir.exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "some/file")
+
+    monkeypatch.setattr(preview, "preview_corruptions", full)
+    status, line = error_line(capsys, ["preview", "corruptions", "a.png"])
+    assert status == 2
+    assert "can't write some/file: no room left on the disk; make room" in line
 
 
 def test_preview_draws_a_sheet(tree, tmp_path, capsys):

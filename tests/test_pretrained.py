@@ -19,6 +19,7 @@ from rmjax.models.convert import to_imagenet, to_torch
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import STAGES
 from rmjax.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from rmjax.pretrained import convert as conversion
 from rmjax.pretrained import pickles
 from rmjax.pretrained.convert import convert
 from rmjax.pretrained.files import read_file
@@ -400,6 +401,16 @@ def test_converted_weights_are_a_run(tmp_path, lightning, repmix, capsys):
     with pytest.raises(InputError, match="no readable .pth"):
         convert(out / "run.json", tmp_path / "second")
     assert [path.name for path in tmp_path.iterdir()] == ["converted"]
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, lightning, monkeypatch):
+    weights = read_weights(lightning)
+    head = weights.variables["params"]["detection"]
+    head["bias"] = head["bias"] * np.nan
+    monkeypatch.setattr(conversion, "read_weights", lambda *_, **__: weights)
+    with pytest.raises(InputError, match="params/detection/bias is not finite"):
+        convert(lightning, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bare_backbone_embeds_and_says_that_it_knows_no_sources(tmp_path, imagenet):

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from rmjax.datasets.attribution_mini import images
 from rmjax.errors import InputError
+from rmjax.prepare.builder import disk_errors_in_words, only_one
 from rmjax.workers import OrderedMap, cores, ordered_map
 
 MIN_IMAGES_PER_CELL = 5
@@ -157,8 +158,8 @@ def prepare(
         The folder that `tfds.builder_from_directory` opens.
 
     Raises:
-        InputError: if a number is out of range, or the folder holds the data set made
-            with other numbers.
+        InputError: if a number is out of range, the folder holds the data set made
+            with other numbers, the disk is full, or another process makes the same.
     """
     asked = made_with(images_per_cell, seed, size)
     folder = Path(data_dir).expanduser() / Builder.name / str(Builder.VERSION)
@@ -170,10 +171,11 @@ def prepare(
                 "remove it or choose another data_dir"
             )
         return folder
-    builder = Builder(
-        **asked, processes=processes, data_dir=str(Path(data_dir).expanduser())
-    )
-    builder.download_and_prepare()
+    with disk_errors_in_words(folder), only_one(folder):
+        builder = Builder(
+            **asked, processes=processes, data_dir=str(Path(data_dir).expanduser())
+        )
+        builder.download_and_prepare()
     return folder
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmjax.data.labels import load_labels, read_labels, save_labels
+from rmjax.data.shards import Records
 from rmjax.errors import InputError
 
 # TFDS is loaded where a data set is opened: who asks about images need not wait for it.
@@ -66,9 +67,7 @@ class Dataset:
         """
         import tensorflow_datasets as tfds
 
-        self._check_split(split)
-        skip = {"image": tfds.decode.SkipDecoding()}
-        return self._builder.as_data_source(split, decoders=skip)
+        return self._open(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def files(self, split: str) -> "Files":
         """Return the image files of a split for random access.
@@ -78,9 +77,8 @@ class Dataset:
         """
         import tensorflow_datasets as tfds
 
-        self._check_split(split)
         method = tfds.decode.DeserializeMethod.RAW_BYTES
-        return Files(self._builder.as_data_source(split, deserialize_method=method))
+        return Files(self._open(split, deserialize_method=method))
 
     def labels(self, split: str) -> dict[str, np.ndarray]:
         """Return the labels of every record of a split.
@@ -103,6 +101,12 @@ class Dataset:
                 save_labels(self.directory, split, labels)
             self._labels[split] = labels
         return self._labels[split]
+
+    def _open(self, split: str, **options) -> Records:
+        self._check_split(split)
+        info = self._builder.info.splits[split]
+        source = self._builder.as_data_source(split, **options)
+        return Records(source, [*map(Path, info.filepaths)], info.shard_lengths)
 
     def _check_split(self, split: str) -> None:
         if split not in self.split_sizes:
@@ -215,7 +219,9 @@ def open_dataset(directory: str | Path) -> Dataset:
     files = (file for split in builder.info.splits.values() for file in split.filepaths)
     lost = next((file for file in files if not file.exists()), None)
     if lost is not None:
-        raise InputError(f"{lost}: missing; remove {directory} and prepare it anew")
+        raise InputError(
+            f"{lost}: missing; put it back, or remove {directory} and prepare it anew"
+        )
     return Dataset(
         directory=directory,
         source_names=tuple(features["source"].names),

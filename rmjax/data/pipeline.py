@@ -16,6 +16,7 @@ from absl import flags
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
 from rmjax.errors import InputError
+from rmjax.preemption import leave_stopping_to_parent
 
 Batch = dict[str, np.ndarray]
 
@@ -344,5 +345,5 @@ def _iterate(
         options = grain.MultiprocessingOptions(
             num_workers, per_worker_buffer_size=prefetch
         )
-        dataset = dataset.mp_prefetch(options)
+        dataset = dataset.mp_prefetch(options, leave_stopping_to_parent)
     return iter(dataset)

@@ -204,8 +204,8 @@ def prepare(
         _check_same(directory, builder.made_from())
     else:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_disk_errors_in_words(directory))
-            stack.enter_context(_only_one(directory))
+            stack.enter_context(disk_errors_in_words(directory))
+            stack.enter_context(only_one(directory))
             if download_dir is None:  # TFDS wants a folder in any case
                 download_dir = stack.enter_context(tempfile.TemporaryDirectory())
             # Without this TFDS looks for a finished copy in a public bucket.
@@ -274,7 +274,7 @@ def _check_same(directory: Path, made_from: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
+def only_one(directory: Path) -> Iterator[None]:
     """Keep others from preparing the same; remove what a killed process left."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     path = directory.parent / f".{directory.name}.lock"
@@ -295,7 +295,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _disk_errors_in_words(directory: Path) -> Iterator[None]:
+def disk_errors_in_words(directory: Path) -> Iterator[None]:
     """Turn what a full disk or a folder that cannot be written to raises into one line."""
     try:
         yield

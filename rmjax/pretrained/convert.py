@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from rmjax.checkpoints import Checkpoints
 from rmjax.config import apply_changes
-from rmjax.errors import InputError
+from rmjax.digest import first_not_finite, named_leaves
+from rmjax.errors import InputError, TrainingError
 from rmjax.experiment import variable_shapes
 from rmjax.pretrained.weights import Weights, read_weights
 from rmjax.run import CHECKPOINTS, start_workdir
@@ -48,6 +49,9 @@ def convert(
     weights = read_weights(source, layout=layout, sources=sources)
     config = apply_changes(weights.config, changes)
     _check_fits(config, weights)
+    bad = first_not_finite(named_leaves(weights.variables))
+    if bad is not None:
+        raise InputError(f"{source}: {bad} is not finite: no network to be used")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -58,8 +62,8 @@ def convert(
         checkpoints.save_variables(weights.variables)
         checkpoints.close()
         os.replace(partial, out)
-    except (OSError, ValueError) as error:  # Orbax's, where a disk is full
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except (OSError, TrainingError) as error:  # such as a full disk
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"can't write {out}: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
