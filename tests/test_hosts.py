@@ -3,19 +3,31 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
+import jax
 import numpy as np
 import pytest
 
+from rmjax import load as rmjax_load
+from rmjax.checkpoint_folder import steps
 from rmjax.cli import main
 from rmjax.config import flatten, load_config
 from rmjax.evaluate import evaluate
 from rmjax.logs import read_log
 from rmjax.train import train
 
+# The command, but a silent process counts as lost sooner.
+COMMAND = """
+import sys
+from rmjax import cli, hosts
+hosts.SILENCE_SECONDS = 10
+sys.exit(cli.main())
+"""
 SUITE = ("--suite", "clean,contrast:3")
 
 
@@ -24,11 +36,11 @@ def job():
     """Function `(count, *arguments)` to (status, output, errors) of each process.
 
     Python with the arguments and those of `--distributed`; a process that has a list
-    of its own in `own` is given it too.
+    of its own in `own` is given it too. `meanwhile(processes)` is called as they run.
     """
     started = []
 
-    def run(count, *arguments, devices=2, own=None, seconds=240):
+    def run(count, *arguments, devices=2, own=None, meanwhile=None):
         with socket.create_server(("127.0.0.1", 0)) as server:
             where = f"127.0.0.1:{server.getsockname()[1]}"
         flags = f" --xla_force_host_platform_device_count={devices}"
@@ -43,7 +55,9 @@ def job():
                 subprocess.Popen(command, env=environment, text=True, **streams)
             )
         started.extend(running)
-        texts = [process.communicate(timeout=seconds) for process in running]
+        if meanwhile:
+            meanwhile(running)
+        texts = [process.communicate(timeout=240) for process in running]
         codes = [process.returncode for process in running]
         return [(code, *text) for code, text in zip(codes, texts, strict=True)]
 
@@ -55,7 +69,7 @@ def job():
 
 def rmjax(name, workdir, config=None):
     """Return the arguments for Python of a command; those of a config's changes."""
-    command = ["-m", "rmjax.cli", name, "--workdir", workdir]
+    command = ["-c", COMMAND, name, "--workdir", workdir]
     if config is None:
         return command
     shipped = flatten(load_config("attribution_mini"))
@@ -166,8 +180,9 @@ def same_evaluation(workdir, evaluated):
     assert (workdir / "calibration.json").read_text() == evaluated["calibration"]
     folder = workdir / "evaluation/clean-contrast-3"
     results = json.loads((folder / "results.json").read_text())
-    for part in ("conditions", "cells", "clean", "calibration", "summary"):
-        assert results.get(part) == evaluated["results"].get(part), part
+    for part, wanted in evaluated["results"].items():
+        if part not in ("run", "evaluation"):  # the folder and the command
+            assert results[part] == wanted, part
     with np.load(folder / "predictions.npz") as predictions:
         for name, values in evaluated["predictions"].items():
             np.testing.assert_array_equal(predictions[name], values, err_msg=name)
@@ -286,3 +301,66 @@ def test_options_that_do_not_fit_are_named(capsys, options, message):
     arguments = ["train", "--config", "attribution_mini", "--workdir", "none"]
     assert main([*arguments, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_sigterm_to_one_process_stops_all_and_saves(job, config, tmp_path):
+    """Whichever is asked; the same command again ends as if nothing had happened."""
+    config = config.copy_and_resolve_references()
+    config.num_epochs = 100
+    workdir = tmp_path / "run"
+
+    def ask(processes):
+        wait_until(lambda: len(losses(workdir)) > 3, processes)
+        processes[1].send_signal(signal.SIGTERM)
+
+    found = job(2, *rmjax("train", workdir, config), devices=1, meanwhile=ask)
+    assert [status for status, *_ in found] == [75, 75], found
+    assert "stopped by SIGTERM after step" in found[0][2]
+    saved = max(steps(workdir / "checkpoints"))
+    assert saved == len(losses(workdir))
+
+
+@pytest.mark.parametrize(
+    ("victim", "told"),
+    [
+        (1, "process 1 was lost"),
+        # JAX itself ends a process whose coordinator is gone.
+        pytest.param(0, "another task died", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_process_ends_the_other_and_the_run_goes_on(
+    job, config, tmp_path, victim, told
+):
+    """SIGKILL to one of two; then both again: the parameters of an undisturbed run."""
+    config = config.copy_and_resolve_references()
+    config.checkpoint_every_steps = 3
+    command, workdir = rmjax("train", tmp_path / "whole", config), tmp_path / "run"
+    assert [status for status, *_ in job(2, *command, devices=1)] == [0, 0]
+
+    def kill(processes):
+        wait_until(lambda: len(losses(workdir)) > 6, processes)
+        processes[victim].kill()
+
+    command = rmjax("train", workdir, config)
+    killed = job(2, *command, devices=1, meanwhile=kill)
+    assert killed[victim][0] == -signal.SIGKILL
+    assert killed[1 - victim][0] in (70, -signal.SIGABRT)
+    assert told in killed[1 - victim][2]
+    found = job(2, *command, devices=1)
+    assert [status for status, *_ in found] == [0, 0], found
+    assert "resuming after step" in found[0][2]
+    for one, other in zip(
+        variables(workdir), variables(tmp_path / "whole"), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def wait_until(condition, processes, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+def variables(workdir):
+    return jax.tree.leaves(rmjax_load(workdir, checkpoint="last").variables)
