@@ -138,7 +138,7 @@ def _read_arrays(path: Path, names: Iterable[str]) -> Leaves:
     By TensorStore, as Orbax does: with it, an array that can't be read leaves the
     reading of others to threads that print tracebacks.
     """
-    folder = f"file://{path.absolute() / 'state'}/"
+    files = {"driver": "file", "path": f"{path.absolute() / 'state'}/"}
     context = ts.Context()
     opened = {
         name: ts.open(
@@ -146,7 +146,7 @@ def _read_arrays(path: Path, names: Iterable[str]) -> Leaves:
                 "driver": "zarr",
                 "kvstore": {
                     "driver": "ocdbt",
-                    "base": folder,
+                    "base": files,
                     "path": name.replace("/", ".") + "/",
                 },
             },

@@ -80,7 +80,14 @@ class Checkpoints:
         Raises:
             DamagedCheckpoint: of one of them the loss can't be read.
         """
-        best = _ranked({step: self._loss(step) for step in self.steps()})
+        losses = {}
+        for step in self.steps():
+            try:
+                losses[step] = self._loss(step)
+            except DamagedCheckpoint:
+                if step in self.steps():  # not just removed by a training
+                    raise
+        best = _ranked(losses)
         return best[0] if best else self.last_step()
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:

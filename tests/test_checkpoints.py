@@ -75,6 +75,15 @@ def test_an_unknown_step_lists_those_there_are(folder):
         Checkpoints(folder, read_only=True).restore(3, make_state(0))
 
 
+def test_any_name_of_a_folder_will_do(tmp_path):
+    folder = tmp_path / "a run #1, 50%20 größer?"
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(make_state(1), {})
+    checkpoints.close()
+    state, _ = Checkpoints(folder).restore_last(make_state(0))
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(1))
+
+
 def test_a_run_without_checkpoints_says_so(tmp_path):
     with pytest.raises(InputError, match="train there first"):
         load_variables(tmp_path / "checkpoints", {}, "best")

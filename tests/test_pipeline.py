@@ -380,7 +380,7 @@ def test_damaged_data_set_is_refused_in_one_line(prepared, tmp_path):
     shard = next(copy.glob("*-train.array_record-*"))
     shard.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        InputError, match=f"{shard}: missing; remove {copy} and prepare"
+        InputError, match=f"{shard}: missing; put it back, or remove {copy} and"
     ):
         open_dataset(copy)
     (copy / "dataset_info.json").write_text("{")
