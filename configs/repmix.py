@@ -60,9 +60,12 @@ def get_config() -> ConfigDict:
 
     # Mixing.
     config.mix = ConfigDict()
-    config.mix.name = "repmix"  # repmix, none, mixup, manifold
+    # Groups drawn together (repmix, mixup, manifold), one sample each; every image
+    # with others of the batch (pairs, manifold_pairs), one sample an image; or none.
+    config.mix.name = "repmix"
     config.mix.level = 5  # 0: pixels, 1: stem, 2..5: layers, 6: embedding
-    config.mix.members = 2  # images in a group
+    config.mix.members = 2  # images in a sample
+    config.mix.block = 16  # pairs: adjacent images that are mixed among each other
     config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
 
     # Optimiser: Adam, with weight decay as L2 in the gradient.
@@ -78,7 +81,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 64  # images, over all devices: 32 groups of 2
     config.eval_batch_size = 64
     config.num_epochs = 30
-    config.steps_per_epoch = 0  # 0: one pass over the first members of the groups
+    config.steps_per_epoch = 0  # 0: one pass; of groups, over the first members
     config.eval_every_epochs = 2
     config.patience = 3  # validations without a better loss before it stops
     config.keep_best = 10  # checkpoints; the last is kept as well

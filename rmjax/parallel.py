@@ -39,18 +39,18 @@ def choose_devices(count: int | None = None) -> list[jax.Device]:
     return devices[:count]
 
 
-def check_batch(batch_size: int, members: int, devices: Devices) -> None:
-    """Check that whole groups of `members` images fill every device alike.
+def check_batch(batch_size: int, unit: int, devices: Devices) -> None:
+    """Check that whole units of `unit` images fill every device alike.
 
     Raises:
         InputError: `batch_size` images can't be dealt out so.
     """
-    unit = len(devices) * jax.process_count() * members
-    if batch_size < 1 or batch_size % unit:
+    multiple = len(devices) * jax.process_count() * unit
+    if batch_size < 1 or batch_size % multiple:
         raise InputError(
-            f"batch_size = {batch_size} images is no multiple of {unit} = "
+            f"batch_size = {batch_size} images is no multiple of {multiple} = "
             f"{len(devices)} devices x {jax.process_count()} processes x "
-            f"{members} members of a group"
+            f"{unit} images that are mixed among each other"
         )
 
 

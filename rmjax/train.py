@@ -28,13 +28,13 @@ from rmjax.experiment import (
 )
 from rmjax.logs import RunLog
 from rmjax.meter import Meter
-from rmjax.mixing import get_mixing
+from rmjax.mixing import Mixing, make_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, start_workdir
-from rmjax.train_step import TrainState, create_state, train_step
+from rmjax.train_step import TrainState, augment, create_state, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -79,17 +79,17 @@ def train(
     """
     workdir = Path(workdir)
     devices = parallel.choose_devices(config.num_devices or None)
-    members = get_mixing(config.mix.name).members or config.mix.members
-    parallel.check_batch(config.batch_size, members, devices)
+    mixing = make_mixing(**config.mix)
     _check_ranges(config)
+    parallel.check_batch(config.batch_size, mixing.unit, devices)
     data = open_data(config)
     check_every_source(data.seen, "train")
-    one_pass = data.seen.size("train") * members // config.batch_size
+    one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
     steps_per_epoch = config.steps_per_epoch or max(one_pass, 1)
     axis_name = parallel.AXIS if config.model.sync_batch_norm else None
     model = build_model(config, len(data.sources), axis_name)
     optimizer = _make_optimizer(config, steps_per_epoch)
-    step = _make_step(config, model, optimizer, members)
+    step = _make_step(config, model, optimizer, mixing)
     started = has_checkpoints(workdir / CHECKPOINTS)
     state = create_state(
         model,
@@ -124,7 +124,7 @@ def train(
             state,
             progress,
             step=parallel.map_step(step, devices),
-            batches=_stream(config, data, members, start, devices),
+            batches=_stream(config, data, mixing.drawn, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
             log=log,
@@ -154,22 +154,21 @@ def _make_step(
     config: ConfigDict,
     model: RepMix,
     optimizer: optax.GradientTransformation,
-    members: int,
+    mixing: Mixing,
 ) -> Callable:
     """Return `step(state, batch)` of one replica, the config filled in."""
-    mixing = get_mixing(config.mix.name)
     return partial(
         train_step,
         model=model,
         optimizer=optimizer,
         mixing=mixing,
-        levels=mixing.levels or (config.mix.level,),
-        members=members,
-        beta=config.mix.beta,
-        crop=config.data.crop,
-        flip=config.data.flip,
-        corrupt=build_corruption(config),
-        transform=get_input(config.model.input),
+        augment=partial(
+            augment,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            corrupt=build_corruption(config),
+            transform=get_input(config.model.input),
+        ),
         seed=config.seed,
     )
 
@@ -193,8 +192,6 @@ def _log_sizes(
 
 def _check_ranges(config: ConfigDict) -> None:
     """Raise an InputError for a number that no part would explain as well."""
-    if not 0 <= config.mix.level <= 6:
-        raise InputError(f"mix.level = {config.mix.level}: give a level from 0 to 6")
     if config.data.crop > config.data.size:
         raise InputError(
             f"data.crop = {config.data.crop} px is larger than data.size = "
@@ -208,7 +205,7 @@ def _check_ranges(config: ConfigDict) -> None:
 def _stream(
     config: ConfigDict,
     data: ExperimentData,
-    members: int,
+    drawn: int,
     start_step: int,
     devices: parallel.Devices,
 ) -> Iterator[dict]:
@@ -216,7 +213,7 @@ def _stream(
     batches = train_batches(
         data.seen,
         batch_size=config.batch_size,
-        members=members,
+        members=drawn,
         size=config.data.size,
         resize=config.data.resize or None,
         seed=config.seed,

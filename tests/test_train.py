@@ -112,7 +112,13 @@ def test_an_input_of_many_channels_trains_and_loads(small_config, tmp_path):
     assert embedding.shape == (2, 256) and np.ptp(embedding, axis=0).max() > 0
 
 
-def test_losses_do_not_depend_on_the_number_of_devices(small_config, tmp_path):
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [(20, {}), (5, {"mix.name": "pairs", "mix.block": 4, "batch_size": 32})],
+)
+def test_losses_do_not_depend_on_the_number_of_devices(
+    small_config, tmp_path, steps, changes
+):
     found = {}
     for count in (1, 8):
         config = small_config(
@@ -120,17 +126,18 @@ def test_losses_do_not_depend_on_the_number_of_devices(small_config, tmp_path):
                 "num_devices": count,
                 "model.sync_batch_norm": True,
                 "optim.lr": 1e-4,  # as published; Adam amplifies rounding with it
-                "steps_per_epoch": 20,
+                "steps_per_epoch": steps,
                 "num_epochs": 1,
                 "log_every_steps": 1,
                 "data.crop": 32,
                 "corrupt.rate": 0.5,
                 "corrupt.names": ("gaussian_noise", "contrast"),
+                **changes,
             }
         )
         run(config, tmp_path / str(count))
         found[count] = losses(tmp_path / str(count))
-    assert len(found[1]) == 20
+    assert len(found[1]) == steps
     np.testing.assert_allclose(found[8], found[1], rtol=1e-4)
 
 
@@ -225,7 +232,8 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
     ("changes", "message"),
     [
         ({"batch_size": 15}, "batch_size = 15 images is no multiple of 2"),
-        ({"batch_size": 20, "num_devices": 8}, "8 devices x 1 processes x 2 members"),
+        ({"batch_size": 20, "num_devices": 8}, "8 devices x 1 processes x 2 images"),
+        ({"mix.name": "pairs", "mix.block": 6}, "multiple of 6 = .* x 6 images that"),
         ({"num_devices": 99}, "num_devices = 99, but this process has 8"),
         ({"mix.name": "stir"}, "unknown mixing 'stir'.*repmix"),
         ({"mix.level": 9}, "mix.level = 9.*0 to 6"),

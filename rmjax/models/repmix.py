@@ -64,14 +64,14 @@ class RepMix(nn.Module):
         Args:
             x: images `[batch, H, W, channels]`, from one of `rmjax.preprocess.INPUTS`.
             train: normalise with, and record, the batch's statistics.
-            mix_fn: `[batch, ...] -> [groups, ...]`, applied at `level`; None mixes nothing.
+            mix_fn: `[batch, ...] -> [samples, ...]`, applied at `level`; None mixes nothing.
             level: 0..6, see `ResNet`.
 
         Returns:
-            `embedding` `[groups, embedding_dim]`, `attribution` (gated logits)
-            `[groups, num_sources]`, `detection` (logits of real and synthetic)
-            `[groups, 2]`, and the activations of `ResNet`; without heads, neither
-            logits. Without mixing there are as many groups as images.
+            `embedding` `[samples, embedding_dim]`, `attribution` (gated logits)
+            `[samples, num_sources]`, `detection` (logits of real and synthetic)
+            `[samples, 2]`, and the activations of `ResNet`; without heads, neither
+            logits. Without mixing there are as many samples as images.
         """
         h, outputs = self.backbone(x, train=train, stop=level)
         if mix_fn is not None:
