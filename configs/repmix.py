@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.model.init = ""  # weights to start from: a file, or the folder of a run
     config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
+    config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
     config.model.gated_source = 0  # whose logit goes with the probability of real
     config.model.sync_batch_norm = False  # published: each replica by itself
 

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from rmjax import losses
 from rmjax.mixing import Mixed, Mixing
 from rmjax.models.forward import map_chunks
+from rmjax.models.norm import widen
 from rmjax.models.repmix import RepMix
 from rmjax.parallel import AXIS
 from rmjax.preprocess import random_flip_crop, to_unit
@@ -245,11 +246,15 @@ def eval_step(
 
     def answer(images: jax.Array) -> dict[str, jax.Array]:
         outputs = model.apply(variables, transform(to_unit(images)))
-        wanted = {name: outputs[name] for name in (*layers, *heads)}
-        return {k: v.mean((1, 2)) if v.ndim == 4 else v for k, v in wanted.items()}
+        return {name: _mean_places(outputs[name]) for name in (*layers, *heads)}
 
     images = batch["image"]
     return map_chunks(answer, images, at_once or len(images))
+
+
+def _mean_places(x: jax.Array) -> jax.Array:
+    """Average a map `[items, H, W, channels]` over its places; leave vectors alone."""
+    return x.mean((1, 2), dtype=widen(x.dtype)) if x.ndim == 4 else x
 
 
 def _fold(keys: jax.Array, consumer: int) -> jax.Array:

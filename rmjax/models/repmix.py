@@ -13,7 +13,12 @@ import jax.numpy as jnp
 
 from rmjax.errors import InputError
 from rmjax.losses import gate
+from rmjax.models.norm import widen
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
+
+# Types that a config may compute in: bfloat16 has float32's range, so that gradients
+# need no scaling, and 8 bits of precision instead of 24.
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class RepMix(nn.Module):
@@ -26,7 +31,7 @@ class RepMix(nn.Module):
         embedding_dim: size of the embedding (the fingerprint).
         gated_source: see `rmjax.losses.gate`.
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
-        dtype: type of the computation; parameters are float32.
+        dtype: type of convolutions and maps; the rest is float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
     """
 
@@ -48,8 +53,10 @@ class RepMix(nn.Module):
         )
         if not self.num_sources:
             return
-        self.attribution = linear(self.embedding_dim, self.num_sources, self.dtype)
-        self.detection = linear(self.embedding_dim, 2, self.dtype)
+        # Heads, gate and loss in float32 at least: probabilities lose too much in half.
+        dtype = widen(self.dtype)
+        self.attribution = linear(self.embedding_dim, self.num_sources, dtype)
+        self.detection = linear(self.embedding_dim, 2, dtype)
 
     def __call__(
         self,
@@ -80,11 +87,8 @@ class RepMix(nn.Module):
         outputs = outputs | after | {"embedding": h}
         if not self.num_sources:
             return outputs
-        # Heads, gate and loss in float32 at least: probabilities lose too much in half.
-        detection = self.detection(h).astype(jnp.promote_types(h.dtype, jnp.float32))
-        attribution = self.attribution(h).astype(detection.dtype)
-        outputs["detection"] = detection
-        outputs["attribution"] = gate(attribution, detection, self.gated_source)
+        outputs["detection"] = detection = self.detection(h)
+        outputs["attribution"] = gate(self.attribution(h), detection, self.gated_source)
         return outputs
 
 

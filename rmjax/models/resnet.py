@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.models.conv import Conv
-from rmjax.models.norm import BatchNorm
+from rmjax.models.norm import BatchNorm, widen
 
 NUM_LEVELS = 7  # 0 pixels, 1 stem, 2..5 layer1..layer4, 6 embedding
 
@@ -124,7 +124,8 @@ class ResNet(nn.Module):
         stem_pool: whether a max-pool 3x3/2 follows.
         embedding_dim: size of the embedding.
         axis_name: see `BatchNorm`.
-        dtype: type of the computation; parameters are float32.
+        dtype: type of convolutions and maps; parameters, batch statistics and all that
+            follows the pool are float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
     """
 
@@ -154,7 +155,7 @@ class ResNet(nn.Module):
             for depth, width, stride in shapes
         )
         channels = self.widths[-1] * (4 if self.bottleneck else 1)
-        self.embedding = linear(channels, self.embedding_dim, self.dtype)
+        self.embedding = linear(channels, self.embedding_dim, widen(self.dtype))
 
     def __call__(
         self, x: jax.Array, *, train: bool, start: int = 0, stop: int = 6
@@ -182,7 +183,8 @@ class ResNet(nn.Module):
                 continue
             x = activations[name] = stage(x, train=train)
             if name == "layer4":
-                x = activations["pool"] = jnp.mean(x, axis=(1, 2))
+                x = jnp.mean(x, axis=(1, 2), dtype=widen(x.dtype))
+                activations["pool"] = x
         return x, activations
 
 
