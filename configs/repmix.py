@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
     config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
+    config.model.remat = False  # compute residual blocks twice, to save memory
     config.model.gated_source = 0  # whose logit goes with the probability of real
     config.model.sync_batch_norm = False  # published: each replica by itself
 

@@ -142,6 +142,7 @@ def build_model(
         gated_source=config.model.gated_source,
         axis_name=axis_name,
         dtype=DTYPES[config.model.dtype],
+        remat=config.model.remat,
     )
 
 
@@ -206,7 +207,7 @@ def make_eval_step(
     What it prepares of the variables is kept until it is called with others, or with
     images of another size.
     """
-    model = build_model(config, num_sources).clone(lowering="forward")
+    model = build_model(config, num_sources).clone(lowering="forward", remat=False)
     transform = get_input(config.model.input)
     on_cpu = devices[0].platform == "cpu"
 

@@ -273,6 +273,39 @@ def test_synchronised_statistics_make_eight_replicas_one():
     )
 
 
+def test_rematerialised_blocks_take_less_memory_and_give_the_same():
+    x = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+    settings = dict(depths=(3, 0, 0, 0), widths=(16,) * 4, stem_pool=False)
+    init = partial(ResNet(**settings).init, train=False)
+    variables = jax.jit(init)(jax.random.key(1), x)
+    found, memory = [], []
+    for remat in (False, True):
+        network = ResNet(**settings, remat=remat)
+        shapes = jax.eval_shape(
+            partial(network.init, train=False), jax.random.key(1), x
+        )
+        assert jax.tree.structure(shapes) == jax.tree.structure(variables)
+
+        def loss_fn(params, batch_stats, network=network):
+            (h, _), updated = network.apply(
+                {"params": params, "batch_stats": batch_stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return (h**2).mean(), updated
+
+        step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+        step = step.lower(variables["params"], variables["batch_stats"])
+        # Otherwise the CPU's compiler merges what is to be computed twice.
+        step = step.compile({"xla_disable_hlo_passes": "cse_barrier_expander"})
+        out = step(variables["params"], variables["batch_stats"])
+        found.append(jax.device_get(out))
+        memory.append(step.memory_analysis().temp_size_in_bytes)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *found)
+    assert memory[1] < 0.8 * memory[0], memory
+
+
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 

@@ -33,6 +33,7 @@ class RepMix(nn.Module):
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
         dtype: type of convolutions and maps; the rest is float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
+        remat: see `ResNet`.
     """
 
     arch: str
@@ -42,6 +43,7 @@ class RepMix(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
+    remat: bool = False
 
     def setup(self):
         self.backbone = ResNet(
@@ -50,6 +52,7 @@ class RepMix(nn.Module):
             axis_name=self.axis_name,
             dtype=self.dtype,
             lowering=self.lowering,
+            remat=self.remat,
         )
         if not self.num_sources:
             return
@@ -100,6 +103,7 @@ def make_model(
     gated_source: int = 0,
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
+    remat: bool = False,
 ) -> RepMix:
     """Return the model, its arguments checked.
 
@@ -119,4 +123,12 @@ def make_model(
         raise InputError(
             f"model.gated_source = {gated_source} is none of {num_sources} sources"
         )
-    return RepMix(arch, num_sources, embedding_dim, gated_source, axis_name, dtype)
+    return RepMix(
+        arch,
+        num_sources,
+        embedding_dim,
+        gated_source,
+        axis_name,
+        dtype,
+        remat=remat,
+    )

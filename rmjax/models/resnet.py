@@ -65,7 +65,7 @@ class Block(nn.Module):
     layers: dict[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv, norm = _layers(**self.layers)
         if self.bottleneck:
             shapes = ((self.width, 1, 1), (self.width, 3, self.stride))
@@ -85,22 +85,25 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """`depth` residual blocks of which the first one strides."""
+    """`depth` residual blocks of which the first one strides; `remat`: see `ResNet`."""
 
     depth: int
     width: int
     stride: int
     bottleneck: bool
     layers: dict[str, Any]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        # Of the arguments self, x and train, the last is not traced.
+        make = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
-            block = Block(
+            block = make(
                 self.width, stride, self.bottleneck, self.layers, name=f"block{i}"
             )
-            x = block(x, train=train)
+            x = block(x, train)
         return x
 
 
@@ -127,6 +130,10 @@ class ResNet(nn.Module):
         dtype: type of convolutions and maps; parameters, batch statistics and all that
             follows the pool are float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
+        remat: keep only the input of each residual block for the gradients, and
+            compute the block a second time for them: less memory, more time. XLA's
+            CPU compiler finds both computations to be the same and merges them, unless
+            its pass `cse_barrier_expander` is disabled.
     """
 
     depths: tuple[int, ...]
@@ -141,6 +148,7 @@ class ResNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
+    remat: bool = False
 
     def setup(self):
         layers = dict(
@@ -151,7 +159,7 @@ class ResNet(nn.Module):
         )
         shapes = zip(self.depths, self.widths, self.strides, strict=True)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            Layer(depth, width, stride, self.bottleneck, layers)
+            Layer(depth, width, stride, self.bottleneck, layers, self.remat)
             for depth, width, stride in shapes
         )
         channels = self.widths[-1] * (4 if self.bottleneck else 1)
