@@ -81,6 +81,9 @@ def get_config() -> ConfigDict:
 
     # Schedule.
     config.batch_size = 64  # images, over all devices: 32 groups of 2
+    # Equal pieces of a device's part that go through one after the other, to save
+    # memory; each is normalised with its own statistics.
+    config.accumulate_steps = 1
     config.eval_batch_size = 64
     config.num_epochs = 30
     config.steps_per_epoch = 0  # 0: one pass; of groups, over the first members

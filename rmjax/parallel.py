@@ -39,18 +39,19 @@ def choose_devices(count: int | None = None) -> list[jax.Device]:
     return devices[:count]
 
 
-def check_batch(batch_size: int, unit: int, devices: Devices) -> None:
-    """Check that whole units of `unit` images fill every device alike.
+def check_batch(batch_size: int, unit: int, devices: Devices, pieces: int = 1) -> None:
+    """Check that whole units of `unit` images fill every device's pieces alike.
 
     Raises:
         InputError: `batch_size` images can't be dealt out so.
     """
-    multiple = len(devices) * jax.process_count() * unit
+    multiple = len(devices) * jax.process_count() * unit * pieces
     if batch_size < 1 or batch_size % multiple:
+        accumulated = f" x {pieces} accumulate_steps" if pieces > 1 else ""
         raise InputError(
             f"batch_size = {batch_size} images is no multiple of {multiple} = "
             f"{len(devices)} devices x {jax.process_count()} processes x "
-            f"{unit} images that are mixed among each other"
+            f"{unit} images that are mixed among each other{accumulated}"
         )
 
 

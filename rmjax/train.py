@@ -81,7 +81,9 @@ def train(
     devices = parallel.choose_devices(config.num_devices or None)
     mixing = make_mixing(**config.mix)
     _check_ranges(config)
-    parallel.check_batch(config.batch_size, mixing.unit, devices)
+    parallel.check_batch(
+        config.batch_size, mixing.unit, devices, config.accumulate_steps
+    )
     data = open_data(config)
     check_every_source(data.seen, "train")
     one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
@@ -169,6 +171,7 @@ def _make_step(
             corrupt=build_corruption(config),
             transform=get_input(config.model.input),
         ),
+        pieces=config.accumulate_steps,
         seed=config.seed,
     )
 
@@ -197,7 +200,8 @@ def _check_ranges(config: ConfigDict) -> None:
             f"data.crop = {config.data.crop} px is larger than data.size = "
             f"{config.data.size} px, what it is cut from"
         )
-    for key in ("num_epochs", "eval_every_epochs", "log_every_steps", "patience"):
+    counts = ("num_epochs", "eval_every_epochs", "log_every_steps", "patience")
+    for key in (*counts, "accumulate_steps"):
         if config[key] < 1:
             raise InputError(f"{key} = {config[key]}: give at least 1")
 

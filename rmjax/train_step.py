@@ -87,12 +87,14 @@ def train_step(
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
     augment: AugmentFn,
+    pieces: int,
     seed: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one optimiser step on one replica's share of a batch.
 
     All randomness is a function of `seed`, the step and the place of an image in
-    the stream of training images, so it does not depend on the replicas.
+    the stream of training images, so it depends neither on the replicas nor on the
+    pieces.
 
     Args:
         state: the state before.
@@ -102,6 +104,8 @@ def train_step(
         optimizer: turns gradients into updates.
         mixing: how representations are mixed.
         augment: makes the network's input of images.
+        pieces: equal parts of the share that go through the network one after the
+            other; each is normalised with its own statistics.
         seed: of all random draws.
 
     Returns:
@@ -112,24 +116,24 @@ def train_step(
     root = jax.random.key(seed)
     level_key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
     drawn = jax.random.randint(level_key, (), 0, len(mixing.levels))
-    keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
-    inputs = augment(keys, batch["image"])
-    mix_fn = partial(mixing.mix_fn, _fold(keys, KEY_MIX))
 
-    def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
-        branches = [
-            partial(_forward, level=level, model=model, mix_fn=mix_fn)
-            for level in mixing.levels
-        ]
-        # With a single level this is a plain call.
-        heads, mixed, stats = jax.lax.switch(
-            drawn, branches, params, state.batch_stats, inputs
+    def gradients(stats: PyTree, piece: Batch) -> tuple[PyTree, PyTree]:
+        keys = jax.vmap(partial(jax.random.fold_in, root))(piece["position"])
+        forward = partial(
+            _forward_loss,
+            batch_stats=stats,
+            inputs=augment(keys, piece["image"]),
+            sources=piece["source"],
+            drawn=drawn,
+            levels=mixing.levels,
+            model=model,
+            mix_fn=partial(mixing.mix_fn, _fold(keys, KEY_MIX)),
         )
-        metrics = _measure(*heads, batch["source"][mixed.places], mixed.weights)
-        return metrics["loss"], (stats, metrics)
+        grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
+        return stats, (grads, metrics)
 
-    grads, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
-    grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), AXIS)
+    stats, means = _average_pieces(gradients, state.batch_stats, batch, pieces)
+    stats, (grads, metrics) = jax.lax.pmean((stats, means), AXIS)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     new_state = TrainState(
@@ -139,6 +143,37 @@ def train_step(
         opt_state=opt_state,
     )
     return new_state, metrics
+
+
+def _average_pieces(
+    function: Callable[[PyTree, Batch], tuple[PyTree, PyTree]],
+    carried: PyTree,
+    batch: Batch,
+    pieces: int,
+) -> tuple[PyTree, PyTree]:
+    """Apply `(carried, piece) -> (carried, result)` to the pieces of a batch in turn.
+
+    Returns:
+        What the last piece carries, and the mean of the results.
+    """
+    if pieces == 1:
+        return function(carried, batch)
+
+    def add(carry: tuple[PyTree, PyTree], piece: Batch) -> tuple[tuple, None]:
+        # Otherwise an unrolled loop may do all pieces at once. (XLA's CPU compiler
+        # drops the barrier unless its pass `cse_barrier_expander` is disabled.)
+        (carried, total), piece = jax.lax.optimization_barrier((carry, piece))
+        carried, result = function(carried, piece)
+        return (carried, jax.tree.map(jnp.add, total, result)), None
+
+    cut = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+    piece = jax.tree.map(lambda x: x[0], cut)
+    _, shapes = jax.eval_shape(function, carried, piece)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # XLA's CPU compiler makes gradients of convolutions 20 times as slow in a loop.
+    unroll = jax.default_backend() == "cpu"
+    (carried, total), _ = jax.lax.scan(add, (carried, zeros), cut, unroll=unroll)
+    return carried, jax.tree.map(lambda x: x / pieces, total)
 
 
 def augment(
@@ -168,6 +203,27 @@ def augment(
     if corrupt is not None:
         images = corrupt(_fold(keys, KEY_CORRUPT), images)
     return transform(images)
+
+
+def _forward_loss(
+    params: PyTree,
+    *,
+    batch_stats: PyTree,
+    inputs: jax.Array,
+    sources: jax.Array,
+    drawn: jax.Array,
+    levels: tuple[int, ...],
+    model: RepMix,
+    mix_fn: Callable[[jax.Array], Mixed],
+) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+    """Return the loss of images mixed at `levels[drawn]`, statistics and metrics."""
+    branches = [
+        partial(_forward, level=level, model=model, mix_fn=mix_fn) for level in levels
+    ]
+    # With a single level this is a plain call.
+    heads, mixed, stats = jax.lax.switch(drawn, branches, params, batch_stats, inputs)
+    metrics = _measure(*heads, sources[mixed.places], mixed.weights)
+    return metrics["loss"], (stats, metrics)
 
 
 def _forward(
