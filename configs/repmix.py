@@ -46,6 +46,8 @@ def get_config() -> ConfigDict:
     config.model.init = ""  # weights to start from: a file, or the folder of a run
     config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
     config.model.embedding_dim = 256
+    config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
+    config.model.remat = False  # compute residual blocks twice, to save memory
     config.model.gated_source = 0  # whose logit goes with the probability of real
     # As one device normalises its whole batch; False: each device by itself.
     config.model.sync_batch_norm = True
@@ -61,9 +63,12 @@ def get_config() -> ConfigDict:
 
     # Mixing.
     config.mix = ConfigDict()
-    config.mix.name = "repmix"  # repmix, none, mixup, manifold
+    # Groups drawn together (repmix, mixup, manifold), one sample each; every image
+    # with others of the batch (pairs, manifold_pairs), one sample an image; or none.
+    config.mix.name = "repmix"
     config.mix.level = 5  # 0: pixels, 1: stem, 2..5: layers, 6: embedding
-    config.mix.members = 2  # images in a group
+    config.mix.members = 2  # images in a sample
+    config.mix.block = 16  # pairs: adjacent images that are mixed among each other
     config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
 
     # Optimiser: Adam, with weight decay as L2 in the gradient.
@@ -77,9 +82,12 @@ def get_config() -> ConfigDict:
 
     # Schedule.
     config.batch_size = 64  # images, over all devices: 32 groups of 2
+    # Equal pieces of a device's part that go through one after the other, to save
+    # memory; each is normalised with its own statistics.
+    config.accumulate_steps = 1
     config.eval_batch_size = 64  # images at once on a device
     config.num_epochs = 30
-    config.steps_per_epoch = 0  # 0: one pass over the first members of the groups
+    config.steps_per_epoch = 0  # 0: one pass; of groups, over the first members
     config.eval_every_epochs = 2
     config.patience = 3  # validations without a better loss before it stops
     config.keep_best = 10  # checkpoints; the last two are kept as well

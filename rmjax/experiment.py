@@ -20,7 +20,7 @@ from rmjax.data.dataset import (
 )
 from rmjax.errors import InputError
 from rmjax.models.forward import prepare
-from rmjax.models.repmix import RepMix, make_model
+from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.preprocess import get_input
 from rmjax.train_step import CorruptFn, PyTree, eval_step
 from rmjax.workers import cores
@@ -135,13 +135,24 @@ def _unknown_splits(dataset: Dataset) -> tuple[str, ...]:
 def build_model(
     config: ConfigDict, num_sources: int, axis_name: str | None = None
 ) -> RepMix:
-    """Build the config's network; `axis_name` synchronises its batch norms over it."""
+    """Build the config's network; `axis_name` synchronises its batch norms over it.
+
+    Raises:
+        InputError: unknown architecture or type, or numbers that don't fit together.
+    """
+    if config.model.dtype not in DTYPES:
+        raise InputError(
+            f"unknown model.dtype '{config.model.dtype}'; choose from "
+            + ", ".join(DTYPES)
+        )
     return make_model(
         config.model.arch,
         num_sources,
         embedding_dim=config.model.embedding_dim,
         gated_source=config.model.gated_source,
         axis_name=axis_name,
+        dtype=DTYPES[config.model.dtype],
+        remat=config.model.remat,
     )
 
 
@@ -207,7 +218,7 @@ def make_eval_step(
     images of another size. A device works on its part in pieces of one size, whatever
     else shares the batch: sums in another order would round differently.
     """
-    model = build_model(config, num_sources).clone(lowering="forward")
+    model = build_model(config, num_sources).clone(lowering="forward", remat=False)
     transform = get_input(config.model.input)
     on_cpu = devices[0].platform == "cpu"
 

@@ -1,7 +1,7 @@
-"""The compound loss over mixed groups, and training accuracies.
+"""The compound loss over mixed samples, and training accuracies.
 
-Source 0 is always `real`. `sources` and `weights` are `[groups, members]`: which
-sources went into a group's representation, and in what proportion. Without mixing
+Source 0 is always `real`. `sources` and `weights` are `[samples, members]`: which
+sources went into a sample's representation, and in what proportion. Without mixing
 there is one member, with weight one.
 
 References:
@@ -35,18 +35,18 @@ def gate(
 def compound_loss(
     attribution: jax.Array, detection: jax.Array, sources: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Average attribution and detection cross-entropy over mixed groups.
+    """Average attribution and detection cross-entropy over mixed samples.
 
     Args:
-        attribution: gated logits `[groups, num_sources]`, `num_sources` at least 2.
-        detection: logits `[groups, 2]` of real and synthetic.
-        sources: int `[groups, members]`.
-        weights: `[groups, members]`, rows sum to one.
+        attribution: gated logits `[samples, num_sources]`, `num_sources` at least 2.
+        detection: logits `[samples, 2]` of real and synthetic.
+        sources: int `[samples, members]`.
+        weights: `[samples, members]`, rows sum to one.
 
     Returns:
         The total loss, and its terms `attribution` and `detection`, all scalars.
         In detection a synthetic member counts 1 / (num_sources - 1), as there are
-        that many times more of them; the mean over groups is a plain one and is not
+        that many times more of them; the mean over samples is a plain one and is not
         divided by these class weights.
     """
     num_sources = attribution.shape[-1]
@@ -65,12 +65,12 @@ def soft_accuracy(
     """Return the mean predicted probability of the sources that were mixed.
 
     Args:
-        attribution: gated logits `[groups, num_sources]`.
-        sources: int `[groups, members]`.
-        weights: `[groups, members]`, rows sum to one.
+        attribution: gated logits `[samples, num_sources]`.
+        sources: int `[samples, members]`.
+        weights: `[samples, members]`, rows sum to one.
 
     Returns:
-        Scalar in [0, 1]: mean over groups of sum_i w_i * softmax(attribution)[y_i].
+        Scalar in [0, 1]: mean over samples of sum_i w_i * softmax(attribution)[y_i].
     """
     p = jax.nn.softmax(attribution, axis=-1)
     p_members = jnp.take_along_axis(p, sources, axis=-1)
@@ -93,7 +93,7 @@ def hard_accuracy(
 def _mean_cross_entropy(
     logits: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """Average over groups sum_i weights_i * CE(logits, labels_i)."""
+    """Average over samples sum_i weights_i * CE(logits, labels_i)."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     log_p_members = jnp.take_along_axis(log_p, labels, axis=-1)
     return -jnp.mean(jnp.sum(weights * log_p_members, axis=-1))

@@ -58,19 +58,20 @@ def local(devices: Devices) -> list[jax.Device]:
     return [d for d in devices if d.process_index == jax.process_index()]
 
 
-def check_batch(batch_size: int, members: int, devices: Devices) -> None:
-    """Check that whole groups of `members` images fill every device alike.
+def check_batch(batch_size: int, unit: int, devices: Devices, pieces: int = 1) -> None:
+    """Check that whole units of `unit` images fill every device's pieces alike.
 
     Raises:
         InputError: `batch_size` images can't be dealt out so.
     """
-    unit = len(devices) * members
-    if batch_size < 1 or batch_size % unit:
+    multiple = len(devices) * unit * pieces
+    if batch_size < 1 or batch_size % multiple:
         processes = len({device.process_index for device in devices})
+        accumulated = f" x {pieces} accumulate_steps" if pieces > 1 else ""
         raise InputError(
-            f"batch_size = {batch_size} images is no multiple of {unit} = "
+            f"batch_size = {batch_size} images is no multiple of {multiple} = "
             f"{len(devices) // processes} devices x {processes} processes x "
-            f"{members} members of a group"
+            f"{unit} images that are mixed among each other{accumulated}"
         )
 
 

@@ -29,14 +29,14 @@ from rmjax.experiment import (
 )
 from rmjax.logs import RunLog
 from rmjax.meter import Meter
-from rmjax.mixing import get_mixing
+from rmjax.mixing import Mixing, make_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preemption import stop_requests
 from rmjax.preprocess import get_input
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
-from rmjax.train_step import TrainState, create_state, train_step
+from rmjax.train_step import TrainState, augment, create_state, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +93,20 @@ def _train(
     devices = parallel.choose_devices(config.num_devices or None)
     hosts.check_alike(run_facts(config) | {"devices": len(devices)})
     devices = parallel.everywhere(devices)
-    members = get_mixing(config.mix.name).members or config.mix.members
-    parallel.check_batch(config.batch_size, members, devices)
+    mixing = make_mixing(**config.mix)
     _check_ranges(config)
+    parallel.check_batch(
+        config.batch_size, mixing.unit, devices, config.accumulate_steps
+    )
     data = open_data(config)
     hosts.check_alike(data.facts())
     check_every_source(data.seen, "train")
-    one_pass = data.seen.size("train") * members // config.batch_size
+    one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
     steps_per_epoch = config.steps_per_epoch or max(one_pass, 1)
     axis_name = parallel.AXIS if config.model.sync_batch_norm else None
     model = build_model(config, len(data.sources), axis_name)
     optimizer = _make_optimizer(config, steps_per_epoch)
-    step = _make_step(config, model, optimizer, members)
+    step = _make_step(config, model, optimizer, mixing)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = has_checkpoints(workdir / CHECKPOINTS)
@@ -140,7 +142,7 @@ def _train(
             state,
             progress,
             step=parallel.map_step(step, devices),
-            batches=_stream(config, data, members, start, devices),
+            batches=_stream(config, data, mixing.drawn, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
             log=log,
@@ -171,22 +173,22 @@ def _make_step(
     config: ConfigDict,
     model: RepMix,
     optimizer: optax.GradientTransformation,
-    members: int,
+    mixing: Mixing,
 ) -> Callable:
     """Return `step(state, batch)` of one replica, the config filled in."""
-    mixing = get_mixing(config.mix.name)
     return partial(
         train_step,
         model=model,
         optimizer=optimizer,
         mixing=mixing,
-        levels=mixing.levels or (config.mix.level,),
-        members=members,
-        beta=config.mix.beta,
-        crop=config.data.crop,
-        flip=config.data.flip,
-        corrupt=build_corruption(config),
-        transform=get_input(config.model.input),
+        augment=partial(
+            augment,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            corrupt=build_corruption(config),
+            transform=get_input(config.model.input),
+        ),
+        pieces=config.accumulate_steps,
         seed=config.seed,
     )
 
@@ -212,14 +214,13 @@ def _log_sizes(
 
 def _check_ranges(config: ConfigDict) -> None:
     """Raise an InputError for a number that no part would explain as well."""
-    if not 0 <= config.mix.level <= 6:
-        raise InputError(f"mix.level = {config.mix.level}: give a level from 0 to 6")
     if config.data.crop > config.data.size:
         raise InputError(
             f"data.crop = {config.data.crop} px is larger than data.size = "
             f"{config.data.size} px, what it is cut from"
         )
-    for key in ("num_epochs", "eval_every_epochs", "log_every_steps", "patience"):
+    counts = ("num_epochs", "eval_every_epochs", "log_every_steps", "patience")
+    for key in (*counts, "accumulate_steps"):
         if config[key] < 1:
             raise InputError(f"{key} = {config[key]}: give at least 1")
 
@@ -227,7 +228,7 @@ def _check_ranges(config: ConfigDict) -> None:
 def _stream(
     config: ConfigDict,
     data: ExperimentData,
-    members: int,
+    drawn: int,
     start_step: int,
     devices: parallel.Devices,
 ) -> Iterator[dict]:
@@ -235,7 +236,7 @@ def _stream(
     batches = train_batches(
         data.seen,
         batch_size=config.batch_size,
-        members=members,
+        members=drawn,
         size=config.data.size,
         resize=config.data.resize or None,
         seed=config.seed,

@@ -11,8 +11,9 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax import losses
-from rmjax.mixing import Mixing
+from rmjax.mixing import Mixed, Mixing
 from rmjax.models.forward import map_chunks
+from rmjax.models.norm import widen
 from rmjax.models.repmix import RepMix
 from rmjax.parallel import AXIS
 from rmjax.preprocess import random_flip_crop, to_unit
@@ -25,6 +26,8 @@ Batch = dict[str, jax.Array]
 InputTransform = Callable[[jax.Array], jax.Array]
 # (keys `[batch]`, images `[batch, H, W, 3]` in [0, 1]) -> such images.
 CorruptFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (keys `[batch]`, uint8 `[batch, H, W, 3]`) -> the network's input.
+AugmentFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @flax.struct.dataclass
@@ -83,34 +86,26 @@ def train_step(
     model: RepMix,
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
-    levels: tuple[int, ...],
-    members: int,
-    beta: float,
-    crop: int,
-    flip: bool,
-    corrupt: CorruptFn | None,
-    transform: InputTransform,
+    augment: AugmentFn,
+    pieces: int,
     seed: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one optimiser step on one replica's share of a batch.
 
     All randomness is a function of `seed`, the step and the place of an image in
-    the stream of training images, so it does not depend on the replicas.
+    the stream of training images, so it depends neither on the replicas nor on the
+    pieces.
 
     Args:
         state: the state before.
-        batch: `image` uint8 `[groups * members, H, W, 3]`, and int32
-            `[groups * members]` each: `source`, `position` (in the stream).
+        batch: `image` uint8 `[images, H, W, 3]`, and int32 `[images]` each: `source`,
+            `position` (in the stream).
         model: the network.
         optimizer: turns gradients into updates.
-        mixing: how a group of images becomes one representation.
-        levels: where to mix; with several, one is drawn for each step.
-        members: images in a group.
-        beta: concentration of the mixing weights.
-        crop: side of the random window in pixels.
-        flip: whether to mirror at random.
-        corrupt: what images suffer after that, each by its own key; None: nothing.
-        transform: from images in [0, 1] to the network's input.
+        mixing: how representations are mixed.
+        augment: makes the network's input of images.
+        pieces: equal parts of the share that go through the network one after the
+            other; each is normalised with its own statistics.
         seed: of all random draws.
 
     Returns:
@@ -119,39 +114,26 @@ def train_step(
         `grad_norm`, of the averaged gradient.
     """
     root = jax.random.key(seed)
-    keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
-    images = random_flip_crop(_fold(keys, KEY_AUGMENT), batch["image"], crop, flip=flip)
-    images = to_unit(images)
-    if corrupt is not None:
-        images = corrupt(_fold(keys, KEY_CORRUPT), images)
-    inputs = transform(images)
-    group_keys = _fold(keys[::members], KEY_MIX)
-    mix_fn = partial(mixing.mix_fn, group_keys, members=members, beta=beta)
-    branches = [
-        partial(_forward, level=level, model=model, mix_fn=mix_fn) for level in levels
-    ]
     level_key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
-    drawn = jax.random.randint(level_key, (), 0, len(levels))
+    drawn = jax.random.randint(level_key, (), 0, len(mixing.levels))
 
-    def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
-        # With a single level this is a plain call.
-        outputs, weights, stats = jax.lax.switch(
-            drawn, branches, params, state.batch_stats, inputs
+    def gradients(stats: PyTree, piece: Batch) -> tuple[PyTree, PyTree]:
+        keys = jax.vmap(partial(jax.random.fold_in, root))(piece["position"])
+        forward = partial(
+            _forward_loss,
+            batch_stats=stats,
+            inputs=augment(keys, piece["image"]),
+            sources=piece["source"],
+            drawn=drawn,
+            levels=mixing.levels,
+            model=model,
+            mix_fn=partial(mixing.mix_fn, _fold(keys, KEY_MIX)),
         )
-        attribution, detection = outputs
-        sources = batch["source"].reshape(weights.shape)
-        loss, parts = losses.compound_loss(attribution, detection, sources, weights)
-        metrics = {
-            "loss": loss,
-            "attribution_loss": parts["attribution"],
-            "detection_loss": parts["detection"],
-            "soft_accuracy": losses.soft_accuracy(attribution, sources, weights),
-            "accuracy": losses.hard_accuracy(attribution, sources, weights),
-        }
-        return loss, (stats, metrics)
+        grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
+        return stats, (grads, metrics)
 
-    grads, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
-    grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), AXIS)
+    stats, means = _average_pieces(gradients, state.batch_stats, batch, pieces)
+    stats, (grads, metrics) = jax.lax.pmean((stats, means), AXIS)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     new_state = TrainState(
@@ -163,6 +145,87 @@ def train_step(
     return new_state, metrics
 
 
+def _average_pieces(
+    function: Callable[[PyTree, Batch], tuple[PyTree, PyTree]],
+    carried: PyTree,
+    batch: Batch,
+    pieces: int,
+) -> tuple[PyTree, PyTree]:
+    """Apply `(carried, piece) -> (carried, result)` to the pieces of a batch in turn.
+
+    Returns:
+        What the last piece carries, and the mean of the results.
+    """
+    if pieces == 1:
+        return function(carried, batch)
+
+    def add(carry: tuple[PyTree, PyTree], piece: Batch) -> tuple[tuple, None]:
+        # Otherwise an unrolled loop may do all pieces at once. (XLA's CPU compiler
+        # drops the barrier unless its pass `cse_barrier_expander` is disabled.)
+        (carried, total), piece = jax.lax.optimization_barrier((carry, piece))
+        carried, result = function(carried, piece)
+        return (carried, jax.tree.map(jnp.add, total, result)), None
+
+    cut = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+    piece = jax.tree.map(lambda x: x[0], cut)
+    _, shapes = jax.eval_shape(function, carried, piece)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # XLA's CPU compiler makes gradients of convolutions 20 times as slow in a loop.
+    unroll = jax.default_backend() == "cpu"
+    (carried, total), _ = jax.lax.scan(add, (carried, zeros), cut, unroll=unroll)
+    return carried, jax.tree.map(lambda x: x / pieces, total)
+
+
+def augment(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    crop: int,
+    flip: bool,
+    corrupt: CorruptFn | None,
+    transform: InputTransform,
+) -> jax.Array:
+    """Make the network's input of training images.
+
+    Args:
+        keys: typed random keys `[images]`.
+        images: uint8 `[images, H, W, 3]`.
+        crop: side of the random window in pixels.
+        flip: whether to mirror at random.
+        corrupt: what images suffer after that, each by its own key; None: nothing.
+        transform: from images in [0, 1] to the network's input.
+
+    Returns:
+        `[images, crop, crop, channels]`, before a transform that changes the size.
+    """
+    images = random_flip_crop(_fold(keys, KEY_AUGMENT), images, crop, flip=flip)
+    images = to_unit(images)
+    if corrupt is not None:
+        images = corrupt(_fold(keys, KEY_CORRUPT), images)
+    return transform(images)
+
+
+def _forward_loss(
+    params: PyTree,
+    *,
+    batch_stats: PyTree,
+    inputs: jax.Array,
+    sources: jax.Array,
+    drawn: jax.Array,
+    levels: tuple[int, ...],
+    model: RepMix,
+    mix_fn: Callable[[jax.Array], Mixed],
+) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+    """Return the loss of images mixed at `levels[drawn]`, statistics and metrics."""
+    branches = [
+        partial(_forward, level=level, model=model, mix_fn=mix_fn) for level in levels
+    ]
+    # With a single level this is a plain call.
+    heads, mixed, stats = jax.lax.switch(drawn, branches, params, batch_stats, inputs)
+    metrics = _measure(*heads, sources[mixed.places], mixed.weights)
+    return metrics["loss"], (stats, metrics)
+
+
 def _forward(
     params: PyTree,
     batch_stats: PyTree,
@@ -170,19 +233,20 @@ def _forward(
     *,
     level: int,
     model: RepMix,
-    mix_fn: Callable,
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array, PyTree]:
+    mix_fn: Callable[[jax.Array], Mixed],
+) -> tuple[tuple[jax.Array, jax.Array], Mixed, PyTree]:
     """Run the network in training mode, mixed at `level`.
 
     Returns:
-        Attribution and detection logits, the mixing weights, the new statistics.
+        Attribution and detection logits, what was mixed (without the samples
+        themselves), the new statistics.
     """
-    weights = None
+    mixed = None
 
     def mix(h: jax.Array) -> jax.Array:
-        nonlocal weights  # the mix decides on them, the loss needs them
-        mixed, weights = mix_fn(h)
-        return mixed
+        nonlocal mixed  # the mix decides who is mixed, the loss needs to know
+        mixed = mix_fn(h)
+        return mixed.h
 
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
@@ -193,7 +257,22 @@ def _forward(
         mutable=["batch_stats"],
     )
     heads = (outputs["attribution"], outputs["detection"])
-    return heads, weights, updated["batch_stats"]
+    # Every level has samples of another shape: a choice of levels can't return them.
+    return heads, mixed._replace(h=None), updated["batch_stats"]
+
+
+def _measure(
+    attribution: jax.Array, detection: jax.Array, sources: jax.Array, weights: jax.Array
+) -> dict[str, jax.Array]:
+    """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
+    loss, terms = losses.compound_loss(attribution, detection, sources, weights)
+    return {
+        "loss": loss,
+        "attribution_loss": terms["attribution"],
+        "detection_loss": terms["detection"],
+        "soft_accuracy": losses.soft_accuracy(attribution, sources, weights),
+        "accuracy": losses.hard_accuracy(attribution, sources, weights),
+    }
 
 
 def eval_step(
@@ -223,11 +302,15 @@ def eval_step(
 
     def answer(images: jax.Array) -> dict[str, jax.Array]:
         outputs = model.apply(variables, transform(to_unit(images)))
-        wanted = {name: outputs[name] for name in (*layers, *heads)}
-        return {k: v.mean((1, 2)) if v.ndim == 4 else v for k, v in wanted.items()}
+        return {name: _mean_places(outputs[name]) for name in (*layers, *heads)}
 
     images = batch["image"]
     return map_chunks(answer, images, at_once or len(images))
+
+
+def _mean_places(x: jax.Array) -> jax.Array:
+    """Average a map `[items, H, W, channels]` over its places; leave vectors alone."""
+    return x.mean((1, 2), dtype=widen(x.dtype)) if x.ndim == 4 else x
 
 
 def _fold(keys: jax.Array, consumer: int) -> jax.Array:

@@ -202,7 +202,10 @@ def test_a_batch_that_does_not_divide_is_told(job, config, tmp_path):
     config.batch_size = 36
     for status, _, errors in job(2, *rmjax("train", tmp_path, config)):
         assert status == 2
-        assert "no multiple of 8 = 2 devices x 2 processes x 2 members" in errors
+        assert (
+            "no multiple of 8 = 2 devices x 2 processes x 2 images that are mixed"
+            in errors
+        )
 
 
 def test_what_one_process_fails_of_ends_the_others(job, config, tmp_path):

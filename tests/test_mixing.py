@@ -4,11 +4,24 @@ import numpy as np
 import pytest
 
 from rmjax.errors import InputError
-from rmjax.mixing import MIXINGS, get_mixing, mix, sample_weights
+from rmjax.mixing import (
+    MIXINGS,
+    make_mixing,
+    mix,
+    mix_places,
+    sample_partners,
+    sample_weights,
+)
+
+SETTINGS = {"level": 5, "members": 2, "beta": 0.4, "block": 4}
 
 
-def make_keys(groups, seed=0):
-    return jax.random.split(jax.random.key(seed), groups)
+def make(name, **changes):
+    return make_mixing(name, **(SETTINGS | changes))
+
+
+def make_keys(images, seed=0):
+    return jax.random.split(jax.random.key(seed), images)
 
 
 @pytest.mark.parametrize(("members", "beta"), [(1, 0.4), (2, 0.4), (5, 3.0), (5, None)])
@@ -38,13 +51,6 @@ def test_weights_of_a_group_depend_on_its_key_alone():
     assert len(np.unique(whole[:, 0])) == 8
 
 
-@pytest.mark.parametrize(("members", "beta"), [(0, 0.4), (2, -0.1)])
-def test_weights_reject_bad_numbers(members, beta):
-    bad = str(beta if members else members)
-    with pytest.raises(InputError, match=bad):
-        sample_weights(make_keys(2), members, beta)
-
-
 def test_mix_combines_adjacent_members():
     x = jnp.arange(12.0).reshape(6, 2)
     weights = jnp.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
@@ -67,43 +73,100 @@ def test_mix_of_maps_and_of_vectors_is_the_same_function():
     np.testing.assert_allclose(pooled_after, pooled_before, atol=1e-6)
 
 
+@pytest.mark.parametrize("members", [1, 2, 3])
 @pytest.mark.parametrize("name", MIXINGS)
-def test_every_mixing_runs_jitted_and_has_gradients(name):
-    mixing = get_mixing(name)
-    h = jax.random.normal(jax.random.key(1), (8, 5))
+def test_every_mixing_says_what_it_mixed(name, members):
+    """Against NumPy: the samples, and where their gradient goes."""
+    mixing = make(name, members=members)
+    h = jax.random.normal(jax.random.key(1), (12, 5))
 
     @jax.jit
     def total(h, keys):
-        mixed, weights = mixing.mix_fn(keys, h, 2, 0.4)
-        return (mixed**2).sum(), (mixed, weights)
+        mixed = mixing.mix_fn(keys, h)
+        return (mixed.h**2).sum(), mixed
 
-    keys = make_keys(4)
-    (_, (mixed, weights)), grad = jax.value_and_grad(total, has_aux=True)(h, keys)
-    assert mixed.shape[0] == weights.shape[0]
+    (_, mixed), grad = jax.value_and_grad(total, has_aux=True)(h, make_keys(12))
+    samples, weights, places = map(np.asarray, mixed)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
-    members = weights.shape[1]
-    np.testing.assert_allclose(
-        mixed, (weights[..., None] * h.reshape(-1, members, 5)).sum(1), atol=1e-5
-    )
-    expected = 2 * weights.reshape(-1, 1) * np.repeat(mixed, members, axis=0)
-    np.testing.assert_allclose(grad, expected, atol=1e-5)
+    assert places.dtype == np.int32
+    dense = np.zeros((len(samples), 12), np.float32)
+    for i, row in enumerate(places):
+        dense[i, row] += weights[i]
+    np.testing.assert_allclose(samples, dense @ h, atol=1e-5)
+    np.testing.assert_allclose(grad, dense.T @ (2 * samples), atol=1e-5)
+
+
+def test_groups_and_pairs_have_their_numbers_of_samples():
+    h, keys = jnp.ones((12, 5)), make_keys(12)
+    assert len(make("repmix", members=3).mix_fn(keys, h).h) == 4
+    assert len(make("pairs", members=3).mix_fn(keys, h).h) == 12
+    found = {name: (make(name).drawn, make(name).unit) for name in MIXINGS}
+    assert found["repmix"] == found["mixup"] == found["manifold"] == (2, 2)
+    assert found["pairs"] == found["manifold_pairs"] == (1, 4)
+    assert found["none"] == (1, 1)
+
+
+@pytest.mark.parametrize(("members", "block"), [(2, 2), (2, 16), (4, 5), (5, 5)])
+def test_partners_are_distinct_cyclic_shifts_of_a_block(members, block):
+    places = np.asarray(sample_partners(make_keys(200), members, block))
+    images = np.arange(200 * block)
+    np.testing.assert_array_equal(places[:, 0], images)
+    assert (places // block == images[:, None] // block).all()
+    for column in places.T:  # everybody is a partner once
+        np.testing.assert_array_equal(np.sort(column), images)
+    shifts = ((places - images[:, None]) % block).reshape(200, block, members)
+    assert (shifts == shifts[:, :1]).all()
+    assert all(len(set(row)) == members for row in shifts[:, 0].tolist())
+    # Every shift that there is comes up.
+    assert set(shifts[..., 1:].ravel()) == set(range(1, block))
+
+
+def test_pairs_of_a_block_do_not_depend_on_the_rest_of_the_batch():
+    mixing, keys = make("pairs", members=3), make_keys(16)
+    h = jax.random.normal(jax.random.key(1), (16, 5))
+    whole = mixing.mix_fn(keys, h)
+    parts = [mixing.mix_fn(keys[i : i + 4], h[i : i + 4]) for i in range(0, 16, 4)]
+    for i, part in enumerate(parts):
+        np.testing.assert_array_equal(part.h, whole.h[4 * i : 4 * i + 4])
+        np.testing.assert_array_equal(part.places + 4 * i, whole.places[4 * i :][:4])
+    assert len(np.unique(np.asarray(whole.weights)[:, 0])) == 16
+
+
+def test_groups_are_pairs_of_known_places():
+    x = jax.random.normal(jax.random.key(0), (6, 4, 4, 3))
+    weights = sample_weights(make_keys(2), 3, 0.4)
+    places = jnp.array([[0, 1, 2], [3, 4, 5]])
+    expected = mix(x, weights)
+    np.testing.assert_allclose(mix_places(x, weights, places), expected, atol=1e-6)
 
 
 def test_none_leaves_items_alone():
     h = jnp.arange(6.0).reshape(3, 2)
-    mixed, weights = get_mixing("none").mix_fn(make_keys(3), h, 1, None)
-    np.testing.assert_array_equal(mixed, h)
-    np.testing.assert_array_equal(weights, np.ones((3, 1)))
+    mixed = make("none").mix_fn(make_keys(3), h)
+    np.testing.assert_array_equal(mixed.h, h)
+    np.testing.assert_array_equal(mixed.weights, np.ones((3, 1)))
+    np.testing.assert_array_equal(mixed.places[:, 0], np.arange(3))
 
 
 def test_levels_of_the_registry():
-    levels = {name: mixing.levels for name, mixing in MIXINGS.items()}
-    assert levels["repmix"] is None
+    levels = {name: make(name, level=4).levels for name in MIXINGS}
+    assert levels["repmix"] == levels["pairs"] == (4,)
     assert levels["mixup"] == (0,)
     assert len(levels["manifold"]) > 1
     assert set(levels["manifold"]) <= set(range(7))
 
 
-def test_unknown_mixing_lists_the_choices():
-    with pytest.raises(InputError, match="cutmix.*repmix, none, mixup, manifold"):
-        get_mixing("cutmix")
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("cutmix", {}, "cutmix.*repmix, none, mixup, manifold, pairs"),
+        ("repmix", {"level": 9}, "mix.level = 9.*0 to 6"),
+        ("repmix", {"members": 0}, "mix.members = 0"),
+        ("repmix", {"beta": -0.1}, "mix.beta = -0.1"),
+        ("pairs", {"members": 5}, "mix.members = 5 is more than mix.block = 4"),
+        ("pairs", {"block": 0}, "mix.members = 2 is more than mix.block = 0"),
+    ],
+)
+def test_bad_settings_are_named(name, changes, message):
+    with pytest.raises(InputError, match=message):
+        make(name, **changes)

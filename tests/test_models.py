@@ -273,6 +273,39 @@ def test_synchronised_statistics_make_eight_replicas_one():
     )
 
 
+def test_rematerialised_blocks_take_less_memory_and_give_the_same():
+    x = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+    settings = dict(depths=(3, 0, 0, 0), widths=(16,) * 4, stem_pool=False)
+    init = partial(ResNet(**settings).init, train=False)
+    variables = jax.jit(init)(jax.random.key(1), x)
+    found, memory = [], []
+    for remat in (False, True):
+        network = ResNet(**settings, remat=remat)
+        shapes = jax.eval_shape(
+            partial(network.init, train=False), jax.random.key(1), x
+        )
+        assert jax.tree.structure(shapes) == jax.tree.structure(variables)
+
+        def loss_fn(params, batch_stats, network=network):
+            (h, _), updated = network.apply(
+                {"params": params, "batch_stats": batch_stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return (h**2).mean(), updated
+
+        step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+        step = step.lower(variables["params"], variables["batch_stats"])
+        # Otherwise the CPU's compiler merges what is to be computed twice.
+        step = step.compile({"xla_disable_hlo_passes": "cse_barrier_expander"})
+        out = step(variables["params"], variables["batch_stats"])
+        found.append(jax.device_get(out))
+        memory.append(step.memory_analysis().temp_size_in_bytes)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *found)
+    assert memory[1] < 0.8 * memory[0], memory
+
+
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -365,6 +398,30 @@ def test_any_size_goes_in(tiny):
     assert outputs["embedding"].shape == (1, 12)
 
 
+@pytest.mark.parametrize("lowering", ["native", "chunks", "patches", "winograd"])
+def test_half_precision_sums_in_float32(lowering):
+    """9 * 1,024 ones: added one by one in bfloat16, they would stay at 256."""
+    x, kernel = jnp.ones((4, 3, 3, 1024)), jnp.ones((3, 3, 1024, 2))
+    half = partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16))
+    out = jax.jit(partial(convolve, lowering=lowering))(half(x), half(kernel))
+    assert out.dtype == jnp.bfloat16
+    assert float(out[0, 1, 1, 0]) == 9 * 1024
+
+
+def test_half_precision_on_prepared_tiles():
+    """Tiles are computed in float32 and round the output alone: by 2^-9 of it."""
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 16), jnp.bfloat16)
+    conv = Conv(8, 3, lowering="winograd", dtype=jnp.bfloat16)
+    variables = Conv(8, 3).init(jax.random.key(0), x)
+    prepared, _ = prepare(conv.apply, variables, x)
+    assert jax.tree.leaves(prepared["prepared"])[0].dtype == jnp.float32
+    kernel = variables["params"]["kernel"].astype(jnp.bfloat16)
+    expected = naive_convolution(x, np.asarray(kernel, np.float64), 1)
+    out = jax.jit(conv.apply)(prepared, x)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=2**-8, atol=1e-5)
+
+
 def test_half_precision_keeps_float32_parameters_and_logits(tiny):
     _, variables, x, exact = tiny
     model = make_model("tiny", 5, embedding_dim=12, dtype=jnp.bfloat16)
@@ -372,7 +429,8 @@ def test_half_precision_keeps_float32_parameters_and_logits(tiny):
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
     outputs = jax.jit(model.apply)(variables, x)
     assert outputs["layer4"].dtype == jnp.bfloat16
-    assert outputs["attribution"].dtype == jnp.float32
+    for name in ("pool", "embedding", "attribution", "detection"):
+        assert outputs[name].dtype == jnp.float32
     np.testing.assert_allclose(
         outputs["attribution"], exact["attribution"], rtol=0.1, atol=0.05
     )

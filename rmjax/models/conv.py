@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.errors import InputError
+from rmjax.models.norm import widen
 from rmjax.models.winograd import convolve_tiles, transform_kernel
 
 LOWERINGS = ("auto", "forward", "native", "chunks", "patches", "winograd")
@@ -80,7 +81,9 @@ def convolve(
         return convolve_tiles(x, transform_kernel(kernel))
     if lowering == "patches":
         patches = gather_patches(x, kernel.shape[0], stride)
-        return patches @ kernel.reshape(-1, kernel.shape[-1])
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        out = jnp.matmul(patches, matrix, preferred_element_type=widen(x.dtype))
+        return out.astype(x.dtype)
     if lowering == "chunks":
         chunks = jnp.array_split(x, NUM_CHUNKS) if len(x) >= NUM_CHUNKS else [x]
         return jnp.concatenate([_native(chunk, kernel, stride) for chunk in chunks])

@@ -10,6 +10,11 @@ MOMENTUM = 0.1
 EPSILON = 1e-5
 
 
+def widen(dtype: Any) -> Any:
+    """Return the type for sums over many values of type `dtype`: float32 at least."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 class BatchNorm(nn.Module):
     """Normalise each channel over batch and space.
 
@@ -36,7 +41,7 @@ class BatchNorm(nn.Module):
         ra_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         ra_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
 
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = x.astype(widen(x.dtype))
         if not train:
             y = (x - ra_mean.value) * (jax.lax.rsqrt(ra_var.value + EPSILON) * scale)
             return (y + bias).astype(self.dtype)

@@ -13,7 +13,12 @@ import jax.numpy as jnp
 
 from rmjax.errors import InputError
 from rmjax.losses import gate
+from rmjax.models.norm import widen
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
+
+# Types that a config may compute in: bfloat16 has float32's range, so that gradients
+# need no scaling, and 8 bits of precision instead of 24.
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class RepMix(nn.Module):
@@ -26,8 +31,9 @@ class RepMix(nn.Module):
         embedding_dim: size of the embedding (the fingerprint).
         gated_source: see `rmjax.losses.gate`.
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
-        dtype: type of the computation; parameters are float32.
+        dtype: type of convolutions and maps; the rest is float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
+        remat: see `ResNet`.
     """
 
     arch: str
@@ -37,6 +43,7 @@ class RepMix(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
+    remat: bool = False
 
     def setup(self):
         self.backbone = ResNet(
@@ -45,11 +52,14 @@ class RepMix(nn.Module):
             axis_name=self.axis_name,
             dtype=self.dtype,
             lowering=self.lowering,
+            remat=self.remat,
         )
         if not self.num_sources:
             return
-        self.attribution = linear(self.embedding_dim, self.num_sources, self.dtype)
-        self.detection = linear(self.embedding_dim, 2, self.dtype)
+        # Heads, gate and loss in float32 at least: probabilities lose too much in half.
+        dtype = widen(self.dtype)
+        self.attribution = linear(self.embedding_dim, self.num_sources, dtype)
+        self.detection = linear(self.embedding_dim, 2, dtype)
 
     def __call__(
         self,
@@ -64,14 +74,14 @@ class RepMix(nn.Module):
         Args:
             x: images `[batch, H, W, channels]`, from one of `rmjax.preprocess.INPUTS`.
             train: normalise with, and record, the batch's statistics.
-            mix_fn: `[batch, ...] -> [groups, ...]`, applied at `level`; None mixes nothing.
+            mix_fn: `[batch, ...] -> [samples, ...]`, applied at `level`; None mixes nothing.
             level: 0..6, see `ResNet`.
 
         Returns:
-            `embedding` `[groups, embedding_dim]`, `attribution` (gated logits)
-            `[groups, num_sources]`, `detection` (logits of real and synthetic)
-            `[groups, 2]`, and the activations of `ResNet`; without heads, neither
-            logits. Without mixing there are as many groups as images.
+            `embedding` `[samples, embedding_dim]`, `attribution` (gated logits)
+            `[samples, num_sources]`, `detection` (logits of real and synthetic)
+            `[samples, 2]`, and the activations of `ResNet`; without heads, neither
+            logits. Without mixing there are as many samples as images.
         """
         h, outputs = self.backbone(x, train=train, stop=level)
         if mix_fn is not None:
@@ -80,11 +90,8 @@ class RepMix(nn.Module):
         outputs = outputs | after | {"embedding": h}
         if not self.num_sources:
             return outputs
-        # Heads, gate and loss in float32 at least: probabilities lose too much in half.
-        detection = self.detection(h).astype(jnp.promote_types(h.dtype, jnp.float32))
-        attribution = self.attribution(h).astype(detection.dtype)
-        outputs["detection"] = detection
-        outputs["attribution"] = gate(attribution, detection, self.gated_source)
+        outputs["detection"] = detection = self.detection(h)
+        outputs["attribution"] = gate(self.attribution(h), detection, self.gated_source)
         return outputs
 
 
@@ -96,6 +103,7 @@ def make_model(
     gated_source: int = 0,
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
+    remat: bool = False,
 ) -> RepMix:
     """Return the model, its arguments checked.
 
@@ -115,4 +123,12 @@ def make_model(
         raise InputError(
             f"model.gated_source = {gated_source} is none of {num_sources} sources"
         )
-    return RepMix(arch, num_sources, embedding_dim, gated_source, axis_name, dtype)
+    return RepMix(
+        arch,
+        num_sources,
+        embedding_dim,
+        gated_source,
+        axis_name,
+        dtype,
+        remat=remat,
+    )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.models.conv import Conv
-from rmjax.models.norm import BatchNorm
+from rmjax.models.norm import BatchNorm, widen
 
 NUM_LEVELS = 7  # 0 pixels, 1 stem, 2..5 layer1..layer4, 6 embedding
 
@@ -65,7 +65,7 @@ class Block(nn.Module):
     layers: dict[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv, norm = _layers(**self.layers)
         if self.bottleneck:
             shapes = ((self.width, 1, 1), (self.width, 3, self.stride))
@@ -85,22 +85,25 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """`depth` residual blocks of which the first one strides."""
+    """`depth` residual blocks of which the first one strides; `remat`: see `ResNet`."""
 
     depth: int
     width: int
     stride: int
     bottleneck: bool
     layers: dict[str, Any]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        # Of the arguments self, x and train, the last is not traced.
+        make = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
-            block = Block(
+            block = make(
                 self.width, stride, self.bottleneck, self.layers, name=f"block{i}"
             )
-            x = block(x, train=train)
+            x = block(x, train)
         return x
 
 
@@ -124,8 +127,13 @@ class ResNet(nn.Module):
         stem_pool: whether a max-pool 3x3/2 follows.
         embedding_dim: size of the embedding.
         axis_name: see `BatchNorm`.
-        dtype: type of the computation; parameters are float32.
+        dtype: type of convolutions and maps; parameters, batch statistics and all that
+            follows the pool are float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
+        remat: keep only the input of each residual block for the gradients, and
+            compute the block a second time for them: less memory, more time. XLA's
+            CPU compiler finds both computations to be the same and merges them, unless
+            its pass `cse_barrier_expander` is disabled.
     """
 
     depths: tuple[int, ...]
@@ -140,6 +148,7 @@ class ResNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
+    remat: bool = False
 
     def setup(self):
         layers = dict(
@@ -150,11 +159,11 @@ class ResNet(nn.Module):
         )
         shapes = zip(self.depths, self.widths, self.strides, strict=True)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            Layer(depth, width, stride, self.bottleneck, layers)
+            Layer(depth, width, stride, self.bottleneck, layers, self.remat)
             for depth, width, stride in shapes
         )
         channels = self.widths[-1] * (4 if self.bottleneck else 1)
-        self.embedding = linear(channels, self.embedding_dim, self.dtype)
+        self.embedding = linear(channels, self.embedding_dim, widen(self.dtype))
 
     def __call__(
         self, x: jax.Array, *, train: bool, start: int = 0, stop: int = 6
@@ -182,7 +191,8 @@ class ResNet(nn.Module):
                 continue
             x = activations[name] = stage(x, train=train)
             if name == "layer4":
-                x = activations["pool"] = jnp.mean(x, axis=(1, 2))
+                x = jnp.mean(x, axis=(1, 2), dtype=widen(x.dtype))
+                activations["pool"] = x
         return x, activations
 
 

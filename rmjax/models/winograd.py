@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.models.norm import widen
+
 TILE, SIDE = 2, 4
 INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
 KERNEL = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))  # G
@@ -24,7 +26,11 @@ OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 
 @jax.jit
 def transform_kernel(kernel: jax.Array) -> jax.Array:
-    """Return kernel `[3, 3, in, out]` as `convolve_tiles` needs it, `[16, in, out]`."""
+    """Return kernel `[3, 3, in, out]` as `convolve_tiles` needs it, `[16, in, out]`.
+
+    In float32 at least, like the tiles: their sums would round a narrower type again.
+    """
+    kernel = kernel.astype(widen(kernel.dtype))
     rows = [_combine(kernel, weights) for weights in KERNEL]
     return jnp.stack([_combine(row, weights) for row in rows for weights in KERNEL])
 
@@ -38,8 +44,9 @@ def convolve_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
         kernel: `[16, in, out]`, of `transform_kernel`.
 
     Returns:
-        `[batch, H, W, out]`.
+        `[batch, H, W, out]` in the type of `x`.
     """
+    dtype, x = x.dtype, x.astype(kernel.dtype)
     batch, height, width, channels = x.shape
     down, across = -(-height // TILE), -(-width // TILE)
     ends = ((1, n * TILE + 1 - size) for n, size in ((down, height), (across, width)))
@@ -63,7 +70,7 @@ def convolve_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     ]
     out = jnp.stack([jnp.stack(row, axis=3) for row in out], axis=2)
     out = out.reshape(batch, down * TILE, across * TILE, -1)
-    return out[:, :height, :width]
+    return out[:, :height, :width].astype(dtype)
 
 
 def _combine(arrays: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:

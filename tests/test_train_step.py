@@ -1,0 +1,108 @@
+"""One training step by itself, on a network of one layer."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rmjax.mixing import Mixed, Mixing, make_mixing, mix_nothing
+from rmjax.models.repmix import make_model
+from rmjax.parallel import AXIS
+from rmjax.preprocess import rgb
+from rmjax.train_step import augment, create_state, train_step
+
+IMAGES, SIZE, CROP = 16, 36, 32
+GROUPS, PAIRS = (
+    make_mixing(name, level=5, members=2, beta=0.4, block=4)
+    for name in ("repmix", "pairs")
+)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8),
+        "source": rng.integers(0, 3, IMAGES, np.int32),
+        "position": np.arange(IMAGES, dtype=np.int32) + 100,
+    }
+
+
+@pytest.fixture(scope="module")
+def compiled(batch):
+    """Function of pieces, images and mixing to a compiled step of one replica."""
+    model, optimizer = make_model("shallow", 3), optax.sgd(1.0)
+    state = create_state(model, optimizer, 0, (CROP, CROP, 3))
+
+    @cache
+    def make(pieces, images=IMAGES, mixing=GROUPS):
+        step = partial(
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            mixing=mixing,
+            augment=partial(augment, crop=CROP, flip=True, corrupt=None, transform=rgb),
+            pieces=pieces,
+            seed=0,
+        )
+        replica = jax.vmap(step, in_axes=(None, 0), out_axes=None, axis_name=AXIS)
+        step = jax.jit(replica).lower(state, cut(batch, 0, images))
+        # Otherwise the CPU's compiler may do all pieces at once.
+        return step.compile({"xla_disable_hlo_passes": "cse_barrier_expander"})
+
+    return state, make
+
+
+def cut(batch, start, stop):
+    """Return images `start` to `stop` as the share of a lone replica."""
+    return {name: values[None, start:stop] for name, values in batch.items()}
+
+
+@pytest.mark.parametrize("mixing", [GROUPS, PAIRS], ids=["groups", "pairs"])
+def test_accumulation_is_the_mean_of_its_pieces(batch, compiled, mixing):
+    """By hand: each piece from the same parameters and the last one's statistics."""
+    state, make = compiled
+    whole, metrics = make(2, mixing=mixing)(state, cut(batch, 0, IMAGES))
+    step, half = make(1, IMAGES // 2, mixing), IMAGES // 2
+    first, first_metrics = step(state, cut(batch, 0, half))
+    second, second_metrics = step(
+        state.replace(batch_stats=first.batch_stats), cut(batch, half, IMAGES)
+    )
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    # SGD with rate 1: parameters move by the gradient.
+    jax.tree.map(
+        lambda new, a, b: close(new, (a + b) / 2),
+        whole.params,
+        first.params,
+        second.params,
+    )
+    jax.tree.map(close, whole.batch_stats, second.batch_stats)
+    for name in ("loss", "accuracy", "soft_accuracy"):
+        close(metrics[name], (first_metrics[name] + second_metrics[name]) / 2)
+    assert int(whole.step) == int(state.step) + 1
+
+
+def test_accumulation_takes_less_memory(compiled):
+    _, make = compiled
+    memory = [make(n).memory_analysis().temp_size_in_bytes for n in (1, 2)]
+    assert memory[1] < 0.7 * memory[0], memory
+
+
+def test_a_step_takes_the_sources_of_the_images_that_were_mixed(batch, compiled):
+    """Samples in another order, each with its own source, have the same loss."""
+
+    def turn(keys, h):
+        places = jnp.arange(len(h))[::-1, None]
+        return Mixed(h[::-1], jnp.ones((len(h), 1)), places)
+
+    state, make = compiled
+    found = [
+        make(1, mixing=Mixing(mix_fn, (5,), drawn=1, unit=1))(
+            state, cut(batch, 0, IMAGES)
+        )[1]["loss"]
+        for mix_fn in (mix_nothing, turn)
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-5)
