@@ -5,7 +5,6 @@ Beside the arrays stands what they should be: `write` compares after writing, an
 """
 
 import gc
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -76,8 +75,6 @@ def describe(path: Path) -> dict[str, Any]:
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
     with _damage(path), _orbax() as orbax:
         about = orbax.restore(path.absolute(), args=args)["progress"]
-        if not {"leaves", "crc32"} & about.keys():
-            return _describe_without_digest(orbax, path.absolute(), about)
         if not is_sealed(about):
             raise ValueError("its progress is not what was saved")
     return {name: value for name, value in about.items() if name != "crc32"}
@@ -96,8 +93,7 @@ def read(path: Path, like: PyTree, leaves: Digest) -> PyTree:
     """
     with _damage(path):
         arrays = _read_arrays(path, named_leaves(like))
-    known = {name: entry for name, entry in leaves.items() if entry[2] is not None}
-    name = first_difference(known, digest(arrays)) if known else None
+    name = first_difference(leaves, digest(arrays))
     if name is not None:
         raise _damaged(path, f"{name} holds other numbers than were saved")
     return jax.tree.unflatten(jax.tree.structure(like), arrays.values())
@@ -113,23 +109,6 @@ def reason(error: Exception) -> str:
 
 
 _FULL = ("No space left", "Disk quota", "File too large")
-
-
-def _describe_without_digest(
-    orbax: ocp.Checkpointer, path: Path, progress: dict
-) -> dict[str, Any]:
-    """Describe a checkpoint of an rmjax that wrote none: shapes alone are known."""
-    metrics = path / "metrics" / "metrics"
-    loss = None
-    if metrics.exists():
-        loss = json.loads(metrics.read_text())["validation_loss"]
-    tree = orbax.metadata(path).item_metadata["state"].tree
-    leaves = named_leaves(tree).items()
-    return {
-        "progress": progress,
-        "validation_loss": loss,
-        "leaves": {name: [None, list(leaf.shape), None] for name, leaf in leaves},
-    }
 
 
 def _read_arrays(path: Path, names: Iterable[str]) -> Leaves:
