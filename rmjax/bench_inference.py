@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import parallel
+from rmjax.bench_torch import NETWORKS, inference_calls
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import build_model, make_eval_step
@@ -18,7 +18,6 @@ from rmjax.experiment import build_model, make_eval_step
 SECONDS = 1.0  # of calls a figure
 NUM_SOURCES = 8
 PRODUCT = 2048  # side of the matrices whose product stands for the machine's peak
-TORCHVISION = ("resnet18", "resnet50")  # what has the same name there
 OURS = "rmjax"
 
 
@@ -62,20 +61,20 @@ def bench_inference(
     devices = parallel.choose_devices(1)
     found = {batch: {} for batch in sorted({1, *batch_sizes})}
     gflop, ours = _our_network(config, size, devices)
-    runs = {OURS: ours, **_torch_networks(arch)}
+    runs = {OURS: ours, **inference_calls(arch)}
     calls = {
         (batch, name): make(_images(batch, size))
         for batch in found
         for name, make in runs.items()
     }
-    multiply = _product()
+    multiply = product()
     for call in (multiply, *calls.values()):
         call()  # compiles
     peak = []
     for _ in tqdm(range(repeats), "inference", disable=not show_progress):
-        peak.append(2 * PRODUCT**3 / 1e9 / _time(multiply))
+        peak.append(2 * PRODUCT**3 / 1e9 / seconds_a_call(multiply))
         for (batch, name), call in calls.items():
-            found[batch].setdefault(name, []).append(batch / _time(call))
+            found[batch].setdefault(name, []).append(batch / seconds_a_call(call))
     peak_gflops = float(np.median(peak))
     return {
         "arch": arch,
@@ -83,7 +82,7 @@ def bench_inference(
         "peak_gflops": peak_gflops,
         "gflop": gflop,
         "batches": {
-            str(batch): _summarise(batch, speeds, gflop / peak_gflops)
+            str(batch): summarise(batch, speeds, gflop / peak_gflops)
             for batch, speeds in found.items()
         },
     }
@@ -109,14 +108,14 @@ def format_inference_bench(results: dict) -> str:
         f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; an image "
         f"takes {results['gflop']:.1f} GFLOP, fewer where Winograd's tiles are used"
     )
-    if results["arch"] not in TORCHVISION:
+    if results["arch"] not in NETWORKS:
         lines.append(f"torchvision has no {results['arch']} to compare with")
     elif not beside:
         lines.append("to compare with PyTorch: pip install torch torchvision")
     return "\n".join(lines)
 
 
-def _summarise(batch: int, speeds: dict[str, list[float]], seconds: float) -> dict:
+def summarise(batch: int, speeds: dict[str, list[float]], seconds: float) -> dict:
     """Return one batch size's figures; `seconds` an image would take at the peak."""
     ours = np.array(speeds[OURS])
     row = {
@@ -155,43 +154,14 @@ def _our_network(
     return plain.cost_analysis()["flops"] / 1e9, make
 
 
-def _torch_networks(arch: str) -> dict[str, Callable]:
-    """Return what makes calls of images, by memory format; none without PyTorch."""
-    missing = find_spec("torch") is None or find_spec("torchvision") is None
-    if missing or arch not in TORCHVISION:
-        return {}
-    import torch
-    import torchvision
-
-    def network(memory_format: torch.memory_format) -> Callable:
-        model = torchvision.models.get_model(arch, weights=None).eval()
-        model = model.to(memory_format=memory_format)
-
-        def make(images: np.ndarray) -> Callable:
-            x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-            x = x.contiguous(memory_format=memory_format)
-
-            def call() -> None:
-                with torch.inference_mode():
-                    model(x)
-
-            return call
-
-        return make
-
-    return {
-        "contiguous": network(torch.contiguous_format),
-        "channels_last": network(torch.channels_last),
-    }
-
-
-def _product() -> Callable:
+def product() -> Callable:
+    """Return a call of the matrix product that stands for the machine's peak."""
     square = jnp.ones((PRODUCT, PRODUCT))
     multiply = jax.jit(jnp.dot)
     return lambda: multiply(square, square).block_until_ready()
 
 
-def _time(call: Callable) -> float:
+def seconds_a_call(call: Callable) -> float:
     """Return seconds a call."""
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < SECONDS or not count:

@@ -82,6 +82,20 @@ def add_bench(add: Add) -> None:
     _add_rounds(network)
     network.set_defaults(run=_bench, measure=_measure_inference)
 
+    step = what.add_parser(
+        "step",
+        help="images a second in training, then in inference; beside PyTorch's of the "
+        "same recipe on the CPU where torch and torchvision are installed",
+        formatter_class=defaults,
+    )
+    step.add_argument("--arch", default="resnet50", help="the network")
+    step.add_argument("--size", type=int, default=224, help="side in pixels")
+    step.add_argument(
+        "--batch-sizes", type=_integers, default=(16, 64), help="images a step"
+    )
+    _add_rounds(step)
+    step.set_defaults(run=_bench, measure=_measure_step)
+
 
 def _add_batches(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--batch-size", type=int, default=64, help="images a batch")
@@ -169,6 +183,18 @@ def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
         repeats=args.repeats,
     )
     return results, format_inference_bench(results)
+
+
+def _measure_step(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench_step import bench_step, format_step_bench
+
+    results = bench_step(
+        arch=args.arch,
+        size=args.size,
+        batch_sizes=args.batch_sizes,
+        repeats=args.repeats,
+    )
+    return results, format_step_bench(results)
 
 
 def _integers(text: str) -> tuple[int, ...]:

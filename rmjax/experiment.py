@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 from rmjax import parallel
@@ -19,10 +20,12 @@ from rmjax.data.dataset import (
     select,
 )
 from rmjax.errors import InputError
+from rmjax.mixing import Mixing
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
+from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
-from rmjax.train_step import CorruptFn, PyTree, eval_step
+from rmjax.train_step import CorruptFn, PyTree, augment, eval_step, train_step
 from rmjax.workers import cores
 
 
@@ -153,6 +156,43 @@ def build_model(
         axis_name=axis_name,
         dtype=DTYPES[config.model.dtype],
         remat=config.model.remat,
+    )
+
+
+def build_optimizer(
+    config: ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Build the config's optimiser and its schedule."""
+    return make_optimizer(
+        make_schedule(config.optim.lr, config.optim.lr_decay, steps_per_epoch),
+        b1=config.optim.b1,
+        b2=config.optim.b2,
+        eps=config.optim.eps,
+        weight_decay=config.optim.weight_decay,
+    )
+
+
+def build_step(
+    config: ConfigDict,
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    mixing: Mixing,
+) -> Callable:
+    """Return `step(state, batch)` of one replica, the config filled in."""
+    return partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        mixing=mixing,
+        augment=partial(
+            augment,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            corrupt=build_corruption(config),
+            transform=get_input(config.model.input),
+        ),
+        pieces=config.accumulate_steps,
+        seed=config.seed,
     )
 
 

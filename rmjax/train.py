@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -22,21 +21,19 @@ from rmjax.errors import InputError, Preempted
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import (
     ExperimentData,
-    build_corruption,
     build_model,
+    build_optimizer,
+    build_step,
     network_input,
     open_data,
 )
 from rmjax.logs import RunLog
 from rmjax.meter import Meter
-from rmjax.mixing import Mixing, make_mixing
-from rmjax.models.repmix import RepMix
-from rmjax.optim import make_optimizer, make_schedule
+from rmjax.mixing import make_mixing
 from rmjax.preemption import stop_requests
-from rmjax.preprocess import get_input
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
-from rmjax.train_step import TrainState, augment, create_state, train_step
+from rmjax.train_step import TrainState, create_state
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +102,8 @@ def _train(
     steps_per_epoch = config.steps_per_epoch or max(one_pass, 1)
     axis_name = parallel.AXIS if config.model.sync_batch_norm else None
     model = build_model(config, len(data.sources), axis_name)
-    optimizer = _make_optimizer(config, steps_per_epoch)
-    step = _make_step(config, model, optimizer, mixing)
+    optimizer = build_optimizer(config, steps_per_epoch)
+    step = build_step(config, model, optimizer, mixing)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = has_checkpoints(workdir / CHECKPOINTS)
@@ -155,42 +152,6 @@ def _train(
         bar.close()
         checkpoints.close()
         log.close()
-
-
-def _make_optimizer(
-    config: ConfigDict, steps_per_epoch: int
-) -> optax.GradientTransformation:
-    return make_optimizer(
-        make_schedule(config.optim.lr, config.optim.lr_decay, steps_per_epoch),
-        b1=config.optim.b1,
-        b2=config.optim.b2,
-        eps=config.optim.eps,
-        weight_decay=config.optim.weight_decay,
-    )
-
-
-def _make_step(
-    config: ConfigDict,
-    model: RepMix,
-    optimizer: optax.GradientTransformation,
-    mixing: Mixing,
-) -> Callable:
-    """Return `step(state, batch)` of one replica, the config filled in."""
-    return partial(
-        train_step,
-        model=model,
-        optimizer=optimizer,
-        mixing=mixing,
-        augment=partial(
-            augment,
-            crop=config.data.crop,
-            flip=config.data.flip,
-            corrupt=build_corruption(config),
-            transform=get_input(config.model.input),
-        ),
-        pieces=config.accumulate_steps,
-        seed=config.seed,
-    )
 
 
 def _log_sizes(

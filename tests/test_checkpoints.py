@@ -1,6 +1,5 @@
 """Checkpoints: the best ones and the last two are kept, and come back unchanged."""
 
-import json
 import logging
 import shutil
 
@@ -201,16 +200,3 @@ def test_what_a_kill_left_behind_is_removed(folder):
     checkpoints = Checkpoints(folder, keep_best=2)
     assert checkpoints.steps() == [2, 4, 5, 6]
     assert {p.name for p in folder.iterdir()} == {"2", "4", "5", "6"}
-
-
-def test_a_checkpoint_without_a_digest_can_be_read(folder):
-    """As an earlier rmjax wrote them: the progress alone, the loss in its own file."""
-    (folder / "2" / "progress" / "metadata").write_text(json.dumps({"stale": 2}))
-    (folder / "2" / "metrics").mkdir()
-    (folder / "2" / "metrics" / "metrics").write_text('{"validation_loss": 1.0}')
-    checkpoints = Checkpoints(folder, read_only=True)
-    assert checkpoints.best_step() == 2
-    state, progress = checkpoints.restore(2, make_state(0))
-    assert int(state.step) == 2 and progress == {"stale": 2}
-    with pytest.raises(InputError, match=r"params/w is \[3\] there and \[4\] here"):
-        checkpoints.restore(2, make_state(0, size=4))

@@ -243,7 +243,7 @@ def test_inference_bench_compares_with_the_better_of_pytorch():
         "contiguous": [2.0, 3.0, 2.0],
         "channels_last": [4.0, 1.0, 3.0],
     }
-    row = bench_inference._summarise(2, speeds, 0.1)
+    row = bench_inference.summarise(2, speeds, 0.1)
     assert row["images_per_second"] == 6 and row["ratio"] == 2
     assert row["torch_images_per_second"] == 3
     assert row["peak_share"] == pytest.approx(0.6)

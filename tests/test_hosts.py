@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rmjax import load as rmjax_load
-from rmjax.checkpoint_folder import steps
+from rmjax.checkpoint_folder import remove, steps
 from rmjax.cli import main
 from rmjax.config import flatten, load_config
 from rmjax.evaluate import evaluate
@@ -32,40 +32,47 @@ sys.exit(cli.main())
 SUITE = ("--suite", "clean,contrast:3")
 
 
-@pytest.fixture
-def job():
-    """Function `(count, *arguments)` to (status, output, errors) of each process.
+def start(count, *arguments, devices=2, own=None):
+    """Start Python with the arguments and those of `--distributed`, so many times.
 
-    Python with the arguments and those of `--distributed`; a process that has a list
-    of its own in `own` is given it too. `meanwhile(processes)` is called as they run.
+    A process that has a list of its own in `own` is given it too.
     """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+    flags = f" --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + flags}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     started = []
+    for process in range(count):
+        command = [sys.executable, *map(str, arguments), "--distributed"]
+        command += ["--coordinator", where, "--processes", str(count)]
+        command += ["--process", str(process), *(own or {}).get(process, [])]
+        started.append(subprocess.Popen(command, env=environment, text=True, **streams))
+    return started
 
-    def run(count, *arguments, devices=2, own=None, meanwhile=None):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            where = f"127.0.0.1:{server.getsockname()[1]}"
-        flags = f" --xla_force_host_platform_device_count={devices}"
-        environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + flags}
-        running = []
-        for process in range(count):
-            command = [sys.executable, *map(str, arguments), "--distributed"]
-            command += ["--coordinator", where, "--processes", str(count)]
-            command += ["--process", str(process), *(own or {}).get(process, [])]
-            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            running.append(
-                subprocess.Popen(command, env=environment, text=True, **streams)
-            )
-        started.extend(running)
+
+def finish(processes):
+    """Return (status, output, errors) of each; whatever happens, none is left."""
+    try:
+        texts = [process.communicate(timeout=240) for process in processes]
+        return [(p.returncode, *text) for p, text in zip(processes, texts, strict=True)]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def job(count, *arguments, meanwhile=None, **options):
+    """Run so many processes; `meanwhile(processes)` is called as they run."""
+    processes = start(count, *arguments, **options)
+    try:
         if meanwhile:
-            meanwhile(running)
-        texts = [process.communicate(timeout=240) for process in running]
-        codes = [process.returncode for process in running]
-        return [(code, *text) for code, text in zip(codes, texts, strict=True)]
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
+            meanwhile(processes)
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+    return finish(processes)
 
 
 def rmjax(name, workdir, config=None):
@@ -93,6 +100,8 @@ def config(small_config):
             "batch_size": 32,  # a group for each of 16 devices
             "steps_per_epoch": 10,
             "num_epochs": 2,
+            "checkpoint_every_steps": 3,
+            "keep_best": 3,
             "log_every_steps": 1,
             "eval_batch_size": 8,
             "num_devices": 0,
@@ -125,28 +134,41 @@ def evaluated(alone, tmp_path_factory):
         }
 
 
-def test_any_number_of_processes_trains_alike(job, config, alone, tmp_path):
-    """Two processes begin, one and four go on from their checkpoint."""
-    two, one, four = (tmp_path / name for name in ("two", "one", "four"))
-    half = config.copy_and_resolve_references()
-    half.num_epochs = 1
-    found = job(2, *rmjax("train", two, half))
+@pytest.fixture(scope="module")
+def together(config, tmp_path_factory):
+    """Workdir of the same by two processes with two devices each."""
+    workdir = tmp_path_factory.mktemp("together") / "run"
+    started = start(2, *rmjax("train", workdir, config))
+    found = finish(started)
     assert [status for status, *_ in found] == [0, 0], found
     assert "trained" in found[0][1] and not found[1][2]
-    for workdir in (one, four):
-        shutil.copytree(two, workdir)
-    own = config.copy_and_resolve_references()
-    own.num_devices = 1
-    train(own, one, show_progress=False)
-    found = job(4, *rmjax("train", four, config))
-    assert [status for status, *_ in found] == [0] * 4, found
-    for workdir in (one, four):
+    return workdir
+
+
+def test_any_number_of_processes_trains_alike(config, alone, together, tmp_path):
+    """Two processes do, and one and four that go on from their checkpoint."""
+    np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-4)
+    for count in (1, 4):
+        workdir = shutil.copytree(together, tmp_path / str(count))
+        for step in steps(workdir / "checkpoints"):
+            if step > 10:
+                remove(workdir / "checkpoints", step)
+        if count == 1:
+            own = config.copy_and_resolve_references()
+            own.num_devices = 1
+            train(own, workdir, show_progress=False)
+        else:
+            found = job(count, *rmjax("train", workdir, config))
+            assert [status for status, *_ in found] == [0] * count, found
+            assert "resuming after step 10" in found[0][2]
         np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 2)])
+@pytest.mark.parametrize(
+    ("count", "devices"), [pytest.param(2, 2, marks=pytest.mark.slow), (4, 2)]
+)
 def test_any_number_of_processes_evaluates_to_the_same_bit(
-    job, alone, evaluated, tmp_path, count, devices
+    alone, evaluated, tmp_path, count, devices
 ):
     workdir = shutil.copytree(alone, tmp_path / "run")
     command = [*rmjax("evaluate", workdir), "--bootstrap", "20", *SUITE]
@@ -162,7 +184,7 @@ def test_any_number_of_processes_evaluates_to_the_same_bit(
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_the_same_on_every_topology(
-    job, config, alone, evaluated, tmp_path, devices, count, workers
+    config, alone, evaluated, tmp_path, devices, count, workers
 ):
     """Losses of 20 steps to 1e-4, of the same batch; an evaluation to the bit."""
     config = config.copy_and_resolve_references()
@@ -173,7 +195,7 @@ def test_the_same_on_every_topology(
     print(f"{devices} devices, {count} processes, {workers} workers: {greatest:.1e}")
     assert greatest < 1e-4
     test_any_number_of_processes_evaluates_to_the_same_bit(
-        job, alone, evaluated, tmp_path / "evaluation", count, devices
+        alone, evaluated, tmp_path / "evaluation", count, devices
     )
 
 
@@ -189,7 +211,7 @@ def same_evaluation(workdir, evaluated):
             np.testing.assert_array_equal(predictions[name], values, err_msg=name)
 
 
-def test_processes_that_differ_are_told(job, config, tmp_path):
+def test_processes_that_differ_are_told(config, tmp_path):
     differs = {1: ["--config.mix.beta=0.5"]}
     for status, _, errors in job(2, *rmjax("train", tmp_path, config), own=differs):
         assert status == 2
@@ -198,18 +220,7 @@ def test_processes_that_differ_are_told(job, config, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_batch_that_does_not_divide_is_told(job, config, tmp_path):
-    config = config.copy_and_resolve_references()
-    config.batch_size = 36
-    for status, _, errors in job(2, *rmjax("train", tmp_path, config)):
-        assert status == 2
-        assert (
-            "no multiple of 8 = 2 devices x 2 processes x 2 images that are mixed"
-            in errors
-        )
-
-
-def test_what_one_process_fails_of_ends_the_others(job, config, tmp_path):
+def test_what_one_process_fails_of_ends_the_others(config, tmp_path):
     nowhere = {1: ["--data-dir", "/none"]}
     first, second = job(2, *rmjax("train", tmp_path, config), own=nowhere)
     assert (first[0], second[0]) == (2, 2)
@@ -232,7 +243,7 @@ hosts.connect(args.coordinator, args.processes, me, seconds=20)
 """
 
 
-def test_places_where_processes_meet(job, tmp_path):
+def test_places_where_processes_meet(tmp_path):
     """They gather values, and find out devices and folders that differ."""
     script = """
 assert hosts.gather([me]) == [[0], [1]]
@@ -248,6 +259,11 @@ for check in (
         print("alike")
     except InputError as error:
         print(error)
+devices = parallel.everywhere(parallel.choose_devices())
+try:
+    parallel.check_batch(20, 2, devices)
+except InputError as error:
+    print(error)
 devices = parallel.everywhere(parallel.choose_devices(1))
 print([d.process_index for d in devices], len(parallel.local(devices)))
 hosts.leave(0)
@@ -257,17 +273,15 @@ hosts.leave(0)
     for process, (status, output, errors) in enumerate(job(2, file)):
         assert status == 0, errors
         assert "devices is 1 in process 0 and 2 in process 1" in output
+        assert "20 images is no multiple of 8 = 2 devices x 2 processes" in output
         assert "[0, 1] 1" in output
         shared = "alike" if process == 0 else "process 1 does not see"
         assert shared in output
 
 
-@pytest.mark.parametrize(
-    "fault", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"]
-)
-def test_a_lost_process_is_told(job, tmp_path, fault):
+def test_a_process_that_leaves_is_told(tmp_path):
     file = tmp_path / "script.py"
-    file.write_text(SCRIPT + f"if me == 1:\n    {fault}\ntime.sleep(60)\n")
+    file.write_text(SCRIPT + "if me == 1:\n    os._exit(0)\ntime.sleep(60)\n")
     status, _, errors = job(2, file)[0]
     assert status == 70
     assert "process 1 was lost" in errors and "start the same command again" in errors
@@ -307,7 +321,7 @@ def test_options_that_do_not_fit_are_named(capsys, options, message):
     assert message in capsys.readouterr().err
 
 
-def test_sigterm_to_one_process_stops_all_and_saves(job, config, tmp_path):
+def test_sigterm_to_one_process_stops_all_and_saves(config, tmp_path):
     """Whichever is asked; the same command again ends as if nothing had happened."""
     config = config.copy_and_resolve_references()
     config.num_epochs = 100
@@ -333,13 +347,10 @@ def test_sigterm_to_one_process_stops_all_and_saves(job, config, tmp_path):
     ],
 )
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(
-    job, config, tmp_path, victim, told
+    config, together, tmp_path, victim, told
 ):
     """SIGKILL to one of two; then both again: the parameters of an undisturbed run."""
-    config = config.copy_and_resolve_references()
-    config.checkpoint_every_steps = 3
-    command, workdir = rmjax("train", tmp_path / "whole", config), tmp_path / "run"
-    assert [status for status, *_ in job(2, *command, devices=1)] == [0, 0]
+    workdir = tmp_path / "run"
 
     def kill(processes):
         wait_until(lambda: len(losses(workdir)) > 6, processes)
@@ -348,18 +359,16 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
 
     done = []
     command = rmjax("train", workdir, config)
-    killed = job(2, *command, devices=1, meanwhile=kill)
+    killed = job(2, *command, meanwhile=kill)
     assert killed[victim][0] == -signal.SIGKILL
     assert killed[1 - victim][0] in (70, -signal.SIGABRT)
     assert told in killed[1 - victim][2]
-    found = job(2, *command, devices=1)
+    found = job(2, *command)
     assert [status for status, *_ in found] == [0, 0], found
     resumed = int(re.search(r"resuming after step (\d+)", found[0][2])[1])
     print(f"process {victim} killed after {done[0]} steps, resumed after {resumed}")
     assert 3 <= resumed <= done[0]
-    for one, other in zip(
-        variables(workdir), variables(tmp_path / "whole"), strict=True
-    ):
+    for one, other in zip(variables(workdir), variables(together), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
