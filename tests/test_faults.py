@@ -34,6 +34,7 @@ def config(small_config):
     """24 steps, a checkpoint every 5, a validation every 8."""
     return small_config(
         **{
+            "model.arch": "shallow",  # compiled soon
             "steps_per_epoch": EPOCH,
             "num_epochs": TOTAL // EPOCH,
             "checkpoint_every_steps": 5,
@@ -148,9 +149,9 @@ def test_all_checkpoints_damaged(workdir, ends_the_same):
 
 @contextlib.contextmanager
 def quota(folder):
-    """No file may be larger than 2 MB: what a quota looks like to a program."""
+    """No file may be larger than 100 KB: what a quota looks like to a program."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         yield
     finally:
@@ -159,11 +160,11 @@ def quota(folder):
 
 @contextlib.contextmanager
 def full_disk(folder):
-    """`folder` on a file system of its own, with 2 MB to spare."""
+    """`folder` on a file system of its own, with 100 KB to spare."""
     used = sum(p.stat().st_blocks * 512 for p in folder.rglob("*"))
     away = folder.rename(folder.with_name("away"))
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={used + 2_000_000}", "tmpfs"]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={used + 100_000}", "tmpfs"]
     if subprocess.run([*mount, folder], capture_output=True).returncode:
         pytest.skip("no right to mount a file system")
     try:
