@@ -72,7 +72,7 @@ def bench_inference(
         call()  # compiles
     peak = []
     for _ in tqdm(range(repeats), "inference", disable=not show_progress):
-        peak.append(2 * PRODUCT**3 / 1e9 / seconds_a_call(multiply))
+        peak.append(product_gflops(multiply))
         for (batch, name), call in calls.items():
             found[batch].setdefault(name, []).append(batch / seconds_a_call(call))
     peak_gflops = float(np.median(peak))
@@ -116,7 +116,13 @@ def format_inference_bench(results: dict) -> str:
 
 
 def summarise(batch: int, speeds: dict[str, list[float]], seconds: float) -> dict:
-    """Return one batch size's figures; `seconds` an image would take at the peak."""
+    """Return one batch size's figures, medians over the rounds.
+
+    Args:
+        batch: images a call.
+        speeds: images a second in each round, by name: ours, and PyTorch's two.
+        seconds: that an image would take at the peak.
+    """
     ours = np.array(speeds[OURS])
     row = {
         "images_per_second": float(np.median(ours)),
@@ -159,6 +165,11 @@ def product() -> Callable:
     square = jnp.ones((PRODUCT, PRODUCT))
     multiply = jax.jit(jnp.dot)
     return lambda: multiply(square, square).block_until_ready()
+
+
+def product_gflops(multiply: Callable) -> float:
+    """Return the speed of a call of `product`."""
+    return 2 * PRODUCT**3 / 1e9 / seconds_a_call(multiply)
 
 
 def seconds_a_call(call: Callable) -> float:

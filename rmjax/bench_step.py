@@ -9,10 +9,10 @@ from tqdm import tqdm
 from rmjax import parallel
 from rmjax.bench_inference import (
     OURS,
-    PRODUCT,
     bench_inference,
     format_inference_bench,
     product,
+    product_gflops,
     seconds_a_call,
     summarise,
 )
@@ -86,7 +86,7 @@ def bench_step(
             for call in calls.values():
                 call()  # compiles
             for _ in range(repeats):
-                peak.append(2 * PRODUCT**3 / 1e9 / seconds_a_call(multiply))
+                peak.append(product_gflops(multiply))
                 for name, call in calls.items():
                     seconds = seconds_a_call(call)
                     speeds.setdefault(name, []).append(batch / seconds)

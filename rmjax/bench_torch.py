@@ -104,7 +104,7 @@ def training_calls(arch: str, num_sources: int, members: int) -> dict[str, Calla
                 value = loss(x, labels)
                 value.backward()
                 optimizer.step()
-                return float(value)
+                return float(value.detach())
 
             return call
 

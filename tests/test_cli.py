@@ -237,6 +237,21 @@ def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     assert "unknown architecture 'nothing'" in capsys.readouterr().err
 
 
+def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_inference, "PRODUCT", 64)
+    command = ["bench", "step", "--arch", "shallow", "--size", "16", "--repeats", "1"]
+    command += ["--batch-sizes", "2", "--json", str(tmp_path / "b.json")]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "training shallow at 16 px, 2 images mixed at level 5" in text
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert figures["batches"]["2"]["images_per_second"] > 0
+    assert list(figures["inference"]["batches"]) == ["1", "2"]
+    assert main(["bench", "step", "--batch-sizes", "3"]) == 2
+    assert "batches of groups of 2 images" in capsys.readouterr().err
+
+
 def test_inference_bench_compares_with_the_better_of_pytorch():
     speeds = {
         "rmjax": [6.0, 9.0, 6.0],
