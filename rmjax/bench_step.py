@@ -134,7 +134,7 @@ def _our_step(arch: str, size: int) -> Callable:
     config.data.crop = size
     config.corrupt.rate = 0.0
     devices = parallel.choose_devices(1)
-    model = build_model(config, NUM_SOURCES, parallel.AXIS)
+    model = build_model(config, NUM_SOURCES)
     optimizer = build_optimizer(config, steps_per_epoch=1000)
     step = build_step(config, model, optimizer, make_mixing(**config.mix))
     mapped = parallel.map_step(step, devices)
