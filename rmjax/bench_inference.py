@@ -91,28 +91,40 @@ def bench_inference(
 def format_inference_bench(results: dict) -> str:
     """Return `bench_inference`'s results as lines of text."""
     batches = results["batches"]
-    beside = "ratio" in batches["1"]
     lines = [
         f"{results['arch']} at {results['size']} px: one image takes "
         f"{batches['1']['ms']:.1f} ms, once compiled",
-        f"{'images a second':<20}{OURS:>8}{'of peak':>9}"
-        + f"{'PyTorch':>10}{'ratio':>8}" * beside,
+        *speed_table(batches, digits=1),
     ]
-    for batch, row in batches.items():
-        line = f"{'batches of ' + batch:<20}{row['images_per_second']:>8.1f}"
-        line += f"{row['peak_share']:>9.0%}"
-        if beside:
-            line += f"{row['torch_images_per_second']:>10.1f}{row['ratio']:>8.2f}"
-        lines.append(line)
     lines.append(
         f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; an image "
         f"takes {results['gflop']:.1f} GFLOP, fewer where Winograd's tiles are used"
     )
     if results["arch"] not in NETWORKS:
         lines.append(f"torchvision has no {results['arch']} to compare with")
-    elif not beside:
+    elif "ratio" not in batches["1"]:
         lines.append("to compare with PyTorch: pip install torch torchvision")
     return "\n".join(lines)
+
+
+def speed_table(batches: dict[str, dict], digits: int) -> list[str]:
+    """Return lines of a table of what `summarise` returns, by batch size.
+
+    Speeds are shown with so many digits; PyTorch's where it ran.
+    """
+    beside = all("ratio" in row for row in batches.values())
+    lines = [
+        f"{'images a second':<20}{OURS:>8}{'of peak':>9}"
+        + f"{'PyTorch':>10}{'ratio':>8}" * beside
+    ]
+    for batch, row in batches.items():
+        line = f"{'batches of ' + batch:<20}{row['images_per_second']:>8.{digits}f}"
+        line += f"{row['peak_share']:>9.0%}"
+        if beside:
+            line += f"{row['torch_images_per_second']:>10.{digits}f}"
+            line += f"{row['ratio']:>8.2f}"
+        lines.append(line)
+    return lines
 
 
 def summarise(batch: int, speeds: dict[str, list[float]], seconds: float) -> dict:

@@ -8,12 +8,14 @@ from tqdm import tqdm
 
 from rmjax import parallel
 from rmjax.bench_inference import (
+    NUM_SOURCES,
     OURS,
     bench_inference,
     format_inference_bench,
     product,
     product_gflops,
     seconds_a_call,
+    speed_table,
     summarise,
 )
 from rmjax.bench_torch import training_calls
@@ -23,7 +25,6 @@ from rmjax.experiment import build_model, build_optimizer, build_step
 from rmjax.mixing import make_mixing
 from rmjax.train_step import create_state
 
-NUM_SOURCES = 8
 # A training step's products are those of a forward pass, and as many again for the
 # gradients of inputs and of weights each.
 PASSES = 3
@@ -106,20 +107,11 @@ def bench_step(
 
 def format_step_bench(results: dict) -> str:
     """Return `bench_step`'s results as lines of text."""
-    rows = results["batches"]
-    beside = "ratio" in next(iter(rows.values()))
     lines = [
         f"training {results['arch']} at {results['size']} px, {results['members']} "
         f"images mixed at level {results['level']}",
-        f"{'images a second':<20}{OURS:>8}{'of peak':>9}"
-        + f"{'PyTorch':>10}{'ratio':>8}" * beside,
+        *speed_table(results["batches"], digits=2),
     ]
-    for batch, row in rows.items():
-        line = f"{'batches of ' + batch:<20}{row['images_per_second']:>8.2f}"
-        line += f"{row['peak_share']:>9.0%}"
-        if beside:
-            line += f"{row['torch_images_per_second']:>10.2f}{row['ratio']:>8.2f}"
-        lines.append(line)
     lines.append(
         f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; a training "
         f"step counts as {PASSES} forward passes"

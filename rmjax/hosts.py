@@ -31,7 +31,6 @@ BEAT_SECONDS = 1.0  # between two signs of life
 SILENCE_SECONDS = 30  # after which a process counts as lost
 GATHER_SECONDS = 300  # until all have come to the same place
 LOST = 70  # exit status: another process was lost; the same command again goes on
-PREEMPTED = 75  # exit status: stopped in good order to go on later
 
 _BEATS, _FAILED, _LEFT = "rmjax/beat/", "rmjax/failed/", "rmjax/left/"
 _places = count()
@@ -182,7 +181,7 @@ def leave(status: int, message: str = "") -> int:
     global _watch
     if _watch is None:
         return status
-    if message and status != PREEMPTED:
+    if message and status != os.EX_TEMPFAIL:  # preempted: in good order
         _watch.stop()
         _post(f"{_FAILED}{jax.process_index()}", json.dumps([message, status]))
         if is_first():  # the store ends with this process
