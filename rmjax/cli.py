@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from rmjax.allocator import keep_memory
 from rmjax.cli_bench import add_bench
 from rmjax.cli_distributed import add_distributed, join, say
 from rmjax.cli_gallery import add_gallery
@@ -93,6 +94,7 @@ def _prepare_process() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # Pillow's, of images that are large but below the limit of `rmjax.data.images`.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds")
+    keep_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # files' texts are in any alphabet
 

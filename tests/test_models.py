@@ -1,5 +1,6 @@
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from rmjax.mixing import mix
 from rmjax.models.conv import Conv, choose_lowering, convolve
 from rmjax.models.forward import map_chunks, prepare
 from rmjax.models.norm import BatchNorm
+from rmjax.models.pool import max_pool
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
 
@@ -62,10 +64,13 @@ def test_lowerings_agree(size, stride, height, width):
         ((2, 8, 8, 8), 3, 2, "patches"),
         ((2, 8, 8, 8), 3, 1, "native"),
         ((64, 8, 8, 8), 3, 1, "chunks"),
+        ((64, 8, 8, 64), 3, 1, "winograd"),
+        ((64, 8, 8, 64), 3, 2, "patches"),
+        ((64, 56, 56, 64), 3, 2, "chunks"),
     ],
 )
 def test_choice_of_lowering(x, size, stride, on_cpu):
-    kernel = (size, size, 8, 8)
+    kernel = (size, size, x[-1], x[-1])
     assert choose_lowering(x, kernel, stride, "cpu") == on_cpu
     assert choose_lowering(x, kernel, stride, "tpu") == "native"
     assert choose_lowering(x, kernel, stride, "gpu") == "native"
@@ -99,6 +104,44 @@ def test_tiles_are_the_convolution(height, width):
     np.testing.assert_allclose(out, naive_convolution(x, kernel, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (8, 8), (9, 7)])
+def test_gradients_on_tiles_are_the_convolutions(height, width):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (3, height, width, 5))
+    kernel = jax.random.normal(keys[1], (3, 3, 5, 4))
+    out = jax.random.normal(keys[2], (3, height, width, 4))
+
+    @partial(jax.jit, static_argnums=0)
+    def gradients(lowering):
+        return jax.vjp(partial(convolve, lowering=lowering), x, kernel)[1](out)
+
+    for tiles, plain in zip(gradients("winograd"), gradients("native"), strict=True):
+        np.testing.assert_allclose(tiles, plain, atol=1e-5 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 6), (7, 9)])
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_max_pool_is_the_windows_maximum(height, width, levels):
+    """Few levels make ties, of which the first takes the gradient."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-levels, levels, (2, height, width, 3)).astype(np.float32)
+    windows = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    out, gradient = jax.vjp(max_pool, x)
+    np.testing.assert_array_equal(out, windows)
+    given = rng.standard_normal(windows.shape).astype(np.float32)
+    expected = np.zeros_like(x)
+    for n, i, j, c in np.ndindex(windows.shape):
+        rows, cols = (
+            [k for k in range(2 * at - 1, 2 * at + 2) if 0 <= k < size]
+            for at, size in ((i, height), (j, width))
+        )
+        first = next(
+            (a, b) for a in rows for b in cols if x[n, a, b, c] == windows[n, i, j, c]
+        )
+        expected[n, *first, c] += given[n, i, j, c]
+    np.testing.assert_allclose(gradient(given)[0], expected, rtol=1e-6, atol=1e-6)
+
+
 def test_tiles_are_for_one_kind_of_convolution():
     x = jnp.ones((1, 8, 8, 1))
     with pytest.raises(InputError, match="winograd.*3x3.*stride 1"):
@@ -113,8 +156,8 @@ def test_a_conv_uses_its_prepared_kernel():
     variables = Conv(4, 3).init(jax.random.key(0), x)
     prepared, _ = prepare(conv.apply, variables, x)
     assert prepared["params"] is variables["params"]
-    (kernel,) = jax.tree.leaves(prepared["prepared"])
-    assert kernel.shape == (16, 3, 4)
+    kernel = jax.tree.leaves(prepared["prepared"])
+    assert [place.shape for place in kernel] == 16 * [(3, 4)]
     apply = jax.jit(conv.apply)
     expected = apply(variables, x)
     np.testing.assert_allclose(apply(prepared, x), expected, rtol=1e-5, atol=1e-5)
@@ -153,7 +196,7 @@ def test_inference_is_the_plain_network():
     """At sizes and widths where Winograd's tiles are chosen."""
     settings = dict(depths=(1, 1, 0, 0), widths=(64,) * 4, stem_pool=False)
     x = jax.random.normal(jax.random.key(1), (2, 33, 32, 3))
-    plain = ResNet(**settings)
+    plain = ResNet(**settings, lowering="native")
     fast = plain.clone(lowering="forward")
     variables = jax.jit(partial(plain.init, train=False))(jax.random.key(0), x)
     prepared, _ = prepare(partial(fast.apply, train=False), variables, x)
@@ -205,6 +248,30 @@ def test_batch_norm_of_hand_computed_numbers():
     y = BatchNorm().apply(variables, x, train=False)
     expected = 1 + 2 * np.array([-1.0, 1.0, 3.0, 5.0]) / np.sqrt(4 + 1e-5)
     np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_batch_norm_gradients_are_those_of_its_definition():
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = 3 * jax.random.normal(keys[0], (4, 5, 6, 7)) + 2
+    scale, bias = jax.random.normal(keys[1], (2, 7))
+    given = jax.random.normal(keys[2], x.shape)
+    statistics = {"mean": jnp.zeros(7), "var": jnp.ones(7)}
+
+    def layer(x, scale, bias):
+        variables = {
+            "params": {"scale": scale, "bias": bias},
+            "batch_stats": statistics,
+        }
+        return BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    def definition(x, scale, bias):
+        axes = (0, 1, 2)
+        return (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5) * scale + bias
+
+    expected = jax.vjp(definition, x, scale, bias)[1](given)
+    gradients = jax.vjp(layer, x, scale, bias)[1](given)
+    for gradient, plain in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_is_sound_far_from_zero():

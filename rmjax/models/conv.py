@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from rmjax.errors import InputError
 from rmjax.models.norm import widen
-from rmjax.models.winograd import convolve_tiles, transform_kernel
+from rmjax.models.winograd import convolve_tiles, convolve_winograd, transform_kernel
 
 LOWERINGS = ("auto", "forward", "native", "chunks", "patches", "winograd")
 NUM_CHUNKS = 4
-CHUNKED_BATCH = 32  # images from which the chunks pay
+CHUNKED_BATCH = 16  # images from which the chunks pay
 SMALL_MAP = 5  # output side up to which patches win
 # The same of a strided convolution, where nobody asks for gradients.
 STRIDED_MAP = 14
@@ -78,12 +78,15 @@ def convolve(
     """
     lowering = _resolve(lowering, x.shape, kernel.shape, stride)
     if lowering == "winograd":
-        return convolve_tiles(x, transform_kernel(kernel))
+        return convolve_winograd(x, kernel)
     if lowering == "patches":
         patches = gather_patches(x, kernel.shape[0], stride)
         matrix = kernel.reshape(-1, kernel.shape[-1])
-        out = jnp.matmul(patches, matrix, preferred_element_type=widen(x.dtype))
-        return out.astype(x.dtype)
+        # One axis of rows: over three, the gradient of the matrix is a product that
+        # XLA first transposes the maps for.
+        rows = patches.reshape(-1, len(matrix))
+        out = jnp.matmul(rows, matrix, preferred_element_type=widen(x.dtype))
+        return out.astype(x.dtype).reshape(*patches.shape[:-1], -1)
     if lowering == "chunks":
         chunks = jnp.array_split(x, NUM_CHUNKS) if len(x) >= NUM_CHUNKS else [x]
         return jnp.concatenate([_native(chunk, kernel, stride) for chunk in chunks])
@@ -139,30 +142,23 @@ def choose_lowering(
         backend: JAX's name of it.
         forward: without gradients.
 
-    Thresholds were measured on CPU, forward and backward, with jaxlib 0.10.2: 1x1
-    convolutions are matrix products; XLA's convolution is slow on maps of a few pixels;
-    on larger maps its gradients keep a scratch copy of the whole batch, and quarters of
-    it take about a third less time where there are few channels. Forward alone, 3x3
-    convolutions by Winograd's tiles ran 1.2 to 2.1 times as fast in ResNet-50.
+    Thresholds were measured on CPU with jaxlib 0.10.2, where freed memory is kept
+    (`rmjax.allocator`): 1x1 convolutions are matrix products; XLA's convolution is slow
+    on maps of a few pixels; 3x3 convolutions by Winograd's tiles take about 0.6 of its
+    time, gradients included; where there are few channels, quarters of the batch take
+    a tenth less than the whole.
     """
     if backend != "cpu":
         return "native"
     side = max(x_shape[1:3]) // stride
     if kernel_shape[0] == 1 or side <= SMALL_MAP:
         return "patches"
+    if stride == 1 and kernel_shape[0] == 3 and side >= WINOGRAD_MAP:
+        if min(kernel_shape[2:]) >= WINOGRAD_CHANNELS:
+            return "winograd"
     if forward:
-        return _choose_forward(side, kernel_shape, stride)
+        return "patches" if stride > 1 and side <= STRIDED_MAP else "native"
     return "chunks" if x_shape[0] >= CHUNKED_BATCH else "native"
-
-
-def _choose_forward(side: int, kernel_shape: tuple[int, ...], stride: int) -> str:
-    """Choose for an output of more than a few pixels on CPU."""
-    if stride > 1:
-        return "patches" if side <= STRIDED_MAP else "native"
-    narrow = min(kernel_shape[2:]) < WINOGRAD_CHANNELS
-    if kernel_shape[0] != 3 or narrow or side < WINOGRAD_MAP:
-        return "native"
-    return "winograd"
 
 
 def gather_patches(x: jax.Array, size: int, stride: int) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from rmjax.models.conv import Conv
 from rmjax.models.norm import BatchNorm, widen
+from rmjax.models.pool import max_pool
 
 NUM_LEVELS = 7  # 0 pixels, 1 stem, 2..5 layer1..layer4, 6 embedding
 
@@ -49,7 +50,7 @@ class Stem(nn.Module):
         x = conv(self.width, self.size, self.stride, name="conv")(x)
         x = nn.relu(norm(name="bn")(x, train=train))
         if self.pool:
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = max_pool(x)
         return x
 
 
