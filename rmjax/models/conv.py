@@ -51,7 +51,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
         x = x.astype(self.dtype)
         lowering = _resolve(self.lowering, x.shape, shape, self.stride)
-        kept = self.is_mutable_collection(PREPARED)
+        kept = self.is_mutable_collection(PREPARED) and not self.is_initializing()
         if lowering == "winograd" and (kept or self.has_variable(PREPARED, "kernel")):
             prepared = self.variable(PREPARED, "kernel", transform_kernel, kernel)
             return convolve_tiles(x, prepared.value)
