@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from rmjax.allocator import keep_memory
 from rmjax.cli_bench import add_bench
 from rmjax.cli_distributed import add_distributed, join, say
 from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
+from rmjax.cpu import choose_kernels, keep_memory
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -95,6 +95,7 @@ def _prepare_process() -> None:
     # Pillow's, of images that are large but below the limit of `rmjax.data.images`.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds")
     keep_memory()
+    choose_kernels()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # files' texts are in any alphabet
 

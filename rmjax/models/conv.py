@@ -10,13 +10,12 @@ from rmjax.errors import InputError
 from rmjax.models.norm import widen
 from rmjax.models.winograd import convolve_tiles, convolve_winograd, transform_kernel
 
-LOWERINGS = ("auto", "forward", "native", "chunks", "patches", "winograd")
-NUM_CHUNKS = 4
-CHUNKED_BATCH = 16  # images from which the chunks pay
+LOWERINGS = ("auto", "forward", "native", "patches", "winograd")
 SMALL_MAP = 5  # output side up to which patches win
 # The same of a strided convolution, where nobody asks for gradients.
 STRIDED_MAP = 14
-WINOGRAD_MAP, WINOGRAD_CHANNELS = 7, 64  # output side and channels from which it pays
+# Output side and channels from which Winograd's tiles pay, with and without gradients.
+WINOGRAD_MAP, WINOGRAD_CHANNELS, FORWARD_CHANNELS = 7, 128, 64
 PREPARED = "prepared"  # collection of transformed kernels
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -67,10 +66,10 @@ def convolve(
         x: `[batch, H, W, in]`.
         kernel: `[size, size, in, out]`, size odd.
         stride: step in both directions.
-        lowering: `native` (the backend's convolution), `chunks` (the same on quarters
-            of the batch), `patches` (one matrix product over gathered patches),
-            `winograd` (3x3 with stride 1 alone), `auto` (the fastest of them with its
-            gradients) or `forward` (the fastest without). They differ only in rounding.
+        lowering: `native` (the backend's convolution), `patches` (one matrix product
+            over gathered patches), `winograd` (3x3 with stride 1 alone), `auto` (the
+            fastest of them with its gradients) or `forward` (the fastest without). They
+            differ only in rounding.
 
     Raises:
         InputError: unknown lowering (the message lists the choices), or one that is
@@ -87,9 +86,6 @@ def convolve(
         rows = patches.reshape(-1, len(matrix))
         out = jnp.matmul(rows, matrix, preferred_element_type=widen(x.dtype))
         return out.astype(x.dtype).reshape(*patches.shape[:-1], -1)
-    if lowering == "chunks":
-        chunks = jnp.array_split(x, NUM_CHUNKS) if len(x) >= NUM_CHUNKS else [x]
-        return jnp.concatenate([_native(chunk, kernel, stride) for chunk in chunks])
     return _native(x, kernel, stride)
 
 
@@ -142,23 +138,22 @@ def choose_lowering(
         backend: JAX's name of it.
         forward: without gradients.
 
-    Thresholds were measured on CPU with jaxlib 0.10.2, where freed memory is kept
-    (`rmjax.allocator`): 1x1 convolutions are matrix products; XLA's convolution is slow
-    on maps of a few pixels; 3x3 convolutions by Winograd's tiles take about 0.6 of its
-    time, gradients included; where there are few channels, quarters of the batch take
-    a tenth less than the whole.
+    Thresholds were measured on CPU with jaxlib 0.10.2 as `rmjax.cpu` sets it up: 1x1
+    convolutions are matrix products; XLA's convolution is slow on maps of a few pixels;
+    3x3 convolutions of 128 channels or more take a tenth to a third less time by
+    Winograd's tiles. Forward alone, chunks of images stay in the caches, so that tiles
+    pay from 64 channels on.
     """
     if backend != "cpu":
         return "native"
     side = max(x_shape[1:3]) // stride
     if kernel_shape[0] == 1 or side <= SMALL_MAP:
         return "patches"
-    if stride == 1 and kernel_shape[0] == 3 and side >= WINOGRAD_MAP:
-        if min(kernel_shape[2:]) >= WINOGRAD_CHANNELS:
-            return "winograd"
-    if forward:
-        return "patches" if stride > 1 and side <= STRIDED_MAP else "native"
-    return "chunks" if x_shape[0] >= CHUNKED_BATCH else "native"
+    least = FORWARD_CHANNELS if forward else WINOGRAD_CHANNELS
+    wide = side >= WINOGRAD_MAP and min(kernel_shape[2:]) >= least
+    if wide and stride == 1 and kernel_shape[0] == 3:
+        return "winograd"
+    return "patches" if forward and stride > 1 and side <= STRIDED_MAP else "native"
 
 
 def gather_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
