@@ -14,10 +14,13 @@ from rmjax.bench_torch import NETWORKS, inference_calls
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import build_model, make_eval_step
+from rmjax.scaling import forward_gflop
 
 SECONDS = 1.0  # of calls a figure
 NUM_SOURCES = 8
 PRODUCT = 2048  # side of the matrices whose product stands for the machine's peak
+WIDER = 4  # times as wide they are on an accelerator, to fill it
+AHEAD = 10  # calls started on an accelerator before the last of them is waited for
 OURS = "rmjax"
 
 
@@ -27,12 +30,13 @@ def bench_inference(
     size: int = 224,
     batch_sizes: Sequence[int] = (1, 16, 64),
     repeats: int = 5,
+    dtype: str = "float32",
     show_progress: bool = True,
 ) -> dict:
     """Time the step that embeds and evaluates, its images on the devices already.
 
     Where torch and torchvision are installed and have the network, theirs runs in turn
-    with ours, on the CPU (eager, inference mode, float32), contiguous and channels-last;
+    with ours, on a CPU or GPU (eager, inference mode), contiguous and channels-last;
     the faster of the two counts. Medians over the rounds, of the ratios too.
 
     Args:
@@ -40,10 +44,11 @@ def bench_inference(
         size: side of the images in pixels.
         batch_sizes: images a call; one is always among them.
         repeats: rounds.
+        dtype: key of `rmjax.models.repmix.DTYPES`.
         show_progress: whether to draw a bar.
 
     Returns:
-        `arch`, `size`; `peak_gflops`, of a matrix product of JAX's; `gflop`, that an
+        `arch`, `size`, `dtype`, `device`; `peak_gflops`, of a matrix product of JAX's; `gflop`, that an
         image takes by the definition of the convolution; `batches`, by their size:
         `images_per_second`, `ms` a call, `peak_share`, and where PyTorch ran,
         `torch_images_per_second` and the `ratio` to it.
@@ -57,28 +62,36 @@ def bench_inference(
             "give at least 1"
         )
     config = get_config()
-    config.model.arch = arch
+    config.model.arch, config.model.dtype = arch, dtype
+    config.data.crop = size
     devices = parallel.choose_devices(1)
+    ahead = calls_ahead(devices)
     found = {batch: {} for batch in sorted({1, *batch_sizes})}
-    gflop, ours = _our_network(config, size, devices)
-    runs = {OURS: ours, **inference_calls(arch)}
+    gflop = forward_gflop(config, NUM_SOURCES)
+    theirs = inference_calls(
+        arch, backend=devices[0].platform, dtype=dtype, calls=ahead
+    )
+    runs = {OURS: _our_network(config, size, devices, ahead), **theirs}
     calls = {
         (batch, name): make(_images(batch, size))
         for batch in found
         for name, make in runs.items()
     }
-    multiply = product()
+    multiply = product(dtype)
     for call in (multiply, *calls.values()):
         call()  # compiles
     peak = []
     for _ in tqdm(range(repeats), "inference", disable=not show_progress):
         peak.append(product_gflops(multiply))
         for (batch, name), call in calls.items():
-            found[batch].setdefault(name, []).append(batch / seconds_a_call(call))
+            speed = batch * ahead / seconds_a_call(call)
+            found[batch].setdefault(name, []).append(speed)
     peak_gflops = float(np.median(peak))
     return {
         "arch": arch,
         "size": size,
+        "dtype": dtype,
+        "device": devices[0].device_kind,
         "peak_gflops": peak_gflops,
         "gflop": gflop,
         "batches": {
@@ -92,8 +105,8 @@ def format_inference_bench(results: dict) -> str:
     """Return `bench_inference`'s results as lines of text."""
     batches = results["batches"]
     lines = [
-        f"{results['arch']} at {results['size']} px: one image takes "
-        f"{batches['1']['ms']:.1f} ms, once compiled",
+        f"{results['arch']} at {results['size']} px, {results['dtype']}: one image "
+        f"takes {batches['1']['ms']:.1f} ms, once compiled",
         *speed_table(batches, digits=1),
     ]
     lines.append(
@@ -155,33 +168,54 @@ def _images(batch: int, size: int) -> np.ndarray:
 
 
 def _our_network(
-    config: ConfigDict, size: int, devices: parallel.Devices
-) -> tuple[float, Callable]:
-    """Return GFLOP an image, and what makes a call of images."""
+    config: ConfigDict, size: int, devices: parallel.Devices, ahead: int
+) -> Callable:
+    """Return what makes a call, `ahead` forward passes, of images."""
     model = build_model(config, NUM_SOURCES)
-    image = jax.ShapeDtypeStruct((1, size, size, 3), "float32")
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros(image.shape))
-    plain = jax.jit(model.clone(lowering="native").apply).lower(variables, image)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
     variables = parallel.place(variables, devices)
     step = make_eval_step(config, NUM_SOURCES, devices)
 
     def make(images: np.ndarray) -> Callable:
         batch = parallel.shard({"image": images}, devices)
-        return lambda: jax.block_until_ready(step(variables, batch))
 
-    return plain.cost_analysis()["flops"] / 1e9, make
+        def call() -> None:
+            for _ in range(ahead):
+                outputs = step(variables, batch)
+            jax.block_until_ready(outputs)
+
+        return call
+
+    return make
 
 
-def product() -> Callable:
-    """Return a call of the matrix product that stands for the machine's peak."""
-    square = jnp.ones((PRODUCT, PRODUCT))
+def calls_ahead(devices: parallel.Devices) -> int:
+    """Return how many calls to start before one waits, as the training loop does.
+
+    An accelerator would stand still between two calls that are each waited for; a CPU
+    computes within the call.
+    """
+    return 1 if devices[0].platform == "cpu" else AHEAD
+
+
+def product(dtype: str = "float32") -> Callable:
+    """Return a call of the matrix product that stands for the machine's peak.
+
+    The matrices are random: zeros and ones run faster than what networks multiply.
+    """
+    key = jax.random.key(0)
+    square = jax.random.normal(key, (_product_side(),) * 2, jnp.dtype(dtype))
     multiply = jax.jit(jnp.dot)
     return lambda: multiply(square, square).block_until_ready()
 
 
 def product_gflops(multiply: Callable) -> float:
     """Return the speed of a call of `product`."""
-    return 2 * PRODUCT**3 / 1e9 / seconds_a_call(multiply)
+    return 2 * _product_side() ** 3 / 1e9 / seconds_a_call(multiply)
+
+
+def _product_side() -> int:
+    return PRODUCT * (1 if jax.default_backend() == "cpu" else WIDER)
 
 
 def seconds_a_call(call: Callable) -> float:

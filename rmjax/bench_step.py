@@ -1,9 +1,11 @@
 """Benchmark of the training step, beside PyTorch's of the same recipe in the same run."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import parallel
@@ -11,6 +13,7 @@ from rmjax.bench_inference import (
     NUM_SOURCES,
     OURS,
     bench_inference,
+    calls_ahead,
     format_inference_bench,
     product,
     product_gflops,
@@ -23,6 +26,7 @@ from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import build_model, build_optimizer, build_step
 from rmjax.mixing import make_mixing
+from rmjax.scaling import forward_gflop
 from rmjax.train_step import create_state
 
 # A training step's products are those of a forward pass, and as many again for the
@@ -36,97 +40,187 @@ def bench_step(
     size: int = 224,
     batch_sizes: Sequence[int] = (16, 64),
     repeats: int = 3,
+    dtype: str = "float32",
+    corrupt: float = 0.0,
+    mix: str = "repmix",
+    inference: bool = True,
     show_progress: bool = True,
 ) -> dict:
     """Time training steps of the published recipe, then inference.
 
-    Images are on the device already and are not corrupted; the step mirrors them,
-    mixes pairs of them at level 5 and updates all parameters. PyTorch's step, where it
-    is installed, runs in turn with ours, in both memory formats; the faster counts.
+    Images are on the device already; the step mirrors them, corrupts and mixes them as
+    asked and updates all parameters. PyTorch's step, where it is installed and does the
+    same, runs in turn with ours, in both memory formats; the faster counts.
 
     Args:
         arch: key of `rmjax.models.resnet.ARCHITECTURES`.
         size: side of the images in pixels.
-        batch_sizes: images a step, even numbers.
+        batch_sizes: images a step, which the mixing can deal out.
         repeats: rounds; medians over them, of the ratios too.
+        dtype: key of `rmjax.models.repmix.DTYPES`.
+        corrupt: share of the images that are corrupted; the recipe's is 0.95.
+        mix: key of `rmjax.mixing.MIXINGS`.
+        inference: whether to time that as well.
         show_progress: whether to draw a bar.
 
     Returns:
-        `arch`, `size`, `members`, `level`, `peak_gflops`, `batches` as in
-        `bench_inference`, whose results lie under `inference`.
+        `arch`, `size`, `dtype`, `device`, `corrupt`, `mix`, `members`, `level`,
+        `peak_gflops`; `batches` as in `bench_inference`, with `first_seconds` of the
+        call that compiles (of one compiled before, less) and, on an accelerator,
+        `peak_mib`, the most memory in use until then; `inference`, its results.
 
     Raises:
-        InputError: unknown architecture, or a number that makes no batch.
+        InputError: unknown architecture, type or mixing, or a number that makes no
+            batch.
     """
-    config = get_config()
-    members = config.mix.members
-    if min(size, repeats) < 1 or any(b < 1 or b % members for b in batch_sizes):
-        raise InputError(
-            f"size = {size}, batch_sizes = {tuple(batch_sizes)}, repeats = {repeats}: "
-            f"give at least 1, and batches of groups of {members} images"
+    config = step_config(arch=arch, size=size, dtype=dtype, corrupt=corrupt, mix=mix)
+    mixing = make_mixing(**config.mix)
+    devices = parallel.choose_devices(1)
+    if min(size, repeats) < 1:
+        raise InputError(f"size = {size}, repeats = {repeats}: give at least 1")
+    for batch in batch_sizes:
+        parallel.check_batch(batch, mixing.unit, devices)
+    batches = sorted(set(batch_sizes))
+    options = {"arch": arch, "size": size, "dtype": dtype}
+    answers = None
+    if inference:
+        answers = bench_inference(
+            **options,
+            batch_sizes=batches,
+            repeats=repeats,
+            show_progress=show_progress,
         )
-    inference = bench_inference(
-        arch=arch,
-        size=size,
-        batch_sizes=batch_sizes,
-        repeats=repeats,
-        show_progress=show_progress,
-    )
-    runs = {
-        OURS: _our_step(arch, size),
-        **training_calls(arch, NUM_SOURCES, members),
+    runs = {OURS: step_calls(config, NUM_SOURCES)}
+    if not corrupt and mix == "repmix":
+        runs |= training_calls(
+            arch,
+            NUM_SOURCES,
+            config.mix.members,
+            backend=devices[0].platform,
+            dtype=dtype,
+            steps=calls_ahead(devices),
+        )
+    found, peak_gflops = _time_steps(runs, size, batches, repeats, dtype, show_progress)
+    least = PASSES * forward_gflop(config, NUM_SOURCES) / peak_gflops
+    return {
+        **options,
+        "device": devices[0].device_kind,
+        "corrupt": corrupt,
+        "mix": mix,
+        "members": config.mix.members,
+        "level": config.mix.level,
+        "peak_gflops": peak_gflops,
+        "batches": {
+            str(batch): summarise(batch, speeds, least) | facts
+            for batch, (speeds, facts) in found.items()
+        },
+        "inference": answers,
     }
-    found = {batch: {} for batch in sorted(set(batch_sizes))}
-    multiply, peak = product(), []
-    with tqdm(
-        total=repeats * len(found) * len(runs), desc="step", disable=not show_progress
-    ) as bar:
-        for batch, speeds in found.items():
-            images, sources = _batch(batch, size)
+
+
+def _time_steps(
+    runs: dict[str, Callable],
+    size: int,
+    batches: Sequence[int],
+    repeats: int,
+    dtype: str,
+    show_progress: bool,
+) -> tuple[dict[int, tuple[dict, dict]], float]:
+    """Return images a second and facts by batch size, and the peak in GFLOP/s."""
+    found, peak = {}, []
+    multiply = product(dtype)
+    devices = parallel.choose_devices(1)
+    bar = tqdm(
+        total=repeats * len(batches) * len(runs),
+        desc="step",
+        disable=not show_progress,
+    )
+    with bar:
+        for batch in batches:
+            images, sources = make_batch(batch, size)
             calls = {name: make(images, sources) for name, make in runs.items()}
-            for call in calls.values():
-                call()  # compiles
+            facts = _first_call(calls[OURS], devices)
+            for name, call in calls.items():
+                if name != OURS:
+                    call()
+            speeds = {name: [] for name in calls}
             for _ in range(repeats):
                 peak.append(product_gflops(multiply))
                 for name, call in calls.items():
-                    seconds = seconds_a_call(call)
-                    speeds.setdefault(name, []).append(batch / seconds)
+                    images_a_call = batch * calls_ahead(devices)
+                    speeds[name].append(images_a_call / seconds_a_call(call))
                     bar.update()
-    peak_gflops = float(np.median(peak))
-    least = PASSES * inference["gflop"] / peak_gflops
-    return {
-        "arch": arch,
-        "size": size,
-        "members": members,
-        "level": config.mix.level,
-        "peak_gflops": peak_gflops,
-        "batches": {str(b): summarise(b, s, least) for b, s in found.items()},
-        "inference": inference,
-    }
+            found[batch] = speeds, facts
+    return found, float(np.median(peak))
+
+
+def _first_call(call: Callable, devices: parallel.Devices) -> dict:
+    """Make the call that compiles; return its seconds, and the memory it needed."""
+    start = time.perf_counter()
+    call()
+    facts = {"first_seconds": time.perf_counter() - start}
+    memory = devices[0].memory_stats() or {}  # a CPU has none
+    if "peak_bytes_in_use" in memory:
+        facts["peak_mib"] = memory["peak_bytes_in_use"] / 2**20
+    return facts
 
 
 def format_step_bench(results: dict) -> str:
     """Return `bench_step`'s results as lines of text."""
+    how = {"repmix": "groups of", "pairs": "pairs of"}.get(results["mix"])
+    mixed = f"{how} {results['members']}" if how else results["mix"]
     lines = [
-        f"training {results['arch']} at {results['size']} px, {results['members']} "
-        f"images mixed at level {results['level']}",
+        f"training {results['arch']} at {results['size']} px, {results['dtype']}, "
+        f"{mixed} images mixed at level {results['level']}"
+        + f", {results['corrupt']:.0%} corrupted"
+        * bool(results["corrupt"]),
         *speed_table(results["batches"], digits=2),
     ]
+    for batch, row in results["batches"].items():
+        if "peak_mib" in row:
+            lines.append(f"memory for batches of {batch}: {row['peak_mib']:.0f} MiB")
     lines.append(
         f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; a training "
         f"step counts as {PASSES} forward passes"
     )
-    return "\n".join([*lines, "", format_inference_bench(results["inference"])])
+    if results["inference"]:
+        lines += ["", format_inference_bench(results["inference"])]
+    return "\n".join(lines)
 
 
-def _our_step(arch: str, size: int) -> Callable:
-    """Return what makes a call of images and sources."""
+def step_config(
+    *, arch: str, size: int, dtype: str, corrupt: float, mix: str
+) -> ConfigDict:
+    """Return the published recipe for images that are as large as the crop."""
     config = get_config()
-    config.model.arch = arch
+    config.model.arch, config.model.dtype = arch, dtype
     config.data.crop = size
-    config.corrupt.rate = 0.0
-    devices = parallel.choose_devices(1)
-    model = build_model(config, NUM_SOURCES)
+    config.corrupt.rate = corrupt
+    config.mix.name = mix
+    return config
+
+
+def step_calls(
+    config: ConfigDict, num_sources: int, devices: parallel.Devices | None = None
+) -> Callable:
+    """Return what makes a call, a piece of training, of images and sources.
+
+    A call takes as many steps as `calls_ahead` says, and waits for the last.
+
+    Args:
+        config: of the training.
+        num_sources: classes.
+        devices: of all processes, each of which gives its own part of the images; None
+            for one device of this process.
+
+    Raises:
+        InputError: the config names what there is not.
+    """
+    size = config.data.crop
+    devices = devices or parallel.choose_devices(1)
+    ahead = calls_ahead(devices)
+    axis_name = parallel.AXIS if len(devices) > 1 else None
+    model = build_model(config, num_sources, axis_name)
     optimizer = build_optimizer(config, steps_per_epoch=1000)
     step = build_step(config, model, optimizer, make_mixing(**config.mix))
     mapped = parallel.map_step(step, devices)
@@ -140,7 +234,8 @@ def _our_step(arch: str, size: int) -> Callable:
 
         def call() -> None:
             nonlocal state
-            state, metrics = mapped(state, batch)
+            for _ in range(ahead):
+                state, metrics = mapped(state, batch)
             jax.block_until_ready(metrics)
 
         return call
@@ -148,7 +243,10 @@ def _our_step(arch: str, size: int) -> Callable:
     return make
 
 
-def _batch(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def make_batch(
+    batch: int, size: int, num_sources: int = NUM_SOURCES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images uint8 `[batch, size, size, 3]` and sources `[batch]`."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, size, size, 3), np.uint8)
-    return images, random.integers(0, NUM_SOURCES, batch, np.int32)
+    return images, random.integers(0, num_sources, batch, np.int32)

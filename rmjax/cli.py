@@ -17,6 +17,7 @@ from rmjax.cli_bench import add_bench
 from rmjax.cli_distributed import add_distributed, join, say
 from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
+from rmjax.cli_plan import add_plan
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
 from rmjax.cpu import choose_kernels, keep_memory
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
     changes = [a for a in rest if a.startswith("--config.")]
-    configured = args.command in ("train", "convert")
+    configured = args.command in ("train", "convert", "plan")
     if rest != changes or (changes and not configured):
         stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
@@ -209,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add_attribute(commands.add_parser)
     add_gallery(commands.add_parser)
     add_bench(commands.add_parser)
+    add_plan(commands.add_parser)
     return parser
 
 

@@ -70,7 +70,7 @@ def add_bench(add: Add) -> None:
 
     network = what.add_parser(
         "inference",
-        help="images a second through a network; beside PyTorch's on the CPU where "
+        help="images a second through a network; beside PyTorch's on a CPU or GPU where "
         "torch and torchvision are installed",
         formatter_class=defaults,
     )
@@ -79,13 +79,14 @@ def add_bench(add: Add) -> None:
     network.add_argument(
         "--batch-sizes", type=_integers, default=(1, 16, 64), help="images a call"
     )
+    network.add_argument("--dtype", default="float32", help="or bfloat16")
     _add_rounds(network)
     network.set_defaults(run=_bench, measure=_measure_inference)
 
     step = what.add_parser(
         "step",
         help="images a second in training, then in inference; beside PyTorch's of the "
-        "same recipe on the CPU where torch and torchvision are installed",
+        "same recipe on a CPU or GPU where torch and torchvision are installed",
         formatter_class=defaults,
     )
     step.add_argument("--arch", default="resnet50", help="the network")
@@ -93,8 +94,43 @@ def add_bench(add: Add) -> None:
     step.add_argument(
         "--batch-sizes", type=_integers, default=(16, 64), help="images a step"
     )
+    _add_step(step)
+    step.add_argument("--mix", default="repmix", help="or pairs, none, ...")
+    step.add_argument("--no-inference", action="store_true", help="training alone")
     _add_rounds(step)
     step.set_defaults(run=_bench, measure=_measure_step)
+
+    _add_scaling(what, defaults)
+
+
+def _add_scaling(what: argparse._SubParsersAction, defaults: type) -> None:
+    curves = what.add_parser(
+        "scaling",
+        help="time of a training step against batch, image size, classes, processes",
+        formatter_class=defaults,
+    )
+    curves.add_argument("--arch", default="resnet18", help="the network")
+    curves.add_argument("--size", type=int, default=64, help="side in pixels")
+    curves.add_argument("--batch", type=int, default=32, help="images a step")
+    for name, values in (
+        ("batches", (8, 16, 32, 64, 128)),
+        ("sizes", (32, 64, 96, 128)),
+        ("classes", (8, 100, 1000, 10_000)),
+        ("processes", (1, 2, 4)),
+    ):
+        curves.add_argument(
+            f"--{name}", type=_integers, default=values, help="on the curve"
+        )
+    curves.add_argument("--plot", help="FILE.svg or FILE.png to draw the curves to")
+    curves.add_argument("--json", help="a file to write the figures to as well")
+    curves.set_defaults(run=_bench, measure=_measure_scaling)
+
+
+def _add_step(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--dtype", default="float32", help="or bfloat16")
+    bench.add_argument(
+        "--corrupt", type=float, default=0.0, help="share of the images; published: .95"
+    )
 
 
 def _add_batches(bench: argparse.ArgumentParser) -> None:
@@ -181,6 +217,7 @@ def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
         size=args.size,
         batch_sizes=args.batch_sizes,
         repeats=args.repeats,
+        dtype=args.dtype,
     )
     return results, format_inference_bench(results)
 
@@ -193,8 +230,39 @@ def _measure_step(args: argparse.Namespace) -> tuple[dict, str]:
         size=args.size,
         batch_sizes=args.batch_sizes,
         repeats=args.repeats,
+        dtype=args.dtype,
+        corrupt=args.corrupt,
+        mix=args.mix,
+        inference=not args.no_inference,
     )
     return results, format_step_bench(results)
+
+
+def _measure_scaling(args: argparse.Namespace) -> tuple[dict, str]:
+    from rmjax.bench_scaling import (
+        bench_scaling,
+        draw_scaling,
+        format_scaling_bench,
+        write_plot,
+    )
+
+    plot = Path(args.plot) if args.plot else None
+    if plot and (plot.suffix not in (".svg", ".png") or not plot.parent.is_dir()):
+        raise InputError(
+            f"--plot {plot}: give FILE.svg or FILE.png in a folder that is"
+        )
+    results = bench_scaling(
+        arch=args.arch,
+        size=args.size,
+        batch=args.batch,
+        batches=args.batches,
+        sizes=args.sizes,
+        classes=args.classes,
+        processes=args.processes,
+    )
+    if plot:
+        write_plot(draw_scaling(results), plot)
+    return results, format_scaling_bench(results)
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -230,7 +230,9 @@ def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     command += ["--batch-sizes", "3", "--repeats", "1"]
     assert main([*command, "--json", str(tmp_path / "b.json")]) == 0
     text = capsys.readouterr().out
-    assert "shallow at 16 px: one image takes" in text and "batches of 3" in text
+    assert (
+        "shallow at 16 px, float32: one image takes" in text and "batches of 3" in text
+    )
     figures = json.loads((tmp_path / "b.json").read_text())
     assert list(figures["batches"]) == ["1", "3"]
     assert main(["bench", "inference", "--arch", "nothing"]) == 2
@@ -244,12 +246,20 @@ def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     command += ["--batch-sizes", "2", "--json", str(tmp_path / "b.json")]
     assert main(command) == 0
     text = capsys.readouterr().out
-    assert "training shallow at 16 px, 2 images mixed at level 5" in text
+    assert "training shallow at 16 px, float32, groups of 2 images mixed" in text
     figures = json.loads((tmp_path / "b.json").read_text())
     assert figures["batches"]["2"]["images_per_second"] > 0
     assert list(figures["inference"]["batches"]) == ["1", "2"]
     assert main(["bench", "step", "--batch-sizes", "3"]) == 2
-    assert "batches of groups of 2 images" in capsys.readouterr().err
+    assert "batch_size = 3 images is no multiple of 2" in capsys.readouterr().err
+    command += ["--mix", "pairs", "--batch-sizes", "16", "--dtype", "bfloat16"]
+    assert main([*command, "--no-inference"]) == 0
+    text = capsys.readouterr().out
+    assert "bfloat16, pairs of 2 images" in text and "one image" not in text
+    assert main([*command, "--corrupt", "0.5"]) == 2
+    assert "corrupt: images must be 32 px at least" in capsys.readouterr().err
+    assert main([*command, "--dtype", "int8"]) == 2
+    assert "unknown model.dtype 'int8'" in capsys.readouterr().err
 
 
 def test_inference_bench_compares_with_the_better_of_pytorch():
@@ -263,6 +273,7 @@ def test_inference_bench_compares_with_the_better_of_pytorch():
     assert row["torch_images_per_second"] == 3
     assert row["peak_share"] == pytest.approx(0.6)
     results = {"arch": "resnet50", "size": 8, "peak_gflops": 90.0, "gflop": 9.0}
+    results["dtype"] = "float32"
     text = bench_inference.format_inference_bench(
         results | {"batches": {"1": row, "2": row}}
     )

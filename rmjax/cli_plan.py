@@ -1,0 +1,49 @@
+"""The `rmjax plan` command: what a training would need elsewhere."""
+
+import argparse
+from pathlib import Path
+
+from rmjax.cli_prepare import Add, names
+from rmjax.errors import InputError
+
+
+def add_plan(add: Add) -> None:
+    """Add the command."""
+    plan = add(
+        "plan",
+        help="estimate speed, memory, hours and cost of a training on H100 and TPU v5e",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    plan.add_argument("--config", default="repmix", help="name or file of a config")
+    plan.add_argument("--sources", type=int, default=8, help="classes")
+    plan.add_argument(
+        "--images", type=int, default=1_056_000, help="of training; Attribution88's"
+    )
+    plan.add_argument("--epochs", type=int, default=30, help="passes over them")
+    plan.add_argument("--machines", type=names, default=(), help="A,B; () is all")
+    plan.add_argument(
+        "--price", type=float, help="US dollars a chip and hour, for all of them"
+    )
+    plan.add_argument("--json", help="a file to write the figures to as well")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.config import load_config
+    from rmjax.logs import write_json
+    from rmjax.scaling import MACHINES, format_plan, plan_training
+
+    if args.json and not Path(args.json).parent.is_dir():
+        raise InputError(f"--json {args.json}: no such folder")
+    machines = args.machines or tuple(MACHINES)
+    plan = plan_training(
+        load_config(args.config, changes),
+        num_sources=args.sources,
+        images=args.images,
+        epochs=args.epochs,
+        machines=machines,
+        prices=dict.fromkeys(machines, args.price) if args.price else None,
+    )
+    print(format_plan(plan))
+    if args.json:
+        write_json(Path(args.json), plan)

@@ -1,0 +1,297 @@
+"""What a training costs on machines that are not at hand: counted, then estimated.
+
+Counting is exact and comes from the network's shapes alone. The estimate rests on one
+measurement: on an H100, ResNet-50's training step takes as long as moving each map
+`MAP_PASSES` times at the memory's speed, in float32 and in bfloat16 alike, so other
+machines are scaled by their memory, and by their products where those are slower.
+
+References:
+    H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s, NVLink 900 GB/s both ways):
+        https://www.nvidia.com/en-us/data-center/h100/
+    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips a host):
+        https://docs.cloud.google.com/tpu/docs/v5e
+    The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
+        algorithms for clusters of workstations, JPDC 2009
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rmjax.errors import InputError
+from rmjax.experiment import build_model
+from rmjax.mixing import make_mixing
+from rmjax.models.conv import Conv
+from rmjax.models.norm import BatchNorm
+
+PASSES = 3  # products of a step: forward, gradients of inputs and of weights
+# Measured on an H100 (docs/scaling.md): 256 images in bfloat16 in 50.9 ms, 64 in float32
+# in 25.7 ms, at 3,350 GB/s; and what XLA sets aside for a step, over what its maps need.
+MAP_PASSES = 30
+MAPS_KEPT = 1.95
+PRODUCT_SHARE = (
+    0.6  # of the products' peak that a large one reached: 590 of 989 TFLOP/s
+)
+DECODED = (
+    970  # JPEG images of 256 px that a core of the host decodes a second, likewise
+)
+ADAM = 4  # values a parameter: itself, its gradient, and two moments
+SAVED = 3  # of them in a checkpoint
+WIDTH = 512  # channels of a typical batch norm
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Accelerators that train together.
+
+    Attributes:
+        torus: chips along each axis of their network.
+        tflops: of one's bfloat16 products, as its maker says.
+        memory_gb: of one.
+        memory_speed: of one's memory, GB/s.
+        link_speed: of one to the others, GB/s in one direction.
+        latency_us: of a message to a neighbour, microseconds; assumed.
+        cores: of all hosts, that decode images; assumed.
+        price: of one chip, US dollars an hour on demand; assumed.
+    """
+
+    torus: tuple[int, ...]
+    tflops: float
+    memory_gb: float
+    memory_speed: float
+    link_speed: float
+    latency_us: float
+    cores: int
+    price: float
+
+    @property
+    def chips(self) -> int:
+        """How many there are."""
+        return math.prod(self.torus)
+
+
+MACHINES: dict[str, Machine] = {
+    "h100": Machine((1,), 989, 80, 3350, 450, 3, 24, 3.0),
+    "h100x8": Machine((8,), 989, 80, 3350, 450, 3, 96, 3.0),
+    "v5e-8": Machine((2, 4), 197, 16, 819, 200, 1, 112, 1.2),
+    "v5e-64": Machine((8, 8), 197, 16, 819, 200, 1, 896, 1.2),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the shapes of a network say.
+
+    Attributes:
+        params: trained values.
+        stats: running statistics.
+        norms: batch norms.
+        maps: values an image that its convolutions put out.
+        gflop: of an image's forward pass, by the definition of the convolution.
+    """
+
+    params: int
+    stats: int
+    norms: int
+    maps: int
+    gflop: float
+
+
+def measure_size(config: ConfigDict, num_sources: int) -> Size:
+    """Count a config's network for images of `data.crop` px; nothing is computed."""
+    side = config.data.crop
+    model = build_model(config, num_sources).clone(lowering="native", axis_name=None)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    kinds = (Conv, BatchNorm)
+    apply = partial(
+        model.apply,
+        capture_intermediates=lambda module, _: isinstance(module, kinds),
+        mutable=["intermediates"],
+    )
+    _, captured = jax.eval_shape(apply, variables, image)
+    outputs = jax.tree_util.tree_leaves_with_path(captured)
+    # A convolution's place in the network says so: conv, conv2, downsample_conv.
+    convs = [math.prod(y.shape) for path, y in outputs if "conv" in str(path[-3].key)]
+    return Size(
+        params=_count(variables["params"]),
+        stats=_count(variables["batch_stats"]),
+        norms=len(outputs) - len(convs),
+        maps=sum(convs),
+        gflop=forward_gflop(config, num_sources),
+    )
+
+
+def forward_gflop(config: ConfigDict, num_sources: int) -> float:
+    """Return GFLOP of an image's forward pass, by the definition of the convolution."""
+    side = config.data.crop
+    model = build_model(config, num_sources).clone(lowering="native", axis_name=None)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    lowered = jax.jit(model.apply).lower(variables, image)
+    return lowered.cost_analysis()["flops"] / 1e9
+
+
+def allreduce_seconds(volume: float, machine: Machine) -> float:
+    """Return seconds of an all-reduce, by rings along one axis after the other.
+
+    Args:
+        volume: bytes that every chip has.
+        machine: its torus, links and latency; a lone chip needs no time.
+    """
+    seconds = 0.0
+    for chips in machine.torus:
+        volume /= chips  # what a chip sends in a round, and reduces along the next axis
+        each = volume / (machine.link_speed * 1e9) + machine.latency_us / 1e6
+        seconds += 2 * (chips - 1) * each
+    return seconds
+
+
+def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
+    """Estimate a training step of `batch` images over all chips.
+
+    Nothing overlaps but reading images: gradients are reduced after all are known.
+
+    Returns:
+        Seconds: `compute`, `gradients` (their all-reduce), `norms` (the statistics of
+        batch norms over all chips: mean, variance and the gradients' sums, one after
+        the other), `input` (decoding on the hosts' cores), and `step`.
+    """
+    images = batch / machine.chips
+    moved = MAP_PASSES * size.maps * BYTES[dtype] / (machine.memory_speed * 1e9)
+    speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
+    multiplied = PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
+    parts = {
+        "compute": images * max(moved, multiplied),
+        "gradients": allreduce_seconds(4 * (size.params + size.stats), machine),
+        "norms": 3 * size.norms * allreduce_seconds(8 * WIDTH, machine),
+        "input": batch / (DECODED * machine.cores),
+    }
+    busy = parts["compute"] + parts["gradients"] + parts["norms"]
+    return parts | {"step": max(busy, parts["input"])}
+
+
+def chip_gb(size: Size, images: float, dtype: str) -> float:
+    """Estimate the memory of one chip with so many images, in GB."""
+    maps = MAPS_KEPT * size.maps * images * BYTES[dtype]
+    return (4 * ADAM * size.params + maps) / 1e9
+
+
+def plan_training(
+    config: ConfigDict,
+    *,
+    num_sources: int,
+    images: int,
+    epochs: int,
+    machines: Sequence[str] = tuple(MACHINES),
+    prices: Mapping[str, float] | None = None,
+) -> dict:
+    """Estimate a whole training on several machines.
+
+    Args:
+        config: `batch_size`, `mix`, `model` and `data.crop` count.
+        num_sources: classes.
+        images: in the training set; an epoch is one pass over first members.
+        epochs: of them.
+        machines: keys of `MACHINES`.
+        prices: US dollars a chip and hour, instead of those there.
+
+    Returns:
+        `size` (see `Size`), `checkpoint_mb`, `allreduce_mb`, `steps`, `read` (images
+        decoded in all); and by machine `batch_multiple`, which its chips can share;
+        where the batch is one, `step_ms` and its parts, `images_per_second`,
+        `efficiency` (compute's share of the step), `bound`, `chip_gb`, `fits`, `hours`
+        and `dollars`.
+
+    Raises:
+        InputError: no such machine (the message lists the choices), or numbers under 1.
+    """
+    if min(num_sources, images, epochs) < 1:
+        raise InputError(
+            f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
+            "give at least 1"
+        )
+    size = measure_size(config, num_sources)
+    mixing, batch = make_mixing(**config.mix), config.batch_size
+    read = images * epochs * mixing.drawn
+    steps = epochs * max(images * mixing.drawn // batch, 1)
+    rows = {}
+    for name in machines:
+        if name not in MACHINES:
+            choices = ", ".join(MACHINES)
+            raise InputError(f"unknown machine '{name}'; choose from {choices}")
+        machine = MACHINES[name]
+        if prices and name in prices:
+            machine = replace(machine, price=prices[name])
+        multiple = machine.chips * mixing.unit
+        rows[name] = {"batch_multiple": multiple}
+        if batch % multiple == 0:
+            rows[name] |= _estimate(size, machine, batch, config.model.dtype, steps)
+    return {
+        "batch_size": batch,
+        "dtype": config.model.dtype,
+        "size": vars(size),
+        "checkpoint_mb": 4 * (SAVED * size.params + size.stats) / 1e6,
+        "allreduce_mb": 4 * (size.params + size.stats) / 1e6,
+        "steps": steps,
+        "read": read,
+        "machines": rows,
+    }
+
+
+def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) -> dict:
+    parts = step_seconds(size, machine, batch, dtype)
+    hours = steps * parts["step"] / 3600
+    needed = chip_gb(size, batch / machine.chips, dtype)
+    *reasons, step = parts.items()
+    return {
+        "step_ms": 1e3 * step[1],
+        **{f"{name}_ms": 1e3 * seconds for name, seconds in reasons},
+        "images_per_second": batch / parts["step"],
+        "efficiency": parts["compute"] / parts["step"],
+        "bound": max(reasons, key=lambda part: part[1])[0],
+        "chip_gb": needed,
+        "fits": needed < machine.memory_gb,
+        "hours": hours,
+        "dollars": hours * machine.chips * machine.price,
+    }
+
+
+def format_plan(plan: dict) -> str:
+    """Return `plan_training`'s results as lines of text."""
+    size = plan["size"]
+    lines = [
+        f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP an image "
+        f"and forward pass, {size['maps'] / 1e6:.1f} M values in its maps",
+        f"{plan['steps']:,} steps of {plan['batch_size']} images ({plan['dtype']}), "
+        f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced a "
+        f"step, {plan['checkpoint_mb']:.0f} MB a checkpoint",
+        "",
+        f"{'estimated':<9}{'ms a step':>10}{'compute':>9}{'gradients':>10}{'norms':>7}"
+        f"{'input':>8}{'images/s':>10}{'efficiency':>11}{'GB a chip':>10}{'hours':>8}"
+        f"{'USD':>8}",
+    ]
+    for name, row in plan["machines"].items():
+        if "step_ms" not in row:
+            lines.append(
+                f"{name:<9} needs a multiple of {row['batch_multiple']} images"
+            )
+            continue
+        lines.append(
+            f"{name:<9}{row['step_ms']:>10.1f}{row['compute_ms']:>9.1f}"
+            f"{row['gradients_ms']:>10.2f}{row['norms_ms']:>7.2f}{row['input_ms']:>8.2f}"
+            f"{row['images_per_second']:>10,.0f}{row['efficiency']:>11.0%}"
+            f"{row['chip_gb']:>10.1f}{row['hours']:>8.1f}{row['dollars']:>8,.0f}"
+            + ("" if row["fits"] else "  does not fit")
+        )
+    return "\n".join(lines)
+
+
+def _count(tree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
