@@ -153,20 +153,20 @@ def format_scaling_bench(results: dict) -> str:
 @styled
 def draw_scaling(results: dict) -> Figure:
     """Draw `bench_scaling`'s results, a curve each."""
-    figure = Figure(figsize=(WIDTH, 0.33 * WIDTH), layout="constrained")
-    panels = figure.subplots(1, len(AXES))
+    figure = Figure(figsize=(WIDTH, 0.75 * WIDTH), layout="constrained")
+    panels = figure.subplots(2, 2).flat
     number = FuncFormatter(lambda value, _: f"{value:,.0f}")
     for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
         curve = results["curves"][axis]
         values = [int(value) for value in curve]
-        panel.plot(values, list(curve.values()), "o-", color=BLUE)
+        panel.plot(values, list(curve.values()), "o-", color=BLUE, clip_on=False)
         panel.set_xscale("log")
         panel.set_xticks(values, [f"{value:,}" for value in values])
         panel.xaxis.set_minor_locator(NullLocator())
         panel.yaxis.set_major_formatter(number)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * max(curve.values(), default=1))
         panel.set_xlabel(label)
-    panels[0].set_ylabel("ms a training step")
+        panel.set_ylabel("ms a step")
     return figure
 
 
