@@ -1,13 +1,15 @@
 """What a training costs on machines that are not at hand: counted, then estimated.
 
-Counting is exact and comes from the network's shapes alone. The estimate rests on one
-measurement: on an H100, ResNet-50's training step takes as long as moving each map
-`MAP_PASSES` times at the memory's speed, in float32 and in bfloat16 alike, so other
-machines are scaled by their memory, and by their products where those are slower.
+Counting comes from the network's shapes alone. The estimate rests on what XLA moves
+through an H100's memory in ResNet-50's training step, and on the two steps that were
+measured there: it is at `MEMORY_SHARE` of the memory's speed, in float32 and in bfloat16
+alike. Other machines are scaled by their memory, and by their products where those are
+slower.
 
 References:
-    H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s, NVLink 900 GB/s both ways):
+    H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s):
         https://www.nvidia.com/en-us/data-center/h100/
+    What NVLink gives a ring of its 450 GB/s: https://github.com/NVIDIA/nccl/issues/1264
     TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips a host):
         https://docs.cloud.google.com/tpu/docs/v5e
     The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
@@ -30,19 +32,18 @@ from rmjax.models.conv import Conv
 from rmjax.models.norm import BatchNorm
 
 PASSES = 3  # products of a step: forward, gradients of inputs and of weights
-# Measured on an H100 (docs/scaling.md): 256 images in bfloat16 in 50.9 ms, 64 in float32
-# in 25.7 ms, at 3,350 GB/s; and what XLA sets aside for a step, over what its maps need.
-MAP_PASSES = 30
-MAPS_KEPT = 1.95
-PRODUCT_SHARE = (
-    0.6  # of the products' peak that a large one reached: 590 of 989 TFLOP/s
-)
+# Fitted to XLA's `bytes accessed` of eight programs that it compiled for an H100, and to
+# their scratch memory (docs/scaling.md): passes over the values that convolutions put
+# out, in the network's type, and over the parameters; values kept for the gradients.
+MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
+# Measured there: 256 images in bfloat16 in 50.9 ms and 64 in float32 in 25.7 ms are 0.4
+# of 3,350 GB/s; a large product reached 590 of 989 TFLOP/s.
+MEMORY_SHARE, PRODUCT_SHARE = 0.4, 0.6
 DECODED = (
-    970  # JPEG images of 256 px that a core of the host decodes a second, likewise
+    970  # JPEG images of 256 px that one of its host's processors decodes a second
 )
 ADAM = 4  # values a parameter: itself, its gradient, and two moments
 SAVED = 3  # of them in a checkpoint
-WIDTH = 512  # channels of a typical batch norm
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -55,9 +56,9 @@ class Machine:
         tflops: of one's bfloat16 products, as its maker says.
         memory_gb: of one.
         memory_speed: of one's memory, GB/s.
-        link_speed: of one to the others, GB/s in one direction.
-        latency_us: of a message to a neighbour, microseconds; assumed.
-        cores: of all hosts, that decode images; assumed.
+        link_speed: of a ring through it, GB/s in one direction.
+        latency_us: of an all-reduce of a few values, microseconds; assumed.
+        cores: virtual processors of all hosts, that decode images.
         price: of one chip, US dollars an hour on demand; assumed.
     """
 
@@ -77,10 +78,10 @@ class Machine:
 
 
 MACHINES: dict[str, Machine] = {
-    "h100": Machine((1,), 989, 80, 3350, 450, 3, 24, 3.0),
-    "h100x8": Machine((8,), 989, 80, 3350, 450, 3, 96, 3.0),
-    "v5e-8": Machine((2, 4), 197, 16, 819, 200, 1, 112, 1.2),
-    "v5e-64": Machine((8, 8), 197, 16, 819, 200, 1, 896, 1.2),
+    "h100": Machine((1,), 989, 80, 3350, 375, 0, 26, 11.06),
+    "h100x8": Machine((8,), 989, 80, 3350, 375, 20, 208, 11.06),
+    "v5e-8": Machine((2, 4), 197, 16, 819, 100, 10, 224, 1.2),
+    "v5e-64": Machine((8, 8), 197, 16, 819, 100, 30, 1792, 1.2),
 }
 
 
@@ -145,11 +146,10 @@ def allreduce_seconds(volume: float, machine: Machine) -> float:
         volume: bytes that every chip has.
         machine: its torus, links and latency; a lone chip needs no time.
     """
-    seconds = 0.0
+    seconds = machine.latency_us / 1e6 if machine.chips > 1 else 0.0
     for chips in machine.torus:
         volume /= chips  # what a chip sends in a round, and reduces along the next axis
-        each = volume / (machine.link_speed * 1e9) + machine.latency_us / 1e6
-        seconds += 2 * (chips - 1) * each
+        seconds += 2 * (chips - 1) * volume / (machine.link_speed * 1e9)
     return seconds
 
 
@@ -164,13 +164,16 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
         the other), `input` (decoding on the hosts' cores), and `step`.
     """
     images = batch / machine.chips
-    moved = MAP_PASSES * size.maps * BYTES[dtype] / (machine.memory_speed * 1e9)
+    moved = (
+        MAP_PASSES * size.maps * images * BYTES[dtype] + PARAM_PASSES * size.params * 4
+    )
+    moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
     speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
-    multiplied = PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
+    multiplying = images * PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
     parts = {
-        "compute": images * max(moved, multiplied),
+        "compute": max(moving, multiplying),
         "gradients": allreduce_seconds(4 * (size.params + size.stats), machine),
-        "norms": 3 * size.norms * allreduce_seconds(8 * WIDTH, machine),
+        "norms": 3 * size.norms * allreduce_seconds(0, machine),
         "input": batch / (DECODED * machine.cores),
     }
     busy = parts["compute"] + parts["gradients"] + parts["norms"]
