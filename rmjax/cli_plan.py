@@ -12,9 +12,13 @@ def add_plan(add: Add) -> None:
     plan = add(
         "plan",
         help="estimate speed, memory, hours and cost of a training on H100 and TPU v5e",
+        epilog="Any key of the config can be changed, such as "
+        "--config.batch_size=512 --config.model.dtype=bfloat16.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    plan.add_argument("--config", default="repmix", help="name or file of a config")
+    plan.add_argument(
+        "--config", default="repmix", help="name of a shipped config, or a Python file"
+    )
     plan.add_argument("--sources", type=int, default=8, help="classes")
     plan.add_argument(
         "--images", type=int, default=1_056_000, help="of training; Attribution88's"
