@@ -409,6 +409,8 @@ def test_local_processes_need_an_executable(machine):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_passed_on_to_local_processes(machine, number):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("a shell can't trap what its background job began with ignoring")
     machine.tool("rmjax", noting(machine.folder) + NAP)
     process = machine.start("local.sh", "2", *ARGUMENTS)
     machine.wait_for("on-0", "on-1")
