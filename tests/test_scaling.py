@@ -95,7 +95,7 @@ def test_plan_command(tmp_path, capsys):
 def test_curves(tmp_path, capsys):
     """Two processes, and one: the same command that draws the documentation's."""
     command = ["bench", "scaling", "--arch", "shallow", "--size", "8", "--batch", "4"]
-    command += ["--batches", "4", "--sizes", "8", "--classes", "9", "--processes"]
+    command += ["--batches", "4", "--sizes", "8", "--classes", "8", "--processes"]
     plot = tmp_path / "curves.svg"
     assert main([*command, "2", "--plot", str(plot)]) == 0
     assert "processes on the same cores" in capsys.readouterr().out
