@@ -48,10 +48,10 @@ def bench_inference(
         show_progress: whether to draw a bar.
 
     Returns:
-        `arch`, `size`, `dtype`, `device`; `peak_gflops`, of a matrix product of JAX's; `gflop`, that an
-        image takes by the definition of the convolution; `batches`, by their size:
-        `images_per_second`, `ms` a call, `peak_share`, and where PyTorch ran,
-        `torch_images_per_second` and the `ratio` to it.
+        `arch`, `size`, `dtype`, `device`; `peak_gflops`, of a matrix product of JAX's;
+        `gflop`, that an image takes by the definition of the convolution; `batches`, by
+        their size: `images_per_second`, `ms` a call, `peak_share`, and where PyTorch
+        ran, `torch_images_per_second` and the `ratio` to it.
 
     Raises:
         InputError: unknown architecture, or a number under 1.

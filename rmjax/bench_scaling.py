@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from rmjax import hosts, parallel
 from rmjax.bench_step import make_batch, step_calls, step_config
 from rmjax.errors import InputError
-from rmjax.report.figures import BLUE, WIDTH, styled
+from rmjax.report.figures import BLUE, WIDTH, render, styled
 
 STEPS = 7  # timed; the median counts
 AXES = {
@@ -77,17 +78,12 @@ def bench_scaling(
                 f"{images} images a step are no multiple of {2 * count} = {count} "
                 "processes x 2 images that are mixed"
             )
-    step_config(arch=arch, size=size, dtype="float32", corrupt=0.0, mix="repmix")
     usual = {"batch": batch, "size": size, "classes": 8, "processes": 1}
     curves: dict[str, dict[str, float]] = {axis: {} for axis in AXES}
-    known: dict[str, float] = {}
+    measure = cache(_measure)  # what is usual lies on every curve
     todo = [(axis, value) for axis in AXES for value in changed[axis]]
     for axis, value in tqdm(todo, "scaling", disable=not show_progress):
-        case = usual | {axis: value}
-        key = json.dumps(case)
-        if key not in known:
-            known[key] = _measure(arch, **case)
-        curves[axis][str(value)] = known[key]
+        curves[axis][str(value)] = measure(arch, **usual | {axis: value})
     return {"arch": arch, "cores": os.cpu_count(), "usual": usual, "curves": curves}
 
 
@@ -172,8 +168,6 @@ def draw_scaling(results: dict) -> Figure:
 
 def write_plot(figure: Figure, path: Path) -> None:
     """Write a figure as `.svg` or `.png`."""
-    from rmjax.report.figures import render
-
     path.write_bytes(render(figure)[path.suffix.removeprefix(".")])
 
 

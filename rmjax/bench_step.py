@@ -26,12 +26,8 @@ from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import build_model, build_optimizer, build_step
 from rmjax.mixing import make_mixing
-from rmjax.scaling import forward_gflop
+from rmjax.scaling import PASSES, forward_gflop
 from rmjax.train_step import create_state
-
-# A training step's products are those of a forward pass, and as many again for the
-# gradients of inputs and of weights each.
-PASSES = 3
 
 
 def bench_step(

@@ -1,6 +1,8 @@
 """The `rmjax bench` command: measures speed, prints it, writes it to JSON."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rmjax.cli_prepare import Add, names
@@ -94,7 +96,10 @@ def add_bench(add: Add) -> None:
     step.add_argument(
         "--batch-sizes", type=_integers, default=(16, 64), help="images a step"
     )
-    _add_step(step)
+    step.add_argument("--dtype", default="float32", help="or bfloat16")
+    step.add_argument(
+        "--corrupt", type=float, default=0.0, help="share of the images; published: .95"
+    )
     step.add_argument("--mix", default="repmix", help="or pairs, none, ...")
     step.add_argument("--no-inference", action="store_true", help="training alone")
     _add_rounds(step)
@@ -122,15 +127,8 @@ def _add_scaling(what: argparse._SubParsersAction, defaults: type) -> None:
             f"--{name}", type=_integers, default=values, help="on the curve"
         )
     curves.add_argument("--plot", help="FILE.svg or FILE.png to draw the curves to")
-    curves.add_argument("--json", help="a file to write the figures to as well")
+    add_json(curves)
     curves.set_defaults(run=_bench, measure=_measure_scaling)
-
-
-def _add_step(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("--dtype", default="float32", help="or bfloat16")
-    bench.add_argument(
-        "--corrupt", type=float, default=0.0, help="share of the images; published: .95"
-    )
 
 
 def _add_batches(bench: argparse.ArgumentParser) -> None:
@@ -139,18 +137,32 @@ def _add_batches(bench: argparse.ArgumentParser) -> None:
 
 def _add_rounds(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--repeats", type=int, default=3, help="rounds; medians count")
-    bench.add_argument("--json", help="a file to write the figures to as well")
+    add_json(bench)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that `show` takes."""
+    parser.add_argument("--json", help="a file to write the figures to as well")
+
+
+def show(json: str | None, measure: Callable[[], tuple[dict, str]]) -> None:
+    """Print what is measured, given as figures and as text; write it to a file as well.
+
+    Raises:
+        InputError: that file has no folder; then nothing is measured.
+    """
+    from rmjax.logs import write_json
+
+    if json and not Path(json).parent.is_dir():
+        raise InputError(f"--json {json}: no such folder")
+    results, text = measure()
+    print(text)
+    if json:
+        write_json(Path(json), results)
 
 
 def _bench(args: argparse.Namespace, changes: list[str]) -> None:
-    from rmjax.logs import write_json
-
-    if args.json and not Path(args.json).parent.is_dir():
-        raise InputError(f"--json {args.json}: no such folder")
-    results, text = args.measure(args)
-    print(text)
-    if args.json:
-        write_json(Path(args.json), results)
+    show(args.json, partial(args.measure, args))
 
 
 def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:

@@ -1,10 +1,10 @@
 """The `rmjax plan` command: what a training would need elsewhere."""
 
 import argparse
-from pathlib import Path
+from functools import partial
 
+from rmjax.cli_bench import add_json, show
 from rmjax.cli_prepare import Add, names
-from rmjax.errors import InputError
 
 
 def add_plan(add: Add) -> None:
@@ -28,26 +28,24 @@ def add_plan(add: Add) -> None:
     plan.add_argument(
         "--price", type=float, help="US dollars a chip and hour, for all of them"
     )
-    plan.add_argument("--json", help="a file to write the figures to as well")
+    add_json(plan)
     plan.set_defaults(run=_plan)
 
 
 def _plan(args: argparse.Namespace, changes: list[str]) -> None:
+    show(args.json, partial(_estimate, args, changes))
+
+
+def _estimate(args: argparse.Namespace, changes: list[str]) -> tuple[dict, str]:
     from rmjax.config import load_config
-    from rmjax.logs import write_json
     from rmjax.scaling import MACHINES, format_plan, plan_training
 
-    if args.json and not Path(args.json).parent.is_dir():
-        raise InputError(f"--json {args.json}: no such folder")
-    machines = args.machines or tuple(MACHINES)
     plan = plan_training(
         load_config(args.config, changes),
         num_sources=args.sources,
         images=args.images,
         epochs=args.epochs,
-        machines=machines,
-        prices=dict.fromkeys(machines, args.price) if args.price else None,
+        machines=args.machines or tuple(MACHINES),
+        price=args.price,
     )
-    print(format_plan(plan))
-    if args.json:
-        write_json(Path(args.json), plan)
+    return plan, format_plan(plan)

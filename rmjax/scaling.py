@@ -17,21 +17,26 @@ References:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
-from rmjax.experiment import build_model
+from rmjax.experiment import build_model, network_input, variable_shapes
 from rmjax.mixing import make_mixing
 from rmjax.models.conv import Conv
-from rmjax.models.norm import BatchNorm
+from rmjax.models.repmix import RepMix
 
-PASSES = 3  # products of a step: forward, gradients of inputs and of weights
+PyTree = Any
+
+# A training step's products are those of a forward pass, and as many again for the
+# gradients of inputs and of weights each.
+PASSES = 3
 # Fitted to XLA's `bytes accessed` of eight programs that it compiled for an H100, and to
 # their scratch memory (docs/scaling.md): passes over the values that convolutions put
 # out, in the network's type, and over the parameters; values kept for the gradients.
@@ -39,12 +44,10 @@ MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
 # Measured there: 256 images in bfloat16 in 50.9 ms and 64 in float32 in 25.7 ms are 0.4
 # of 3,350 GB/s; a large product reached 590 of 989 TFLOP/s.
 MEMORY_SHARE, PRODUCT_SHARE = 0.4, 0.6
-DECODED = (
-    970  # JPEG images of 256 px that one of its host's processors decodes a second
-)
+# JPEG images of 256 px that one of its host's processors decoded a second.
+DECODED = 970
 ADAM = 4  # values a parameter: itself, its gradient, and two moments
 SAVED = 3  # of them in a checkpoint
-BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -106,37 +109,36 @@ class Size:
 
 def measure_size(config: ConfigDict, num_sources: int) -> Size:
     """Count a config's network for images of `data.crop` px; nothing is computed."""
-    side = config.data.crop
-    model = build_model(config, num_sources).clone(lowering="native", axis_name=None)
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    kinds = (Conv, BatchNorm)
+    model, variables, inputs = _plain_network(config, num_sources)
     apply = partial(
         model.apply,
-        capture_intermediates=lambda module, _: isinstance(module, kinds),
+        capture_intermediates=lambda module, _: isinstance(module, Conv),
         mutable=["intermediates"],
     )
-    _, captured = jax.eval_shape(apply, variables, image)
-    outputs = jax.tree_util.tree_leaves_with_path(captured)
-    # A convolution's place in the network says so: conv, conv2, downsample_conv.
-    convs = [math.prod(y.shape) for path, y in outputs if "conv" in str(path[-3].key)]
+    _, outputs = jax.eval_shape(apply, variables, inputs)
+    stats = variables["batch_stats"]
     return Size(
         params=_count(variables["params"]),
-        stats=_count(variables["batch_stats"]),
-        norms=len(outputs) - len(convs),
-        maps=sum(convs),
+        stats=_count(stats),
+        norms=len(jax.tree.leaves(stats)) // 2,  # a mean and a variance each
+        maps=_count(outputs),
         gflop=forward_gflop(config, num_sources),
     )
 
 
 def forward_gflop(config: ConfigDict, num_sources: int) -> float:
     """Return GFLOP of an image's forward pass, by the definition of the convolution."""
-    side = config.data.crop
-    model = build_model(config, num_sources).clone(lowering="native", axis_name=None)
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    lowered = jax.jit(model.apply).lower(variables, image)
+    model, variables, inputs = _plain_network(config, num_sources)
+    lowered = jax.jit(model.apply).lower(variables, inputs)
     return lowered.cost_analysis()["flops"] / 1e9
+
+
+def _plain_network(
+    config: ConfigDict, num_sources: int
+) -> tuple[RepMix, PyTree, jax.ShapeDtypeStruct]:
+    """Return the network without tricks, and the shapes of its variables and input."""
+    model = build_model(config, num_sources).clone(lowering="native")
+    return model, variable_shapes(config, num_sources), network_input(config)
 
 
 def allreduce_seconds(volume: float, machine: Machine) -> float:
@@ -164,9 +166,8 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
         the other), `input` (decoding on the hosts' cores), and `step`.
     """
     images = batch / machine.chips
-    moved = (
-        MAP_PASSES * size.maps * images * BYTES[dtype] + PARAM_PASSES * size.params * 4
-    )
+    maps = size.maps * images * jnp.dtype(dtype).itemsize
+    moved = MAP_PASSES * maps + PARAM_PASSES * size.params * 4
     moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
     speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
     multiplying = images * PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
@@ -182,7 +183,7 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
 
 def chip_gb(size: Size, images: float, dtype: str) -> float:
     """Estimate the memory of one chip with so many images, in GB."""
-    maps = MAPS_KEPT * size.maps * images * BYTES[dtype]
+    maps = MAPS_KEPT * size.maps * images * jnp.dtype(dtype).itemsize
     return (4 * ADAM * size.params + maps) / 1e9
 
 
@@ -193,7 +194,7 @@ def plan_training(
     images: int,
     epochs: int,
     machines: Sequence[str] = tuple(MACHINES),
-    prices: Mapping[str, float] | None = None,
+    price: float | None = None,
 ) -> dict:
     """Estimate a whole training on several machines.
 
@@ -203,7 +204,7 @@ def plan_training(
         images: in the training set; an epoch is one pass over first members.
         epochs: of them.
         machines: keys of `MACHINES`.
-        prices: US dollars a chip and hour, instead of those there.
+        price: US dollars a chip and hour, instead of those there.
 
     Returns:
         `size` (see `Size`), `checkpoint_mb`, `allreduce_mb`, `steps`, `read` (images
@@ -230,8 +231,8 @@ def plan_training(
             choices = ", ".join(MACHINES)
             raise InputError(f"unknown machine '{name}'; choose from {choices}")
         machine = MACHINES[name]
-        if prices and name in prices:
-            machine = replace(machine, price=prices[name])
+        if price is not None:
+            machine = replace(machine, price=price)
         multiple = machine.chips * mixing.unit
         rows[name] = {"batch_multiple": multiple}
         if batch % multiple == 0:
@@ -252,13 +253,11 @@ def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) 
     parts = step_seconds(size, machine, batch, dtype)
     hours = steps * parts["step"] / 3600
     needed = chip_gb(size, batch / machine.chips, dtype)
-    *reasons, step = parts.items()
     return {
-        "step_ms": 1e3 * step[1],
-        **{f"{name}_ms": 1e3 * seconds for name, seconds in reasons},
+        **{f"{name}_ms": 1e3 * seconds for name, seconds in parts.items()},
         "images_per_second": batch / parts["step"],
         "efficiency": parts["compute"] / parts["step"],
-        "bound": max(reasons, key=lambda part: part[1])[0],
+        "bound": max(parts.keys() - {"step"}, key=parts.get),
         "chip_gb": needed,
         "fits": needed < machine.memory_gb,
         "hours": hours,
@@ -296,5 +295,5 @@ def format_plan(plan: dict) -> str:
     return "\n".join(lines)
 
 
-def _count(tree) -> int:
+def _count(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

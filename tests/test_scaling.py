@@ -57,9 +57,7 @@ def test_all_reduce_by_rings():
 
 
 def test_hours_follow_from_the_steps(published):
-    plan = plan_training(
-        published, num_sources=8, images=6400, epochs=10, prices={"h100": 2.0}
-    )
+    plan = plan_training(published, num_sources=8, images=6400, epochs=10, price=2.0)
     assert plan["read"] == 2 * 64_000  # groups of two
     assert plan["steps"] == 2000
     row = plan["machines"]["h100"]
