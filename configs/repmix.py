@@ -63,13 +63,18 @@ def get_config() -> ConfigDict:
 
     # Mixing.
     config.mix = ConfigDict()
-    # Groups drawn together (repmix, mixup, manifold), one sample each; every image
-    # with others of the batch (pairs, manifold_pairs), one sample an image; or none.
+    # Groups drawn together, one sample each: repmix, mixup, manifold, cutmix, channels,
+    # tokens, factorial. Every image with others of its block, one sample an image:
+    # pairs, manifold_pairs, mixstyle, amplitude, phase. Or none.
     config.mix.name = "repmix"
     config.mix.level = 5  # 0: pixels, 1: stem, 2..5: layers, 6: embedding
     config.mix.members = 2  # images in a sample
-    config.mix.block = 16  # pairs: adjacent images that are mixed among each other
+    # Who shares a group with the first: any, same_source (of another semantic) or
+    # same_semantic (of another source).
+    config.mix.partners = "any"
+    config.mix.block = 16  # adjacent images that are mixed among each other
     config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
+    config.mix.band = (0.0, 0.1)  # amplitude, phase: frequencies, in cycles a pixel
 
     # Optimiser: Adam, with weight decay as L2 in the gradient.
     config.optim = ConfigDict()

@@ -29,7 +29,7 @@ from rmjax.experiment import (
 )
 from rmjax.logs import RunLog
 from rmjax.meter import Meter
-from rmjax.mixing import make_mixing
+from rmjax.mixing import Mixing, make_mixing
 from rmjax.preemption import stop_requests
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
@@ -141,7 +141,7 @@ def _train(
             state,
             progress,
             step=parallel.map_step(step, devices),
-            batches=_stream(config, data, mixing.drawn, start, devices),
+            batches=_stream(config, data, mixing, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
             log=log,
@@ -191,7 +191,7 @@ def _check_ranges(config: ConfigDict) -> None:
 def _stream(
     config: ConfigDict,
     data: ExperimentData,
-    drawn: int,
+    mixing: Mixing,
     start_step: int,
     devices: parallel.Devices,
 ) -> Iterator[dict]:
@@ -199,7 +199,8 @@ def _stream(
     batches = train_batches(
         data.seen,
         batch_size=config.batch_size,
-        members=drawn,
+        members=mixing.drawn,
+        partners=mixing.partners,
         size=config.data.size,
         resize=config.data.resize or None,
         seed=config.seed,
