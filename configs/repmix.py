@@ -76,6 +76,10 @@ def get_config() -> ConfigDict:
     config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
     config.mix.band = (0.0, 0.1)  # amplitude, phase: frequencies, in cycles a pixel
 
+    # compound; ungated: detection does not scale the attribution logits; attribution:
+    # their cross-entropy alone, detection follows from them.
+    config.loss = "compound"
+
     # Optimiser: Adam, with weight decay as L2 in the gradient.
     config.optim = ConfigDict()
     config.optim.lr = 1e-4

@@ -20,6 +20,7 @@ from rmjax.data.dataset import (
     select,
 )
 from rmjax.errors import InputError
+from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
@@ -141,8 +142,10 @@ def build_model(
     """Build the config's network; `axis_name` synchronises its batch norms over it.
 
     Raises:
-        InputError: unknown architecture or type, or numbers that don't fit together.
+        InputError: unknown architecture, type or loss, or numbers that don't fit
+            together.
     """
+    loss = get_loss(config.loss)
     if config.model.dtype not in DTYPES:
         raise InputError(
             f"unknown model.dtype '{config.model.dtype}'; choose from "
@@ -152,7 +155,8 @@ def build_model(
         config.model.arch,
         num_sources,
         embedding_dim=config.model.embedding_dim,
-        gated_source=config.model.gated_source,
+        gated_source=config.model.gated_source if loss.gated else None,
+        detects=loss.detects,
         axis_name=axis_name,
         dtype=DTYPES[config.model.dtype],
         remat=config.model.remat,

@@ -28,6 +28,7 @@ from rmjax.experiment import (
     open_data,
 )
 from rmjax.logs import RunLog
+from rmjax.losses import get_loss
 from rmjax.meter import Meter
 from rmjax.mixing import Mixing, make_mixing
 from rmjax.preemption import stop_requests
@@ -233,11 +234,15 @@ def _make_validation(
         logger.warning("no validation images: no early stop, no best checkpoint")
         return None
     runner = make_runner(config, len(data.sources), devices)
+    detects = get_loss(config.loss).detects
 
     def validate(state: TrainState) -> dict:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         predictions = runner.predict(variables, (data.seen, ("val",)))
-        return metrics.summarize(predictions, data.sources)
+        figures = metrics.summarize(predictions, data.sources)
+        # The checkpoint to keep is the best by what was trained.
+        loss = figures["loss"] if detects else figures["attribution_loss"]
+        return figures | {"loss": loss}
 
     return validate
 
