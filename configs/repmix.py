@@ -44,7 +44,9 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.arch = "resnet50"  # resnet50, resnet18, tiny, shallow
     config.model.init = ""  # weights to start from: a file, or the folder of a run
-    config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
+    config.model.input = (
+        "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist, chroma
+    )
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
     config.model.remat = False  # compute residual blocks twice, to save memory
