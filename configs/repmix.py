@@ -54,8 +54,10 @@ def get_config() -> ConfigDict:
     # As one device normalises its whole batch; False: each device by itself.
     config.model.sync_batch_norm = True
 
-    # Corruption of training images, by ImageNet-C.
+    # Corruption of training images: by one kind of ImageNet-C each, or by blur and by
+    # JPEG (`rmjax.corruptions.blur_jpeg`), which takes the rate alone.
     config.corrupt = ConfigDict()
+    config.corrupt.recipe = "imagenet_c"  # or blur_jpeg
     config.corrupt.rate = 0.95  # share of the images; 0: none
     config.corrupt.names = SEEN  # each equally likely
     config.corrupt.severities = (1, 2, 3, 4, 5)  # each equally likely

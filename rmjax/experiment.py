@@ -10,7 +10,12 @@ import optax
 from ml_collections import ConfigDict
 
 from rmjax import parallel
-from rmjax.corruptions import check_settings, load_panes, random_corrupt
+from rmjax.corruptions import (
+    check_settings,
+    load_panes,
+    random_blur_jpeg,
+    random_corrupt,
+)
 from rmjax.data.dataset import (
     REAL,
     Dataset,
@@ -204,11 +209,21 @@ def build_corruption(config: ConfigDict) -> CorruptFn | None:
     """Return what corrupts the config's training images; None when nothing does.
 
     Raises:
-        InputError: an unknown name, or a number out of range.
+        InputError: an unknown recipe or name, or a number out of range.
     """
     settings = config.corrupt
-    if not settings.rate:
-        return None
+    if settings.recipe not in CORRUPTION_RECIPES:
+        raise InputError(
+            f"unknown corrupt.recipe '{settings.recipe}'; choose from "
+            + ", ".join(CORRUPTION_RECIPES)
+        )
+    if not 0 <= settings.rate <= 1:
+        raise InputError(f"corrupt: rate = {settings.rate} is not a probability")
+    return CORRUPTION_RECIPES[settings.recipe](config) if settings.rate else None
+
+
+def _imagenet_c(config: ConfigDict) -> CorruptFn:
+    settings = config.corrupt
     names, severities = tuple(settings.names), tuple(settings.severities)
     try:
         check_settings(names, severities, settings.rate, config.data.crop)
@@ -221,6 +236,17 @@ def build_corruption(config: ConfigDict) -> CorruptFn | None:
         rate=settings.rate,
         **corruption_options(config, config.data.crop),
     )
+
+
+def _blur_jpeg(config: ConfigDict) -> CorruptFn:
+    return partial(random_blur_jpeg, rate=config.corrupt.rate)
+
+
+# What `corrupt.recipe` may be.
+CORRUPTION_RECIPES: dict[str, Callable[[ConfigDict], CorruptFn]] = {
+    "imagenet_c": _imagenet_c,
+    "blur_jpeg": _blur_jpeg,
+}
 
 
 def corruption_options(config: ConfigDict, size: int) -> dict:

@@ -247,6 +247,7 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"accumulate_steps": 0}, "accumulate_steps = 0: give at least 1"),
         ({"num_devices": 99}, "num_devices = 99, but this process has 8"),
         ({"mix.name": "stir"}, "unknown mixing 'stir'.*repmix"),
+        ({"corrupt.rate": 0.5, "corrupt.recipe": "fry"}, "recipe 'fry'.*blur_jpeg"),
         ({"loss": "triplet"}, "unknown loss 'triplet'.*compound"),
         ({"mix.level": 9}, "mix.level = 9.*0 to 6"),
         ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),

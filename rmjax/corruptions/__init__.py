@@ -5,6 +5,7 @@ References:
     Corruptions and Perturbations, ICLR 2019, https://arxiv.org/abs/1903.12261
 """
 
+from rmjax.corruptions.blur_jpeg import random_blur_jpeg
 from rmjax.corruptions.frost import load_panes
 from rmjax.corruptions.registry import (
     CORRUPTIONS,
@@ -31,6 +32,7 @@ __all__ = [
     "check_settings",
     "corrupt",
     "load_panes",
+    "random_blur_jpeg",
     "random_corrupt",
     "reshare",
 ]
