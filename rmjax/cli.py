@@ -20,6 +20,7 @@ from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_plan import add_plan
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
+from rmjax.cli_sweep import add_sweep
 from rmjax.cpu import choose_kernels, keep_memory
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
     changes = [a for a in rest if a.startswith("--config.")]
-    configured = args.command in ("train", "convert", "plan")
+    configured = args.command in ("train", "convert", "plan", "sweep")
     if rest != changes or (changes and not configured):
         stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
@@ -203,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
     add_report(commands.add_parser)
+    add_sweep(commands.add_parser)
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
     add_convert(commands.add_parser)
