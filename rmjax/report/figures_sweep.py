@@ -2,20 +2,24 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from rmjax.report.figures import GREY, GROUPS, WIDTH, short, styled
 
 LINE = 34  # characters of a line of a label
 # What is drawn of a row: its value and the two ends of its interval.
-MEAN = ("mean", "low", "high")
+MEAN = ("mean", "mean_low", "mean_high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 
 @styled
 def cell_dots(
-    rows: Sequence[dict], names: dict[str, str], what: tuple[str, str, str]
+    rows: Sequence[dict],
+    names: dict[str, str],
+    what: tuple[str, str, str],
+    reference: str = "",
 ) -> Figure | None:
     """Draw a share of each cell, or its difference to the reference, with intervals.
 
@@ -24,6 +28,7 @@ def cell_dots(
             them.
         names: by label of a cell what it is called, in the order from above.
         what: `MEAN` or `DIFFERENCE`.
+        reference: label of the cell that the others are compared with.
 
     Returns:
         None where no cell has such a value.
@@ -39,36 +44,44 @@ def cell_dots(
     figure = Figure(figsize=(WIDTH, 1.0 + pitch * len(labels)), layout="constrained")
     axis = figure.subplots()
     for k, group in enumerate(groups):
-        colour, marker, filling = GROUPS[group]
         offset = 0.15 * (2 * k - len(groups) + 1)
         own = [row for row in drawn if row["semantics"] == group]
-        spots = [places[row["cell"]] + offset for row in own]
-        for row, spot in zip(own, spots, strict=True):
-            ends = [row[name] for name in what[1:]]
-            if None not in ends:
-                axis.plot(ends, [spot] * 2, color=colour, lw=2, solid_capstyle="butt")
-        values = [row[what[0]] for row in own]
-        options = {"color": colour, "mfc": filling if filling != "none" else "white"}
-        axis.plot(
-            values, spots, marker, ls="", ms=6, label=f"{group} semantics", **options
-        )
+        _dots(axis, own, [places[row["cell"]] + offset for row in own], what, group)
     axis.set_yticks(range(len(labels)), labels, size=9 if height == 1 else 8)
     axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.margins(x=0.06)
     axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.xaxis.set_major_formatter(PercentFormatter(1, None, symbol=""))
+    axis.xaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g}")
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
+    axis.set_xlabel("right answers, %")
     if what == DIFFERENCE:
+        axis.set_xlabel("percentage points more than the reference")
         axis.axvline(0, color=GREY, lw=1, ls="--")
-    axis.set_xlabel(
-        "percentage points more than the reference"
-        if what == DIFFERENCE
-        else "right answers, %"
-    )
+        for label in names.keys() - {row["cell"] for row in drawn}:
+            words = " reference" if label == reference else " not compared"
+            axis.text(0, places[label], words, va="center", color=GREY, size=8)
     if len(groups) > 1:
         figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _dots(
+    axis: Axes,
+    rows: Sequence[dict],
+    spots: Sequence[float],
+    what: tuple[str, str, str],
+    group: str,
+) -> None:
+    """Draw a group's values as dots, with their intervals as bars."""
+    colour, marker, filling = GROUPS[group]
+    for row, spot in zip(rows, spots, strict=True):
+        ends = [row[name] for name in what[1:]]
+        if None not in ends:
+            axis.plot(ends, [spot] * 2, color=colour, lw=2, solid_capstyle="butt")
+    values = [row[what[0]] for row in rows]
+    options = {"color": colour, "mfc": filling if filling != "none" else "white"}
+    axis.plot(values, spots, marker, ls="", ms=6, label=f"{group} semantics", **options)
 
 
 def _lines(name: str) -> str:

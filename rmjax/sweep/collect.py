@@ -73,8 +73,8 @@ def collect(
     Returns:
         Rows, one for each cell, group of semantics (seen, unseen, and combined of
         both), set of conditions and metric: `cell`, `present`, `semantics`, `set`,
-        `metric`, `seeds`, `mean`, `low`, `high`, and against the reference, by the
-        seeds that both have, `paired_seeds`, `difference`, `difference_low`,
+        `metric`, `seeds`, `mean`, `mean_low`, `mean_high`, and against the reference,
+        by the seeds that both have, `paired_seeds`, `difference`, `difference_low`,
         `difference_high`, None where there is none. And by label, why a cell has no
         difference.
     """
@@ -114,7 +114,7 @@ def _rows(
         rows.append(
             head
             | {"seeds": mean.seeds}
-            | {"mean": mean.mean, "low": mean.low, "high": mean.high}
+            | {"mean": mean.mean, "mean_low": mean.low, "mean_high": mean.high}
             | {
                 "paired_seeds": change.seeds if change else 0,
                 "difference": change and change.mean,

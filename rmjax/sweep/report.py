@@ -22,7 +22,8 @@ def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
     for part in found.sets():
         rows = found.select(part, "attribution")
         for name, what in (("means", MEAN), ("differences", DIFFERENCE)):
-            if drawn := cell_dots(rows, found.names(), what):
+            drawn = cell_dots(rows, found.names(), what, found.record.reference)
+            if drawn:
                 pictures[f"{name}_{part}"] = render(drawn)
     apart, all_of_them = tables.count_verdicts(found)
     page = render_page(
@@ -42,7 +43,7 @@ def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
             for part in found.sets()
             for metric in ("attribution", "detection")
         },
-        spoken_sets=SETS,
+        spoken_sets=SETS | {"clean": "clean images"},
     )
     tables.write_csv(folder / "sweep.csv", found.rows)
     written = write_page(folder, "sweep", page, pictures)

@@ -16,8 +16,8 @@ from rmjax.sweep.record import Record
 REFERENCE = "reference"
 # Of a CSV file, in this order.
 COLUMNS = (
-    "cell present semantics set metric seeds mean low high paired_seeds difference "
-    "difference_low difference_high"
+    "cell present semantics set metric seeds mean mean_low mean_high paired_seeds "
+    "difference difference_low difference_high"
 ).split()
 
 
@@ -151,13 +151,16 @@ def notes(found: Findings) -> list[str]:
     """Return what is to be known beside the numbers, a sentence each."""
     said = []
     names = found.names()
-    seeds = {row["cell"]: row["seeds"] for row in found.rows}
-    alone = [names[label] for label, count in seeds.items() if count == 1]
+    alone = dict.fromkeys(
+        names[row["cell"]]
+        for row in found.rows
+        if 1 in (row["seeds"], row["paired_seeds"])
+    )
     if alone:
+        whose = "all cells" if len(alone) == len(names) else ", ".join(alone)
         said.append(
-            "One seed alone: the intervals of "
-            + ("all cells" if len(alone) == len(names) else ", ".join(alone))
-            + " are about other images, and say nothing of another seed."
+            f"One seed alone: the intervals of {whose} are about other images, and say "
+            "nothing of another seed."
         )
     for label, why in found.reasons.items():
         said.append(f"{names[label]} is not compared with the reference: {why}.")
