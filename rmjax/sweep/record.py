@@ -88,9 +88,16 @@ def read_entries(sweep: Path) -> list[Entry]:
 
 
 def write_record(sweep: Path, record: Record) -> None:
-    """Write `sweep.json`, whole or not at all."""
+    """Write `sweep.json`, whole or not at all.
+
+    Raises:
+        InputError: it can't be written.
+    """
     head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION}
-    write_json(sweep / RECORD_FILE, head | asdict(record))
+    try:
+        write_json(sweep / RECORD_FILE, head | asdict(record))
+    except OSError as error:
+        raise InputError(f"can't write {error.filename}: {error.strerror}") from error
 
 
 def _plain(changes: dict[str, object]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rmjax.errors import InputError
 from rmjax.report.figures import SETS, render
 from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots
 from rmjax.report.page import render_page, write_page
@@ -45,8 +46,11 @@ def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
         },
         spoken_sets=SETS | {"clean": "clean images"},
     )
-    tables.write_csv(folder / "sweep.csv", found.rows)
     written = write_page(folder, "sweep", page, pictures)
+    try:
+        tables.write_csv(folder / "sweep.csv", found.rows)
+    except OSError as error:
+        raise InputError(f"can't write {error.filename}: {error.strerror}") from error
     return {
         "table": folder / "sweep.csv",
         "report": written["sweep"],
