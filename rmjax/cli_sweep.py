@@ -122,14 +122,7 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     if args.dry_run:
         print(describe_plan(sweep))
         return 0
-    return 1 if run_sweep(sweep, slots, shard, print_line) else 0
-
-
-def print_line(text: str) -> None:
-    """Print a line above the progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(text)
+    return 1 if run_sweep(sweep, slots, shard) else 0
 
 
 def _command(args: argparse.Namespace, grid: str, changes: list[str]) -> str:

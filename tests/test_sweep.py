@@ -148,6 +148,13 @@ def test_cells_of_an_earlier_grid_are_kept_and_marked(swept, plan, tmp_path):
     kept = [row for row in rows if row["cell"] == "seed=0"]
     assert {row["present"] for row in kept} == {"False"}
     assert {row["difference"] for row in kept} == {"0.0"}
+    # One that can no longer be read is left out, and no reason not to show the others.
+    (folder / "seed=0" / "seed1" / "evaluation" / "clean" / "results.json").write_text(
+        ""
+    )
+    assert run_sweep(plan(folder, "optim.lr=1e-3"), say=said.append) == 0
+    assert any(line.startswith("left out: seed=0, not in the") for line in said)
+    assert "seed=0" not in (folder / "sweep.csv").read_text()
     assert "not in the present grid: kept" in describe_plan(
         plan(folder, "optim.lr=1e-3")
     )

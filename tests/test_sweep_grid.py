@@ -1,13 +1,18 @@
 """Grids of a sweep: what a text expands to, and every text that is refused."""
 
+from pathlib import Path
+
 import pytest
 
+from rmjax.cli import main
 from rmjax.config import load_config
 from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.sweep.cells import find_reference, make_cells
 from rmjax.sweep.grid import expand, parse_grid, split
 from rmjax.sweep.grids import GRIDS
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -69,6 +74,15 @@ def test_named_grids_can_be_run(cells, name):
     found = cells(name)
     assert labels(found) == [alternative.label for alternative in GRIDS[name]]
     assert all("=" in label and "/" not in label for label in labels(found))
+
+
+def test_named_grids_are_explained(capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    text = capsys.readouterr().out
+    table = (ROOT / "docs" / "sweeps.md").read_text()
+    for name in GRIDS:
+        assert f"{name} (" in text and f"| `{name}` | " in table
 
 
 def test_named_grids_are_the_published_ablations(cells):

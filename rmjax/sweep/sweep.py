@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tqdm import tqdm
 
 from rmjax.errors import InputError
-from rmjax.evaluation.results import read_results
+from rmjax.evaluation.results import EVALUATIONS, RESULTS_FILE, read_results
 from rmjax.evaluation.robustness import parse_suite
 from rmjax.sweep import runs as state
 from rmjax.sweep.cells import find_reference, make_cells
@@ -156,7 +157,7 @@ def _remember(sweep: Sweep, say: Callable[[str], None]) -> None:
         write_record(sweep.folder, sweep.record)
 
 
-def _alone(folder: Path):
+def _alone(folder: Path) -> IO:
     """Open and lock the folder's own lock file; wait for others that hold it."""
     path = folder / state.LOGS / ".lock"
     try:
@@ -198,7 +199,7 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
     """Collect what there is, write it and print it."""
     # The last of several commands to come here sees what all of them did.
     with _alone(sweep.folder):
-        found = _collect(sweep)
+        found = _collect(sweep, say)
         if found is None:
             say("no run has figures yet: no table")
             return
@@ -212,18 +213,25 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
         say(f"{kind + ':':<9} {path}")
 
 
-def _collect(sweep: Sweep) -> Findings | None:
+def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
     statuses = {run: state.status(run) for run in sweep.runs}
     evaluation = state.evaluation_name(sweep.record.suite)
     cells = []
     for entry in sweep.record.cells:
         if entry.present:
-            own = [r for r, s in statuses.items() if r.cell.label == entry.label]
-            folders = {r.seed: r.workdir for r in own if statuses[r] == DONE}
+            done = [r for r, s in statuses.items() if s == DONE]
+            own = [r for r in done if r.cell.label == entry.label]
+            folders = {r.seed: r.workdir for r in own}
         else:
             folders = _kept(sweep.folder, entry.label, entry.seeds, evaluation)
-        if folders:
-            cells.append(read_found(entry.label, entry.present, folders, evaluation))
+        try:
+            if folders:
+                own = read_found(entry.label, entry.present, folders, evaluation)
+                cells.append(own)
+        except InputError as error:
+            if entry.present:
+                raise
+            say(f"left out: {entry.label}, not in the present grid: {error}")
     if not cells:
         return None
     rows, reasons = collect(cells, sweep.record.reference)
@@ -239,7 +247,7 @@ def _collect(sweep: Sweep) -> Findings | None:
 def _kept(folder: Path, label: str, seeds: int, evaluation: str) -> dict[int, Path]:
     """Return the folders of an earlier grid's cell that were evaluated, by seed."""
     found = {n: state.run_folder(folder, label, n) for n in range(seeds)}
-    inside = Path("evaluation") / evaluation / "results.json"
+    inside = Path(EVALUATIONS) / evaluation / RESULTS_FILE
     return {n: path for n, path in found.items() if (path / inside).exists()}
 
 
@@ -249,7 +257,7 @@ def _reason(run: Run) -> str:
 
 
 def _results(run: Run) -> dict:
-    return read_results(run.workdir / "evaluation" / run.evaluation)
+    return read_results(run.workdir / EVALUATIONS / run.evaluation)
 
 
 def _counted(counts: Counter[str]) -> str:
