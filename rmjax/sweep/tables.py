@@ -84,23 +84,17 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
 def cells_table(found: Findings, part: str, metric: str) -> Table:
     """Return mean and difference of every cell and group of semantics."""
     groups = found.groups()
-    head = ["cell", "seeds"]
-    for group in groups:
-        head += [f"{group}, %", f"{group} − reference"]
     by_place = {(r["cell"], r["semantics"]): r for r in found.select(part, metric)}
     rows = []
     for label, name in found.names().items():
-        own = [by_place[label, g] for g in groups if (label, g) in by_place]
-        if not own:  # of another suite or other semantics
-            continue
-        row = [name, _seeds(own[0])]
-        for group in groups:
-            figures = by_place.get((label, group))
-            row.append(
-                interval(figures, "mean", "{value} ({low}–{high})") if figures else DASH
-            )
-            row.append(_difference(figures, found.record.reference))
-        rows.append(row)
+        own = [by_place.get((label, group)) for group in groups]
+        if any(own):  # else of another suite, or of other semantics
+            row = [name, *(_difference(r, found.record.reference) for r in own)]
+            row += [interval(r or {}, "mean") for r in own]
+            rows.append([*row, next(_seeds(r) for r in own if r)])
+    # What decides first: a narrow screen shows no more.
+    head = ["cell", *(f"{group} − reference" for group in groups)]
+    head += [*(f"{group}, %" for group in groups), "seeds"]
     return {"head": head, "rows": rows, "text": 1}
 
 
