@@ -30,11 +30,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 is success, 1 that some of what was given could not be read, and the rest is
-    done, 2 something wrong with what the user gave, 3 a training that can't go on, 70
-    that another process of the job was lost, 75 a training that was asked to stop
-    (SIGTERM), saved and should be started again, 130 an interrupt, 141 an output that
-    was closed early (128 and the signal's number).
+    0 is success, 1 that some of what was given could not be read, or some runs of a
+    sweep failed, and the rest is done, 2 something wrong with what the user gave, 3 a
+    training that can't go on, 70 that another process of the job was lost, 75 a
+    training that was asked to stop (SIGTERM), saved and should be started again, 130
+    an interrupt, 141 an output that was closed early (128 and the signal's number).
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
