@@ -53,6 +53,15 @@ def wait_for(*paths):
     raise AssertionError(f"{paths} did not appear")
 
 
+def nap(on):
+    """Code that writes its process's number to the file `on`, and sleeps."""
+    return (
+        "import os, time; from pathlib import Path\n"
+        f"Path({str(on) + '.part'!r}).write_text(str(os.getpid()))\n"
+        f"os.replace({str(on) + '.part'!r}, {str(on)!r}); time.sleep(60)"
+    )
+
+
 def test_commands_follow_each_other_and_a_failure_stops_its_own_task(task, ended):
     tasks = [
         task("good", "print('one')", "import sys; print('two', file=sys.stderr)"),
@@ -119,16 +128,11 @@ def test_what_another_command_works_on_is_left_to_it(task, ended):
 
 def test_a_command_that_outlives_its_sweep_keeps_the_lock(tmp_path, task, ended):
     on = tmp_path / "on"
-    nap = (
-        "import os, time; from pathlib import Path\n"
-        f"Path({str(on) + '.part'!r}).write_text(str(os.getpid()))\n"
-        f"os.replace({str(on) + '.part'!r}, {str(on)!r}); time.sleep(60)"
-    )
     code = (
         "from pathlib import Path; from rmjax.sweep.runner import *\n"
         f"paths = [Path({str(tmp_path)!r}) / 'logs' / f'one.{{e}}' "
         "for e in ('log', 'lock', 'failed')]\n"
-        f"run_tasks([Task('one', lambda: [{python(nap)!r}], *paths)], [{{}}], print)\n"
+        f"run_tasks([Task('one', lambda: [{python(nap(on))!r}], *paths)], [{{}}], print)\n"
     )
     process = subprocess.Popen(python(code), env=os.environ | {"PYTHONPATH": here()})
     wait_for(on)
@@ -175,16 +179,16 @@ def test_a_signal_is_passed_on_and_waited_for(task, ended, tmp_path, number, err
 
 
 def test_processes_end_when_the_sweep_itself_fails(task, tmp_path):
-    code = f"import time; open({str(tmp_path / 'on')!r}, 'w'); time.sleep(60)"
+    on = tmp_path / "on"
 
     def idle():
-        if (tmp_path / "on").exists():
+        if on.exists():
             raise RuntimeError("no room for a line")
 
-    began = time.monotonic()
     with pytest.raises(RuntimeError, match="no room"):
-        run_tasks([task("one", code)], [{}], print, idle)
-    assert time.monotonic() - began < 50
+        run_tasks([task("one", nap(on))], [{}], print, idle)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(on.read_text()), 0)
 
 
 def test_last_line_of_a_log(tmp_path):
