@@ -54,10 +54,7 @@ run() {
 # job [ARGUMENT...]: sets the array `job`, the command that each host runs.
 # shellcheck disable=SC2034  # read by the scripts
 job() {
-  case " $* " in
-    *" --workdir "* | *" --workdir="*) ;;
-    *) fail "rmjax $COMMAND needs --workdir DIR, a folder that all hosts see" ;;
-  esac
+  workdir "$@"
   job=("$RMJAX" "$COMMAND" --distributed "$@")
 }
 
@@ -66,6 +63,32 @@ job() {
 # by JAX's runtime, for want of memory, or before it could listen to SIGTERM).
 again() {
   case $1 in 70 | 75 | 134 | 137 | 143) ;; *) return 1 ;; esac
+}
+
+# workdir ARGUMENT...: ends with an error where the arguments have no --workdir.
+workdir() {
+  case " $* " in
+    *" --workdir "* | *" --workdir="*) ;;
+    *) fail "rmjax $COMMAND needs --workdir DIR, a folder that all hosts see" ;;
+  esac
+}
+
+# requeue STATUS: ends a job of Slurm with its status, or puts it into the queue again.
+requeue() {
+  local restarts=${SLURM_RESTART_COUNT:-0} state
+  again "$1" || exit "$1"
+  if [ "$restarts" -ge "$MAX_RESTARTS" ]; then
+    echo "${0##*/}: error: status $1 after $restarts restarts: not requeued" >&2
+    exit "$1"
+  fi
+  # One that was cancelled has got SIGTERM as well, and is not to come back.
+  state=$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID" || true)
+  if [ "$state" != RUNNING ]; then
+    echo "${0##*/}: status $1, job ${state:-gone}: not requeued" >&2
+    exit "$1"
+  fi
+  echo "${0##*/}: status $1: requeued, restart $((restarts + 1)) of $MAX_RESTARTS" >&2
+  scontrol requeue "$SLURM_JOB_ID" || exit "$1"
 }
 
 # finish PID: waits for a child, signals notwithstanding, and sets `status`.

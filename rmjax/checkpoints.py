@@ -102,8 +102,15 @@ class Checkpoints:
             DamagedCheckpoint: it is not what was saved.
             InputError: no such checkpoint, or one of another network.
         """
-        state = self.restore_variables(step, like)
-        return state, checkpoint_files.describe(self._path(step))["progress"]
+        return self.restore_variables(step, like), self.progress(step)
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """Return what the training loop remembered with checkpoint `step`.
+
+        Raises:
+            DamagedCheckpoint: it is not what was saved.
+        """
+        return checkpoint_files.describe(self._path(step))["progress"]
 
     def restore_last(
         self, like: TrainState

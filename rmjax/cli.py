@@ -20,6 +20,7 @@ from rmjax.cli_images import add_attribute, add_convert, add_embed
 from rmjax.cli_plan import add_plan
 from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
 from rmjax.cli_report import add_report
+from rmjax.cli_sweep import add_sweep
 from rmjax.cpu import choose_kernels, keep_memory
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 
@@ -29,16 +30,16 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 is success, 1 that some of what was given could not be read, and the rest is
-    done, 2 something wrong with what the user gave, 3 a training that can't go on, 70
-    that another process of the job was lost, 75 a training that was asked to stop
-    (SIGTERM), saved and should be started again, 130 an interrupt, 141 an output that
-    was closed early (128 and the signal's number).
+    0 is success, 1 that some of what was given could not be read, or some runs of a
+    sweep failed, and the rest is done, 2 something wrong with what the user gave, 3 a
+    training that can't go on, 70 that another process of the job was lost, 75 a
+    training that was asked to stop (SIGTERM), saved and should be started again, 130
+    an interrupt, 141 an output that was closed early (128 and the signal's number).
     """
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
     changes = [a for a in rest if a.startswith("--config.")]
-    configured = args.command in ("train", "convert", "plan")
+    configured = args.command in ("train", "convert", "plan", "sweep")
     if rest != changes or (changes and not configured):
         stray = next(a for a in rest if not configured or a not in changes)
         parser.error(f"unknown argument {stray} (write --config.KEY=VALUE with '=')")
@@ -203,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser)
     _add_evaluate(commands.add_parser)
     add_report(commands.add_parser)
+    add_sweep(commands.add_parser)
     _add_audit(commands.add_parser)
     _add_preview(commands.add_parser)
     add_convert(commands.add_parser)

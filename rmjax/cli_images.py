@@ -5,7 +5,7 @@ import json
 import sys
 
 from rmjax.cli_distributed import add_distributed, join
-from rmjax.cli_prepare import Add, add_data_dir, at_least_one, names
+from rmjax.cli_prepare import Add, add_data_dir, at_least_one, fraction, names
 from rmjax.errors import InputError, harmless
 
 # Exit status where some images could not be read and the others were answered.
@@ -94,7 +94,7 @@ def add_embed(add: Add) -> None:
     )
     parser.add_argument(
         "--shard",
-        type=_fraction,
+        type=fraction,
         help="K/N: do the Kth part in N, from 0/N on, into a file of its own",
     )
     add_data_dir(parser, "data")
@@ -212,10 +212,3 @@ def _in_words(said: dict, top: int, calibrated: bool) -> str:
     ]
     lines = [f"  {name:<10} {text}" for name, text in rows]
     return "\n".join([harmless(said["image"]), *lines])
-
-
-def _fraction(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not K/N with K from 0 to N - 1")
-    return int(number), int(count)

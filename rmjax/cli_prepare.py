@@ -24,6 +24,14 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def fraction(text: str) -> tuple[int, int]:
+    """Read a part K/N of the command line."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not K/N with K from 0 to N - 1")
+    return int(number), int(count)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Read a list A,B of the command line."""
     found = tuple(text.split(",")) if text else ()

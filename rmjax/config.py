@@ -1,5 +1,6 @@
 """Finding a config by name or path, and changing single keys of it."""
 
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def apply_changes(
     if rest:
         raise InputError(f"unknown argument '{rest[0]}'")
     return values.config
+
+
+def load_grid(name: str) -> str | None:
+    """Return the grid of a sweep that the config's file defines as `GRID`, if any.
+
+    Args:
+        name: of a config, as for `load_config`.
+
+    Raises:
+        InputError: there is no such config, or its `GRID` is no text.
+    """
+    path = _find(name)
+    grid = runpy.run_path(str(path)).get("GRID")
+    if grid is not None and not isinstance(grid, str):
+        raise InputError(f"{path}: GRID is {grid!r}; give a text, as for --grid")
+    return grid
 
 
 def shipped_configs() -> list[str]:

@@ -107,7 +107,14 @@ def load_source_names(workdir: Path) -> list[str]:
     return load_facts(workdir)["source_names"]
 
 
-def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """Check that the run in `workdir`, if there is one, can be gone on with.
+
+    Raises:
+        InputError: it belongs to another config, or is damaged.
+    """
+    if not (workdir / CONFIG_FILE).exists():
+        return
     old, new = run_facts(load_config(workdir)), run_facts(config)
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
@@ -115,6 +122,10 @@ def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> No
                 f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
                 f"there and {new.get(key)!r} here; choose another --workdir"
             )
+
+
+def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
+    check_config(workdir, config)
     known = load_source_names(workdir)
     if known != list(sources):
         raise InputError(

@@ -91,16 +91,11 @@ def _train(
     devices = parallel.choose_devices(config.num_devices or None)
     hosts.check_alike(run_facts(config) | {"devices": len(devices)})
     devices = parallel.everywhere(devices)
-    mixing = make_mixing(**config.mix)
-    _check_ranges(config)
-    parallel.check_batch(
-        config.batch_size, mixing.unit, devices, config.accumulate_steps
-    )
+    mixing = check_settings(config, devices)
     data = open_data(config)
     hosts.check_alike(data.facts())
     check_every_source(data.seen, "train")
-    one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
-    steps_per_epoch = config.steps_per_epoch or max(one_pass, 1)
+    steps_per_epoch = count_steps(config, data, mixing)
     # On a lone device it would change nothing, and take a tenth of a small step's time.
     shared = config.model.sync_batch_norm and len(devices) > 1
     axis_name = parallel.AXIS if shared else None
@@ -174,6 +169,26 @@ def _log_sizes(
         len(devices),
         jax.process_count(),
     )
+
+
+def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
+    """Check what takes neither data nor a network, and return the config's mixing.
+
+    Raises:
+        InputError: an unknown mixing, or a number out of range.
+    """
+    mixing = make_mixing(**config.mix)
+    _check_ranges(config)
+    parallel.check_batch(
+        config.batch_size, mixing.unit, devices, config.accumulate_steps
+    )
+    return mixing
+
+
+def count_steps(config: ConfigDict, data: ExperimentData, mixing: Mixing) -> int:
+    """Return the steps of an epoch: the config's, or those of one pass."""
+    one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
+    return config.steps_per_epoch or max(one_pass, 1)
 
 
 def _check_ranges(config: ConfigDict) -> None:

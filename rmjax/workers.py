@@ -30,14 +30,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def lock(file: IO, busy: str) -> None:
+def lock(file: IO, busy: str, wait: bool = False) -> None:
     """Lock an open file until it is closed or this process ends, however that is.
 
+    A process that inherits the open file holds the lock too.
+
+    Args:
+        file: what to lock.
+        busy: the message where another process holds the lock.
+        wait: wait for the other process instead.
+
     Raises:
-        InputError: another process holds the lock; `busy` is the message.
+        InputError: another process holds the lock.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise InputError(busy) from None
 

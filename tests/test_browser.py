@@ -3,14 +3,17 @@
 import base64
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from results_sample import sample_results, write_answers, write_run
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from sweep_sample import sample_findings
 
 from rmjax.report.comparison import write_comparison
 from rmjax.report.page import write_report
+from rmjax.sweep.report import write_sweep
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -40,7 +43,7 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-@pytest.fixture(scope="module", params=["report", "comparison"])
+@pytest.fixture(scope="module", params=["report", "comparison", "sweep"])
 def page(request, tmp_path_factory):
     """Address of a page with every section, and names that would burst it."""
     folder = tmp_path_factory.mktemp("run") / LONG
@@ -48,11 +51,19 @@ def page(request, tmp_path_factory):
     results = sample_results(sources=sources, seen=["cat", LONG], unseen=["bus"])
     results["run"]["workdir"] = LONG
     results["mistakes"][0]["path"] = f"{LONG}/{LONG}.png"
+    if request.param == "sweep":
+        found = sample_findings(folder, results)
+        return write_sweep(folder, found)["report"].as_uri()
     write_answers(write_run(folder, results), results, 0.6)
     if request.param == "report":
         return write_report(folder)["report"].as_uri()
     paths = write_comparison([folder, folder], out=folder / "out")
     return paths["comparison"].as_uri()
+
+
+def of_page(page, **by_kind):
+    """What belongs to the kind of a page, after which its file is named."""
+    return by_kind[Path(page).stem]
 
 
 def set_screen(browser, width):
@@ -80,7 +91,7 @@ def test_page_loads_whole_and_asks_for_nothing(browser, page):
     pictures = browser.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
     )
-    assert len(pictures) == (2 if "comparison" in page else 35)
+    assert len(pictures) == of_page(page, report=35, comparison=2, sweep=8)
     assert all(done and width > 0 and alt for done, width, alt in pictures)
 
 
@@ -102,11 +113,16 @@ def test_nothing_is_wider_than_the_screen(browser, page, width):
     )
     assert out == []
     # What decides is on the screen before anything is scrolled.
-    heads = {"comparison": "excludes 0", "report": "false alarms, %"}
+    head = of_page(
+        page,
+        report="false alarms, %",
+        comparison="excludes 0",
+        sweep="unseen − reference",
+    )
     ends = browser.execute_script(
         "return [...document.querySelectorAll('th')].filter(e => "
         "e.textContent == arguments[0]).map(e => e.getBoundingClientRect().right)",
-        heads["comparison" if "comparison" in page else "report"],
+        head,
     )
     assert ends and max(ends) <= width
 

@@ -81,6 +81,7 @@ def test_own_folder_from_tree_to_results(tree, tmp_path, capsys):
         ["train"],
         ["evaluate"],
         ["report"],
+        ["sweep"],
         ["audit"],
         ["bench"],
         ["preview"],

@@ -19,7 +19,7 @@ from lightkube.models.batch_v1 import JobTemplateSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
-SCRIPTS = sorted(LAUNCH.glob("*.sh")) + [LAUNCH / "slurm.sbatch"]
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 # One that two shells in a row could take apart.
 ARGUMENTS = [
     "--config=repmix",
@@ -104,7 +104,8 @@ def test_scripts_pass_shellcheck():
 
 
 @pytest.mark.parametrize(
-    "script", ["local.sh", "retry.sh", "slurm.sbatch", "tpu_vm.sh", "tpu_worker.sh"]
+    "script",
+    "local.sh retry.sh slurm.sbatch sweep.sbatch tpu_vm.sh tpu_worker.sh".split(),
 )
 def test_help_and_errors(machine, script):
     shown = machine.run(script, "--help")
@@ -124,6 +125,10 @@ def test_every_way_ends_in_the_same_command(machine):
     (step,) = printed(machine.run("slurm.sbatch", *ARGUMENTS, DRY_RUN="1"))
     assert step[0] == "srun" and "--gpu-bind=none" in step
     assert step[step.index("rmjax") + 1 :] == COMMAND
+
+    grid = ["--grid", "mix.name=none,repmix mix.level=0,3", *ARGUMENTS]
+    (sweep,) = printed(machine.run("sweep.sbatch", *grid, DRY_RUN="1"))
+    assert sweep == ["srun", "rmjax", "sweep", *grid]
 
     two = printed(machine.run("local.sh", "--dry-run", "2", *ARGUMENTS, DEVICES="4"))
     for number, words in enumerate(two):
@@ -291,9 +296,15 @@ def test_a_host_runs_one_job_that_outlives_its_shell(machine):
         (1, "RUNNING", 0, False),
     ],
 )
-def test_slurm_requeues_what_can_go_on(machine, status, state, restarts, requeued):
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [("slurm.sbatch", "train --distributed"), ("sweep.sbatch", "sweep")],
+)
+def test_slurm_requeues_what_can_go_on(
+    machine, script, command, status, state, restarts, requeued
+):
     machine.tool("squeue", f"echo {state}\n")
-    spooled = shutil.copy(LAUNCH / "slurm.sbatch", machine.folder / "slurm_script")
+    spooled = shutil.copy(LAUNCH / script, machine.folder / "slurm_script")
     process = machine.run(
         Path(spooled),
         *ARGUMENTS,
@@ -304,22 +315,23 @@ def test_slurm_requeues_what_can_go_on(machine, status, state, restarts, requeue
         SRUN_STATUS=str(status),
     )
     step, *after = machine.calls()
-    assert step.startswith("srun ") and "--cpus-per-task=3 rmjax train" in step
+    assert step.startswith("srun ")
+    assert f"--cpus-per-task=3 rmjax {command} {ARGUMENTS[0]}" in step
     assert after == (["scontrol requeue 7"] if requeued else [])
     assert process.returncode == (0 if requeued else status)
 
 
-def test_slurm_script_waits_for_its_tasks_when_it_gets_the_signal_too(machine):
+@pytest.mark.parametrize("script", ["slurm.sbatch", "sweep.sbatch"])
+def test_slurm_script_waits_for_its_tasks_when_it_gets_the_signal_too(machine, script):
     machine.tool("squeue", "echo RUNNING\n")
     machine.tool("srun", "kill -TERM $PPID; sleep 0.2; exit 75\n")
-    machine.run(
-        "slurm.sbatch", *ARGUMENTS, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT)
-    )
+    machine.run(script, *ARGUMENTS, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT))
     assert machine.calls() == ["scontrol requeue 7"]
 
 
-def test_slurm_script_says_where_to_submit_it_from(machine):
-    process = machine.run("slurm.sbatch", *ARGUMENTS, SLURM_SUBMIT_DIR="/nowhere")
+@pytest.mark.parametrize("script", ["slurm.sbatch", "sweep.sbatch"])
+def test_slurm_script_says_where_to_submit_it_from(machine, script):
+    process = machine.run(script, *ARGUMENTS, SLURM_SUBMIT_DIR="/nowhere")
     assert process.returncode == 2 and "submit from there" in process.err
 
 

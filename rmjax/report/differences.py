@@ -45,15 +45,18 @@ def read_runs(
         InputError: one is missing or can't be read, or they are not of the same
             images, sources and conditions.
     """
-    runs = []
-    for workdir in workdirs:
-        folder = find_evaluation(Path(workdir), evaluation)
-        results = read_results(folder)
-        answers = _read_answers(folder / "predictions.npz", results)
-        runs.append(Evaluated(str(workdir), results, answers))
+    runs = [read_run(workdir, evaluation) for workdir in workdirs]
     for other in runs[1:]:
-        _check_comparable(runs[0], other)
+        check_comparable(runs[0], other)
     return runs
+
+
+def read_run(workdir: str | Path, evaluation: str | None = None) -> Evaluated:
+    """Read the evaluation of a run; arguments and errors as in `read_runs`."""
+    folder = find_evaluation(Path(workdir), evaluation)
+    results = read_results(folder)
+    answers = _read_answers(folder / "predictions.npz", results)
+    return Evaluated(str(workdir), results, answers)
 
 
 def _read_answers(path: Path, results: dict) -> dict[str, np.ndarray]:
@@ -78,7 +81,12 @@ def _read_answers(path: Path, results: dict) -> dict[str, np.ndarray]:
     return answers
 
 
-def _check_comparable(first: Evaluated, other: Evaluated) -> None:
+def check_comparable(first: Evaluated, other: Evaluated) -> None:
+    """Check that two runs were evaluated on the same images.
+
+    Raises:
+        InputError: the images, the sources or the conditions differ.
+    """
     pair = f"can't compare {first.workdir} and {other.workdir}"
     a, b = first.results, other.results
     if a["sources"] != b["sources"]:
@@ -125,8 +133,8 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
         `other`, their `difference`, `low` and `high`, and whether every image is
         answered `alike`, rightly or wrongly.
     """
-    right = {m: [_right(run, m) for run in (first, other)] for m in METRICS}
-    parts = _parts(first)
+    right = {m: [right_by_set(run, m) for run in (first, other)] for m in METRICS}
+    parts = parts_of(first)
     # One draw for all parts: a group may have images in several.
     whole = draw_resamples(first.answers["group"], draws)
     groups = {name: [name] for name in parts}
@@ -139,7 +147,7 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
             for metric, (a, b) in right.items():
                 shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
                 change = b[part] - a[part]
-                total, sizes = sum(_draw(change, parts[m], whole) for m in members)
+                total, sizes = sum(draw_sums(change, parts[m], whole) for m in members)
                 with np.errstate(invalid="ignore"):  # a draw without such images
                     low, high = interval(total / sizes)
                 rows.append(
@@ -151,7 +159,7 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
     return rows
 
 
-def _parts(run: Evaluated) -> dict[str, np.ndarray]:
+def parts_of(run: Evaluated) -> dict[str, np.ndarray]:
     """Return the image numbers of each group of semantics; they share none."""
     unseen = run.answers["unseen"]
     names = [name for name in run.results["summary"] if name != "combined"]
@@ -160,7 +168,7 @@ def _parts(run: Evaluated) -> dict[str, np.ndarray]:
     return {"seen": np.flatnonzero(~unseen), "unseen": np.flatnonzero(unseen)}
 
 
-def _right(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
+def right_by_set(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     """Return by set how often each image is answered rightly, in [0, 1].
 
     Means over the values of a kind, then over kinds, as in the summary.
@@ -180,7 +188,7 @@ def _right(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     }
 
 
-def _draw(values: np.ndarray, rows: np.ndarray, resamples: Resamples) -> np.ndarray:
+def draw_sums(values: np.ndarray, rows: np.ndarray, resamples: Resamples) -> np.ndarray:
     """Return sum and number of the rows' values in every draw, `[2, draws]`."""
     code, groups = resamples.code[rows], resamples.counts.shape[1]
     by_group = [np.bincount(code, weights, groups) for weights in (values[rows], None)]

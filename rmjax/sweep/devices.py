@@ -1,0 +1,84 @@
+"""Which accelerators each of several runs at once gets to see."""
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from rmjax.errors import InputError
+
+_PORT = 8476  # of the first TPU process; each needs one of its own
+
+
+def shares(
+    jobs: int, environ: Mapping[str, str], dev: Path = Path("/dev")
+) -> list[dict[str, str]]:
+    """Return for each job that runs at once what to set in its environment.
+
+    A lone job sees everything. Of GPUs (those of CUDA_VISIBLE_DEVICES, or all) each job
+    gets an equal number; where jobs are more than GPUs, some share one and its memory.
+    Of TPU chips (those of TPU_VISIBLE_CHIPS, or all) each job gets one. Processors are
+    shared by all.
+
+    Args:
+        jobs: how many run at once.
+        environ: environment of this process.
+        dev: folder of the machine's devices.
+
+    Raises:
+        InputError: more jobs than TPU chips, which can't be shared.
+    """
+    if jobs == 1:
+        return [{}]
+    if chips := _tpu_chips(environ, dev):
+        if jobs > len(chips):
+            raise InputError(
+                f"--jobs {jobs}: there are {len(chips)} TPU chips, and a job needs one"
+            )
+        return [_on_chip(chips[job], job) for job in range(jobs)]
+    gpus = _listed(environ, "CUDA_VISIBLE_DEVICES", dev, r"nvidia(\d+)")
+    if not gpus:
+        return [{} for _ in range(jobs)]
+    return [_on_gpus(gpus, job, jobs, environ) for job in range(jobs)]
+
+
+def _on_gpus(
+    gpus: list[str], job: int, jobs: int, environ: Mapping[str, str]
+) -> dict[str, str]:
+    if jobs <= len(gpus):
+        each = len(gpus) // jobs
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[job * each : (job + 1) * each])}
+    # JAX takes three quarters of a GPU's memory at its start unless told otherwise.
+    name, sharing = "XLA_PYTHON_CLIENT_MEM_FRACTION", -(-jobs // len(gpus))
+    fraction = environ.get(name, f"{0.9 / sharing:.2f}")
+    return {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)], name: fraction}
+
+
+def _on_chip(chip: str, job: int) -> dict[str, str]:
+    return {
+        "TPU_VISIBLE_CHIPS": chip,
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_ADDRESSES": f"localhost:{_PORT + job}",
+        "TPU_PROCESS_PORT": f"{_PORT + job}",
+    }
+
+
+def _tpu_chips(environ: Mapping[str, str], dev: Path) -> list[str]:
+    if find_spec("libtpu") is None:
+        return []
+    name = "TPU_VISIBLE_CHIPS"
+    return _listed(environ, name, dev, r"accel(\d+)") or _listed(
+        environ, name, dev / "vfio", r"(\d+)"
+    )
+
+
+def _listed(
+    environ: Mapping[str, str], name: str, dev: Path, pattern: str
+) -> list[str]:
+    """Return the numbers of a variable, or where it is not set those of the devices."""
+    if name in environ:
+        return [part.strip() for part in environ[name].split(",") if part.strip()]
+    files = dev.iterdir() if dev.is_dir() else ()
+    found = (re.fullmatch(pattern, file.name) for file in files)
+    return sorted((match[1] for match in found if match), key=int)

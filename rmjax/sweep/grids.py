@@ -1,0 +1,53 @@
+"""Grids with a name: the ablations of the paper, each as a tuple of alternatives.
+
+An alternative may change several keys of a config at once. A new grid is one entry of
+`GRIDS`; its labels become names of folders, and are to differ.
+"""
+
+from dataclasses import dataclass
+
+from rmjax.corruptions import SEEN
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One choice on an axis of a grid.
+
+    Attributes:
+        label: what it is called, as `KEY=VALUE`.
+        changes: values of the config's keys.
+    """
+
+    label: str
+    changes: dict[str, object]
+
+
+def _values(key: str, *values: object) -> tuple[Alternative, ...]:
+    return tuple(Alternative(f"{key}={value}", {key: value}) for value in values)
+
+
+def _members(count: int) -> Alternative:
+    # A batch that groups of 1 to 4 all divide, so that steps are of as many images; a
+    # step has fewer samples where they have more members, and an epoch more steps.
+    return Alternative(f"members={count}", {"mix.members": count, "batch_size": 48})
+
+
+def _corruptions(kinds: int) -> Alternative:
+    names = {"corrupt.rate": 0.95, "corrupt.names": SEEN[:kinds]}
+    return Alternative(
+        f"corruptions={kinds}", names if kinds else {"corrupt.rate": 0.0}
+    )
+
+
+# References:
+#   Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
+GRIDS: dict[str, tuple[Alternative, ...]] = {
+    "level": _values("mix.level", *range(7)),
+    "members": tuple(_members(count) for count in (1, 2, 3, 4)),
+    # 1 is the uniform distribution of weights; 0 would be the same once more.
+    "beta": _values("mix.beta", 0.1, 0.4, 1.0),
+    "embedding": _values("model.embedding_dim", 64, 128, 256, 512),
+    "input": _values("model.input", "rgb", "residual", "logdct"),
+    # The first kinds of the 15 that are trained with, and none.
+    "corruptions": tuple(_corruptions(kinds) for kinds in (0, 1, 3, 7, 15)),
+}

@@ -1,0 +1,172 @@
+"""Grids of a sweep: what a text expands to, and every text that is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from rmjax.cli import main
+from rmjax.config import load_config
+from rmjax.corruptions import SEEN
+from rmjax.errors import InputError
+from rmjax.sweep.cells import find_reference, make_cells
+from rmjax.sweep.grid import expand, parse_grid, split
+from rmjax.sweep.grids import GRIDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def cells(mini_dir):
+    """Function of a grid to its cells."""
+
+    def make(grid, changes=()):
+        return make_cells("attribution_mini", grid, changes, str(mini_dir))
+
+    return make
+
+
+def labels(cells):
+    return [cell.label for cell in cells]
+
+
+def points(grid):
+    return expand(parse_grid(grid, load_config("repmix"), "repmix"))
+
+
+def test_axes_multiply_and_the_last_goes_fastest(cells):
+    found = cells("mix.name=none,repmix  mix.level=0,3,5")
+    assert labels(found) == [
+        f"mix.name={name},mix.level={level}"
+        for name in ("none", "repmix")
+        for level in (0, 3, 5)
+    ]
+    assert found[4].changes == {"mix.name": "repmix", "mix.level": 3}
+    assert (found[4].config.mix.name, found[4].config.mix.level) == ("repmix", 3)
+    assert found[4].config.data.size == 64
+    # One pass over 288 single images, or over as many groups of two, by 64 images.
+    assert [cell.steps for cell in found] == [4, 4, 4, 9, 9, 9]
+
+
+def test_brackets_and_quotes_hold_values_together():
+    grid = """data.sources=('a', 'b'),('a','c') mix.name="x y","""
+    assert split(grid, None) == grid.rsplit(" ", 2)[:1] + ['mix.name="x y",']
+    found = points("data.sources=('real', 'b'),('real','c'),() optim.lr=1e-3,.01")
+    assert len(found) == 6
+    assert found[0].changes == {"data.sources": ("real", "b"), "optim.lr": 0.001}
+    assert found[0].label == "data.sources=real+b,optim.lr=0.001"
+    assert found[4].label == "data.sources=empty,optim.lr=0.001"
+
+
+def test_labels_are_names_of_folders_and_differ():
+    odd = points("model.init=a/b.pth,a-b.pth,../../x,é" + f",{'y' * 300},{'y' * 299}")
+    names = [point.label for point in odd]
+    assert len(set(names)) == 6
+    assert all(name.isascii() and "/" not in name for name in names)
+    assert max(map(len, names)) < 60
+    long = points("data.name=" + "z" * 39 + " model.init=" + "y" * 40 + " mix.name="
+                  + "x" * 40 + "," + "w" * 40)  # fmt: skip
+    assert {len(point.label) for point in long} == {100}
+    assert long[0].label != long[1].label
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_named_grids_can_be_run(cells, name):
+    found = cells(name)
+    assert labels(found) == [alternative.label for alternative in GRIDS[name]]
+    assert all("=" in label and "/" not in label for label in labels(found))
+
+
+def test_named_grids_are_explained(capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    text = capsys.readouterr().out
+    table = (ROOT / "docs" / "sweeps.md").read_text()
+    for name in GRIDS:
+        assert f"{name} (" in text and f"| `{name}` | " in table
+
+
+def test_named_grids_are_the_published_ablations(cells):
+    assert [c.config.mix.level for c in cells("level")] == [0, 1, 2, 3, 4, 5, 6]
+    corrupted = [c.config.corrupt for c in cells("corruptions")]
+    assert [c.rate for c in corrupted] == [0, 0.95, 0.95, 0.95, 0.95]
+    assert [len(c.names) for c in corrupted[1:]] == [1, 3, 7, 15]
+    assert tuple(corrupted[2].names) == SEEN[:3]
+    members = cells("members mix.name=repmix")
+    assert {c.config.batch_size % c.config.mix.members for c in members} == {0}
+    assert len({c.config.batch_size for c in members}) == 1
+
+
+KEYS = r"the keys are .*mix\.level.*optim\.lr"
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("", "it is empty; give KEY=VALUE.*level, members"),
+        ("  ", "it is empty"),
+        ("mix.level=", "'mix.level=' has no values"),
+        ("mix.level=1,,2", "has an empty value"),
+        ("mix.level=1,", "has an empty value"),
+        ("mix.levle=1", f"unknown key 'mix.levle'; {KEYS}"),
+        ("mix=1", f"unknown key 'mix'; {KEYS}"),
+        ("=1", "unknown key ''"),
+        ("levels", "unknown grid 'levels'; .* level, members, beta"),
+        ("mix.level=x", "can't apply --config.mix.level=x"),
+        ("mix.beta=nan", "mix.beta=nan is not a finite number"),
+        ("seed=0,1", "seed is set by --seeds"),
+        ("mix.level=1 mix.level=2", "both change mix.level; give each key once"),
+        ("level mix.level=2", "'level' and 'mix.level=2' both change mix.level"),
+        ("mix.beta=0.4,0.40", "would be the same run: mix.beta=0.4 and mix.beta=0.4"),
+        ("data.workers=0,2", "would be the same run"),
+        ("data.sources=('a+b',),('a','b')", "would share a folder"),
+        ("mix.name=a,A", "would share a folder"),
+        ("data.sources=('a','b'", r"no \) at the end of"),
+        ("data.sources='a", "no ' at the end"),
+        ("data.sources=a)", r"'\)' closes nothing"),
+        ("mix.name=foo,none", "cell mix.name=foo: unknown mixing 'foo'; .*repmix"),
+        ("mix.level=5,9", "cell mix.level=9: .*0 to 6"),
+        ("mix.members=2,5", "cell mix.members=5: batch_size = 64"),
+        ("model.arch=tiny,vgg", "cell model.arch=vgg: unknown architecture"),
+        ("model.dtype=float16", "float32, bfloat16"),
+        ("model.input=sepia", "unknown input 'sepia'"),
+        ("corrupt.rate=0.5 corrupt.names=('rain',)", "unknown rain; choose from"),
+        ("data.crop=65", "data.crop = 65 px is larger"),
+        ("data.sources=('real','gpt')", "unknown source 'gpt'"),
+        ("data.name=image_folder/none", "rmjax prepare image_folder --name none"),
+        ("patience=0", "patience = 0: give at least 1"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_said_before_anything_runs(cells, grid, message):
+    with pytest.raises(InputError, match=message) as caught:
+        cells(grid)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed=3", "seeds are set by --seeds"),
+        ("mix.level=3", "the grid changes mix.level too"),
+        ("mix.levle=3", "can't apply"),
+    ],
+)
+def test_changes_of_all_cells_are_not_those_of_the_grid(cells, change, message):
+    with pytest.raises(InputError, match=message):
+        cells("mix.level=1,2", [f"--config.{change}"])
+
+
+def test_a_reference_is_one_cell(cells):
+    found = cells("mix.name=none,repmix mix.level=0,5")
+
+    def reference(text):
+        return find_reference(found, text, "attribution_mini").label
+
+    assert reference(None) == "mix.name=none,mix.level=0"
+    assert reference("mix.name=none,mix.level=5") == "mix.name=none,mix.level=5"
+    assert reference("mix.level=05,mix.name=none") == "mix.name=none,mix.level=5"
+    named = cells("members mix.level=3")
+    label = find_reference(named, "members=3,mix.level=3", "x").label
+    assert label == "members=3,mix.level=3"
+    for text, count in (("mix.level=5", "2"), ("mix.level=4", "none"), ("x", "none")):
+        with pytest.raises(InputError, match=f"is {count} of the cells; give one of "):
+            reference(text)

@@ -1,0 +1,152 @@
+"""Intervals over seeds and images: known cases, and how often they hold what is true."""
+
+import numpy as np
+import pytest
+from results_sample import sample_results, write_answers, write_run
+from scipy import stats
+from sweep_sample import REFERENCE, sample_findings
+
+from rmjax.evaluation.bootstrap import draw_resamples
+from rmjax.sweep.collect import collect, read_found
+from rmjax.sweep.intervals import estimate, image_variance
+
+
+def test_without_images_it_is_students_interval():
+    scores = np.array([0.81, 0.84, 0.79, 0.9, 0.86])
+    found = estimate(scores, 0.0)
+    ends = stats.t.interval(0.95, 4, scores.mean(), stats.sem(scores))
+    assert (found.low, found.high) == pytest.approx(ends)
+    assert found.seeds == 5 and found.mean == pytest.approx(scores.mean())
+
+
+@pytest.mark.parametrize("scores", [[0.8], [0.8, 0.8, 0.8]])
+def test_without_a_spread_of_seeds_it_is_the_images_normal_interval(scores):
+    found = estimate(np.array(scores), 0.01**2)
+    ends = stats.norm.interval(0.95, 0.8, 0.01)
+    assert (found.low, found.high) == pytest.approx(ends)
+
+
+def test_both_parts_add_up_with_degrees_of_freedom_between():
+    """Seeds' part 0.0004 with 2 degrees, images' 0.0002: 2 * (0.0006 / 0.0004)^2."""
+    scores = 0.5 + np.array([-1, 0, 1]) * np.sqrt(3 * 0.0004)
+    found = estimate(scores, 0.0002)
+    reach = stats.t.ppf(0.975, 4.5) * np.sqrt(0.0006)
+    assert found.high - found.mean == pytest.approx(reach)
+
+
+@pytest.mark.parametrize("variance", [0.0, None])
+def test_where_nothing_varies_or_is_known_there_is_no_interval(variance):
+    found = estimate(np.array([1.0, 1.0]), variance)
+    assert (found.mean, found.low, found.high) == (1.0, None, None)
+
+
+def test_variance_of_images_is_that_of_a_mean():
+    rng = np.random.default_rng(0)
+    scores = rng.random(400)
+    drawn = draw_resamples(np.arange(400), 4000)
+    found = image_variance(scores, drawn.code, drawn.counts)
+    assert found == pytest.approx(scores.var() / 400, rel=0.1)
+    # Four copies of each image say no more than one.
+    drawn = draw_resamples(np.repeat(np.arange(400), 4), 4000)
+    found = image_variance(np.repeat(scores, 4), drawn.code, drawn.counts)
+    assert found == pytest.approx(scores.var() / 400, rel=0.1)
+    # Images of some of the groups only; and of one.
+    part = drawn.code < 100
+    few = image_variance(np.repeat(scores, 4)[part], drawn.code[part], drawn.counts)
+    assert few == pytest.approx(scores[:100].var() / 100, rel=0.15)
+    assert image_variance(scores[:4], np.zeros(4, int), drawn.counts) is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "by_seed", "by_image", "rest"),
+    [(3, 1.0, 6.0, 0.0), (5, 1.0, 10.0, 2.0), (5, 0.2, 8.0, 2.0), (8, 2.0, 2.0, 2.0)],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds, by_seed, by_image, rest):
+    """Of seeds and images that both are drawn anew, with their own share of each."""
+    rng = np.random.default_rng(0)
+    images, rounds, held = 60, 400, 0
+    drawn = draw_resamples(np.arange(images), 300)
+    for _ in range(rounds):
+        scores = by_seed * rng.normal(size=(seeds, 1))
+        scores = scores + by_image * rng.normal(size=images)
+        scores += rest * rng.normal(size=scores.shape)
+        variance = image_variance(scores.mean(0), drawn.code, drawn.counts)
+        found = estimate(scores.mean(1), variance)
+        held += found.low <= 0 <= found.high
+    # 0.95 with 400 rounds: +-0.022; what varies with both is counted twice.
+    assert 0.92 <= held / rounds <= 0.985
+
+
+def test_one_part_alone_would_hold_it_too_rarely():
+    rng = np.random.default_rng(0)
+    by_seed = by_image = 0
+    for _ in range(400):
+        mean = rng.normal() + rng.normal(size=5)  # of the images, and of five seeds
+        found = estimate(mean, 0.0), estimate(mean[:1], 1.0)
+        by_seed += found[0].low <= 0 <= found[0].high
+        by_image += found[1].low <= 0 <= found[1].high
+    assert by_seed < 0.9 * 400 and by_image < 0.9 * 400
+
+
+# --------------------------------------------------------------------------- collected
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    return sample_findings(tmp_path_factory.mktemp("sample"))
+
+
+def test_rows_are_means_over_seeds_and_differences_by_pairs(findings):
+    rows = {
+        (r["cell"], r["semantics"], r["set"], r["metric"]): r for r in findings.rows
+    }
+    assert len(rows) == len(findings.rows) == 3 * 3 * 4 * 2
+    row = rows["mix.name=repmix", "unseen", "seen_corruptions", "attribution"]
+    assert (row["seeds"], row["paired_seeds"]) == (2, 2)
+    assert row["mean_low"] < row["mean"] < row["mean_high"]
+    # 0.85 and 0.6 of the images, less the tenth that is lost to every seed anew.
+    assert row["difference"] == pytest.approx(0.9 * 0.25, abs=0.03)
+    assert 0 < row["difference_low"] < row["difference"] < row["difference_high"]
+    own = rows[REFERENCE, "unseen", "seen_corruptions", "attribution"]
+    assert own["paired_seeds"] == 0 and own["difference"] is None
+    assert findings.reasons == {}
+
+
+def test_pairs_cancel_what_is_hard_for_both(findings):
+    """The same draw decides which images both cells miss."""
+    (row,) = [
+        r
+        for r in findings.rows
+        if (r["cell"], r["semantics"]) == ("mix.name=old", "combined")
+        and (r["set"], r["metric"]) == ("seen_corruptions", "attribution")
+    ]
+    assert row["seeds"] == row["paired_seeds"] == 1
+    width = row["difference_high"] - row["difference_low"]
+    assert 0 < width < 0.9 * 2**0.5 * (row["mean_high"] - row["mean_low"])
+
+
+def test_shares_end_at_0_and_1(tmp_path):
+    results = sample_results(full=False)
+    folders = {}
+    for seed, right in enumerate((0.99, 0.6)):
+        folders[seed] = tmp_path / f"{seed}"
+        write_answers(write_run(folders[seed], results), results, right, seed)
+    rows, _ = collect([read_found("a", True, folders, "full")], "a", draws=100)
+    assert all(0 <= row["mean_low"] < row["mean_high"] <= 1 for row in rows)
+    assert any(row["mean_high"] == 1 for row in rows)
+
+
+def test_cells_of_other_images_have_no_difference_and_a_reason(tmp_path):
+    found = []
+    for name, more in (("a", {}), ("b", {"seen": ["cat"], "unseen": []})):
+        results = sample_results(full=False, **more)
+        write_answers(write_run(tmp_path / name, results), results, 0.6)
+        found.append(read_found(name, True, {0: tmp_path / name}, "full"))
+    rows, reasons = collect(found, "a", draws=100)
+    assert list(reasons) == ["b"] and "different images" in reasons["b"]
+    assert {row["difference"] for row in rows if row["cell"] == "b"} == {None}
+    rows, reasons = collect(found[1:], "a", draws=100)
+    assert reasons == {"b": "the reference has no finished run"}
+    other = read_found("c", True, {1: tmp_path / "a"}, "full")
+    _, reasons = collect([found[0], other], "a", draws=100)
+    assert reasons == {"c": "it has no finished seed that the reference has"}
