@@ -44,9 +44,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.arch = "resnet50"  # resnet50, resnet18, tiny, shallow
     config.model.init = ""  # weights to start from: a file, or the folder of a run
-    config.model.input = (
-        "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist, chroma
-    )
+    # rgb, imagenet, highpass, residual, logdct; dcthist, chroma: for shallow
+    config.model.input = "rgb"
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
     config.model.remat = False  # compute residual blocks twice, to save memory

@@ -69,6 +69,15 @@ def test_labels_are_names_of_folders_and_differ():
     assert long[0].label != long[1].label
 
 
+def test_an_empty_text_is_a_value_in_quotes():
+    found = points("model.init='',weights.pth")
+    assert [point.changes["model.init"] for point in found] == ["", "weights.pth"]
+    assert [point.label for point in found] == [
+        "model.init=empty",
+        "model.init=weights.pth",
+    ]
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_named_grids_can_be_run(cells, name):
     found = cells(name)

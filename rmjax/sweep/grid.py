@@ -100,6 +100,8 @@ def read_value(key: str, text: str, config: ConfigDict, name: str) -> object:
         raise InputError(f"grid: {key} is set by {OWN_KEYS[key]}; leave it out")
     if key not in keys:
         raise InputError(f"grid: unknown key '{key}'; the keys are {', '.join(keys)}")
+    if isinstance(keys[key], str) and text[:1] in "'\"" and text[:1] == text[-1:]:
+        text = text[1:-1]  # so an empty text can be written
     value = flatten(apply_changes(config, [f"--config.{key}={text}"], name))[key]
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"grid: {key}={text} is not a finite number")

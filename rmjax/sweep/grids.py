@@ -7,6 +7,7 @@ An alternative may change several keys of a config at once. A new grid is one en
 from dataclasses import dataclass
 
 from rmjax.corruptions import SEEN
+from rmjax.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,30 @@ def _corruptions(kinds: int) -> Alternative:
     )
 
 
+def _mixing(label: str, name: str, **settings: object) -> Alternative:
+    changes = {f"mix.{key}": value for key, value in settings.items()}
+    return Alternative(f"mixing={label}", {"mix.name": name} | changes)
+
+
+# Each with the distribution of weights that it was published with, where that is not
+# the config's. Equal numbers of images a step; give steps_per_epoch for as many steps.
+_MIXINGS = (
+    _mixing("none", "none"),
+    _mixing("repmix", "repmix"),
+    _mixing("same_source", "repmix", partners="same_source"),
+    _mixing("same_semantic", "repmix", partners="same_semantic"),
+    _mixing("factorial", "factorial"),
+    _mixing("pairs", "pairs"),
+    _mixing("mixup", "mixup"),
+    _mixing("manifold", "manifold"),
+    _mixing("cutmix", "cutmix", beta=1.0),
+    _mixing("tokens", "tokens", level=4),
+    _mixing("channels", "channels"),
+    _mixing("mixstyle", "mixstyle", beta=0.1),
+    _mixing("amplitude", "amplitude", beta=1.0),
+    _mixing("phase", "phase", beta=1.0),
+)
+
 # References:
 #   Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
 GRIDS: dict[str, tuple[Alternative, ...]] = {
@@ -46,6 +71,8 @@ GRIDS: dict[str, tuple[Alternative, ...]] = {
     "members": tuple(_members(count) for count in (1, 2, 3, 4)),
     # 1 is the uniform distribution of weights; 0 would be the same once more.
     "beta": _values("mix.beta", 0.1, 0.4, 1.0),
+    "loss": _values("loss", *LOSSES),
+    "mixing": _MIXINGS,
     "embedding": _values("model.embedding_dim", 64, 128, 256, 512),
     "input": _values("model.input", "rgb", "residual", "logdct"),
     # The first kinds of the 15 that are trained with, and none.
