@@ -43,8 +43,11 @@ def get_config() -> ConfigDict:
     # Model.
     config.model = ConfigDict()
     config.model.arch = "resnet50"  # resnet50, resnet18, tiny, shallow
+    # Earlier work (docs/baselines.md): frank_cnn, yu_net, patch_cnn.
     config.model.init = ""  # weights to start from: a file, or the folder of a run
-    config.model.input = "rgb"  # rgb, imagenet, highpass, residual, logdct, dcthist
+    config.model.input = (
+        "rgb"  # or imagenet, highpass, wiener, residual, logdct, dcthist
+    )
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
     config.model.remat = False  # compute residual blocks twice, to save memory
@@ -70,6 +73,12 @@ def get_config() -> ConfigDict:
     config.mix.members = 2  # images in a sample
     config.mix.block = 16  # pairs: adjacent images that are mixed among each other
     config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
+
+    # Baselines that are fitted in closed form: docs/baselines.md. They draw images as
+    # training does and ignore mixing, optimiser and schedule.
+    config.fit = ConfigDict()
+    config.fit.name = ""  # ridge, prnu, eigenfaces, probe, knn; empty: by gradient
+    config.fit.images = 12288  # training images drawn, pass after pass
 
     # Optimiser: Adam, with weight decay as L2 in the gradient.
     config.optim = ConfigDict()

@@ -32,6 +32,20 @@ def gate(
     return attribution * jnp.where(is_real, p[..., :1], p[..., 1:])
 
 
+def detection_from_attribution(attribution: jax.Array) -> jax.Array:
+    """Return detection logits whose p(synthetic) is that of all synthetic sources.
+
+    Args:
+        attribution: logits `[..., num_sources]`; source 0 is `real`.
+
+    Returns:
+        Logits `[..., 2]` of real and synthetic: the first, and the logarithm of the sum
+        of the exponentials of the others.
+    """
+    synthetic = jax.nn.logsumexp(attribution[..., 1:], axis=-1)
+    return jnp.stack([attribution[..., 0], synthetic], axis=-1)
+
+
 def compound_loss(
     attribution: jax.Array, detection: jax.Array, sources: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -17,6 +17,7 @@ from rmjax.errors import InputError
 # weights expect them, https://docs.pytorch.org/vision/stable/models.html
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+WIENER_SIDE = 5  # of the windows of `wiener`, pixels
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
@@ -73,11 +74,27 @@ def highpass(images: jax.Array) -> jax.Array:
     the high ones. Edges are repeated.
     """
     x = rgb(images)
-    height, width = x.shape[1:3]
-    rows = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    rows = sum(rows[:, i : i + height] for i in range(3))
-    mean = sum(rows[:, :, i : i + width] for i in range(3)) / 9
-    return jnp.clip(6 * (x - mean), -2, 2)
+    return jnp.clip(6 * (x - _box_mean(x, 3)), -2, 2)
+
+
+def wiener(images: jax.Array) -> jax.Array:
+    """Keep what a local Wiener filter takes for noise, of the image in [-1, 1].
+
+    Channel by channel, the image less its 5x5 mean, times noise / variance where the
+    local 5x5 variance is more than the noise, which is the mean of all these variances:
+    edges and texture are kept out, as a denoiser would leave them in the image. Edges
+    are repeated.
+
+    References:
+        Lim, Two-Dimensional Signal and Image Processing, 1990, p. 548, as in
+        https://docs.scipy.org/doc/scipy/reference/generated/scipy.signal.wiener.html
+    """
+    x = rgb(images)
+    mean = _box_mean(x, WIENER_SIDE)
+    variance = _box_mean(x**2, WIENER_SIDE) - mean**2
+    noise = jnp.mean(variance, axis=(1, 2), keepdims=True)
+    floor = jnp.maximum(noise, jnp.finfo(x.dtype).tiny)
+    return (x - mean) * (noise / jnp.maximum(variance, floor))
 
 
 def residual(images: jax.Array) -> jax.Array:
@@ -153,6 +170,7 @@ INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rgb": rgb,
     "imagenet": imagenet,
     "highpass": highpass,
+    "wiener": wiener,
     "residual": residual,
     "logdct": logdct,
     "dcthist": dcthist,
@@ -177,6 +195,15 @@ def dct_matrix(size: int) -> np.ndarray:
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
     matrix[0] /= np.sqrt(2)
     return matrix.astype(np.float32)
+
+
+def _box_mean(x: jax.Array, side: int) -> jax.Array:
+    """Average `[batch, H, W, C]` over `side` x `side` windows; edges are repeated."""
+    height, width = x.shape[1:3]
+    pad = (side // 2, side // 2)
+    rows = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="edge")
+    rows = sum(rows[:, i : i + height] for i in range(side))
+    return sum(rows[:, :, i : i + width] for i in range(side)) / side**2
 
 
 def _stretch(x: jax.Array) -> jax.Array:
