@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
         solve=solve.ridge,
         frozen_backbone=False,
         tuned="penalty",
-        grid=(1.0, 10.0, 100.0, 1e3, 1e4),
+        grid=(10.0, 100.0, 1e3, 1e4, 1e5),
     ),
     "prnu": Method(
         head=lambda sources, components, images: Correlations(sources),

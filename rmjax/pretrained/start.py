@@ -40,7 +40,7 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
             f"model.init: {path} holds a {source.config.fit.name}, which has no backbone"
         )
     backbone = {k: dict(source.variables[k]["backbone"]) for k in source.variables}
-    wanted = variable_shapes(config, 0)["params"]["backbone"]
+    wanted = variable_shapes(config, 2)["params"]["backbone"]  # whatever the heads
     embedding = backbone["params"].pop("embedding", None)
     kept = source.source_names and _shape(embedding) == _shape(wanted.get("embedding"))
     if kept and embedding is not None:
