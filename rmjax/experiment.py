@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from rmjax import parallel
-from rmjax.baselines.methods import METHODS, make_fitted
+from rmjax.baselines.methods import make_fitted, works_in_tiles
 from rmjax.baselines.model import Fitted
 from rmjax.corruptions import check_settings, load_panes, random_corrupt
 from rmjax.data.dataset import (
@@ -23,21 +23,13 @@ from rmjax.data.dataset import (
 )
 from rmjax.errors import InputError
 from rmjax.mixing import Mixing
-from rmjax.models.backbones import check_backbone, make_backbone, works_in_tiles
+from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.models.tiles import map_tiles
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
-from rmjax.train_step import (
-    AugmentFn,
-    CorruptFn,
-    InputTransform,
-    PyTree,
-    augment,
-    eval_step,
-    train_step,
-)
+from rmjax.train_step import CorruptFn, PyTree, augment, eval_step, train_step
 from rmjax.workers import cores
 
 
@@ -155,12 +147,8 @@ def build_model(
 ) -> RepMix | Fitted:
     """Build the config's network.
 
-    Args:
-        config: of the run.
-        num_sources: sources to tell apart; 0 for a bare backbone.
-        axis_name: mapped axis that its batch norms are synchronised over.
-        lowering: how convolutions are computed; without gradients there is nothing to
-            compute twice for, unless it is "auto".
+    `axis_name` synchronises its batch norms over it; `lowering` is how convolutions
+    are computed, "auto" where there will be gradients.
 
     Raises:
         InputError: unknown architecture or type, or numbers that don't fit together.
@@ -227,7 +215,7 @@ def build_step(
     )
 
 
-def build_augment(config: ConfigDict) -> AugmentFn:
+def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Return what makes the network's input of the config's training images.
 
     Raises:
@@ -242,7 +230,7 @@ def build_augment(config: ConfigDict) -> AugmentFn:
     )
 
 
-def build_input(config: ConfigDict) -> InputTransform:
+def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """Return what makes the config's network input of images in [0, 1].
 
     A network that works in tiles of the size that it was trained on gets each tile
@@ -252,12 +240,7 @@ def build_input(config: ConfigDict) -> InputTransform:
         InputError: there is no such input.
     """
     transform = get_input(config.model.input)
-    fit = config.fit.name
-    if fit in METHODS and not METHODS[fit].frozen_backbone:
-        in_tiles = True
-    else:
-        in_tiles = works_in_tiles(config.model.arch)
-    if not in_tiles:
+    if not works_in_tiles(config.fit.name, config.model.arch):
         return transform
     return partial(map_tiles, function=transform, size=config.data.crop)
 

@@ -217,7 +217,7 @@ def test_a_fitted_run_is_a_run(ridge_run):
     assert model.embed([image]).shape == (1, 8)
     with pytest.raises(InputError, match="layer 'pool': choose one of embedding"):
         model.embed([image], layer="pool")
-    assert new_gallery(model, "cosine").embedding.shape == (0, 8)
+    assert new_gallery(model, "cosine").directions.shape == (0, 8)
 
 
 def test_features_of_a_trained_backbone(small_config, small_run, ridge_run, tmp_path):

@@ -14,6 +14,7 @@ from rmjax.baselines.model import (
     PrincipalScores,
 )
 from rmjax.errors import InputError
+from rmjax.models.backbones import flattens
 from rmjax.models.repmix import check_num_sources
 
 
@@ -122,3 +123,15 @@ def make_fitted(
     head = method.head(num_sources, components, images)
     frozen = backbone if method.frozen_backbone else None
     return Fitted(head, num_sources, tile, frozen)
+
+
+def works_in_tiles(name: str, arch: str) -> bool:
+    """Tell whether a network takes larger images than in training tile by tile.
+
+    Args:
+        name: key of `METHODS`; empty for one that is trained by gradient.
+        arch: its backbone, if it has one.
+    """
+    if name in METHODS and not METHODS[name].frozen_backbone:
+        return True
+    return flattens(arch)

@@ -11,18 +11,20 @@ from rmjax.models.resnet import ARCHITECTURES, ResNet
 BACKBONES = (*ARCHITECTURES, *CHAINS)
 
 
-def make_backbone(arch: str, *, crop: int, **options: Any) -> nn.Module:
+def make_backbone(
+    arch: str, *, crop: int, remat: bool = False, **options: Any
+) -> nn.Module:
     """Return a backbone in the stages of `ResNet`.
 
     Args:
         arch: one of `BACKBONES`.
         crop: side of the input in training, for those that have to know it.
-        options: `embedding_dim`, `axis_name`, `dtype`, `lowering`, `remat`, see
-            `ResNet`.
+        remat: compute residual blocks twice, where there are any.
+        options: `embedding_dim`, `axis_name`, `dtype`, `lowering`, see `ResNet`.
     """
     if arch in CHAINS:
         return Chain(**CHAINS[arch], crop=crop, **options)
-    return ResNet(**ARCHITECTURES[arch], **options)
+    return ResNet(**ARCHITECTURES[arch], remat=remat, **options)
 
 
 def check_backbone(arch: str) -> None:
@@ -37,6 +39,6 @@ def check_backbone(arch: str) -> None:
         )
 
 
-def works_in_tiles(arch: str) -> bool:
+def flattens(arch: str) -> bool:
     """Tell whether a backbone takes larger images than in training tile by tile."""
     return arch in CHAINS and CHAINS[arch].get("flatten", False)

@@ -97,7 +97,6 @@ class Chain(nn.Module):
         axis_name: see `BatchNorm`.
         dtype: type of convolutions and maps, as in `ResNet`.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
-        remat: nothing; there are no blocks to compute twice.
     """
 
     stages: tuple[tuple[tuple[int, int, int, bool], ...], ...]
@@ -109,7 +108,6 @@ class Chain(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
-    remat: bool = False
 
     def setup(self):
         layers = dict(
