@@ -34,9 +34,8 @@ POOLED = {"frank_cnn": 16 * 16 * 32, "yu_net": 512, "patch_cnn": 512}
 def init(arch, size=64, **options):
     """A backbone and its variables, all random."""
     model = make_backbone(arch, crop=64, embedding_dim=12, **options)
-    variables = model.init(
-        jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False
-    )
+    images = jnp.zeros((1, size, size, 3))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
     leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     drawn = [
@@ -111,9 +110,10 @@ def test_frank_cnn_is_its_layers_in_order():
 def test_frank_cnn_averages_tiles_of_larger_images():
     model, variables = init("frank_cnn")
     x = jax.random.uniform(jax.random.key(2), (1, 150, 128, 3))
-    found, activations = model.apply(variables, x, train=False)
+    apply = jax.jit(partial(model.apply, train=False))
+    found, activations = apply(variables, x)
     tiles = [x[:, 11 + i : 75 + i, j : j + 64] for i in (0, 64) for j in (0, 64)]
-    each, _ = model.apply(variables, jnp.concatenate(tiles), train=False)
+    each, _ = apply(variables, jnp.concatenate(tiles))
     np.testing.assert_allclose(found[0], each.mean(0), rtol=1e-4)
     assert activations["layer4"].shape == (1, 32, 32, 32)
 
