@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
         solve=solve.probe,
         frozen_backbone=True,
         tuned="C",
-        grid=(1e-3, 1e-2, 0.1, 1.0, 10.0),
+        grid=(1e-4, 1e-3, 1e-2, 0.1, 1.0),
     ),
     "knn": Method(
         head=lambda sources, components, images: Neighbours(sources, images),

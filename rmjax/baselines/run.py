@@ -1,11 +1,13 @@
 """A run that is fitted in closed form: the same folder as a training leaves."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -30,6 +32,7 @@ from rmjax.experiment import (
     build_model,
     network_input,
     open_data,
+    variable_shapes,
 )
 from rmjax.logs import RunLog
 from rmjax.pretrained.start import starting_backbone
@@ -39,7 +42,7 @@ from rmjax.train_step import PyTree, TrainState, create_state
 logger = logging.getLogger(__name__)
 
 STEP = 1  # of the one checkpoint
-MAX_BYTES = 2**30  # of the features of all images; a fit needs up to four times that
+MAX_BYTES = 2**30  # of the features of all images; a fit needs several times that
 
 
 def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
@@ -58,16 +61,15 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
         InputError: the config, the data or the workdir can't be used as they are.
     """
     method = get_method(config.fit.name)
-    _check(config, method)
     devices = parallel.choose_devices(config.num_devices or None)
     data = open_data(config)
+    _check(config, method, len(data.sources))
     check_every_source(data.seen, "train")
     model = build_model(config, len(data.sources))
-    started = has_checkpoints(workdir / CHECKPOINTS)
-    start = starting_backbone(config) if method.frozen_backbone and not started else {}
     shape = network_input(config).shape[1:]
-    state = create_state(model, optax.identity(), config.seed, shape, start)
-    samples = _draw(config, data, model, state, method, show_progress)
+    make_state = partial(create_state, model, optax.identity(), config.seed, shape)
+    started = has_checkpoints(workdir / CHECKPOINTS)
+    state = make_state({} if started else _start(config, method))
     start_workdir(
         workdir,
         config,
@@ -76,23 +78,30 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
         training=describe_training(data.seen),
     )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
-    log = RunLog(workdir, 0 if not started else STEP)
     try:
         found, _ = checkpoints.restore_last(like=parallel.place(state, devices))
         if found is not None:
             return found
+        if started:  # it was damaged
+            state = make_state(_start(config, method))
+        samples = _draw(config, data, model, state, show_progress)
         runner = make_runner(config, len(data.sources), devices)
-        best, about, loss = _choose(method, samples, state, runner, data, log)
-        best = best.replace(step=jax.numpy.int32(STEP))
+        with closing(RunLog(workdir, 0)) as log:
+            best, about, loss = _choose(method, samples, state, runner, data, log)
+        best = best.replace(step=jnp.int32(STEP))
         checkpoints.save(best, about, loss)
         checkpoints.wait()
         return parallel.place(best, devices)
     finally:
         checkpoints.close()
-        log.close()
 
 
-def _check(config: ConfigDict, method: Method) -> None:
+def _start(config: ConfigDict, method: Method) -> PyTree:
+    """Return the weights that a frozen backbone has; empty where there is none."""
+    return starting_backbone(config) if method.frozen_backbone else {}
+
+
+def _check(config: ConfigDict, method: Method, num_sources: int) -> None:
     """Raise an InputError for what no part would explain as well."""
     if jax.process_count() > 1:
         raise InputError(f"fit.name = '{config.fit.name}' runs in one process")
@@ -108,6 +117,20 @@ def _check(config: ConfigDict, method: Method) -> None:
             f"fit.name = '{config.fit.name}' is not for model.input = "
             f"'{config.model.input}': choose one of {', '.join(method.inputs)}"
         )
+    count, size = config.fit.images, _size(config, num_sources)
+    if 4 * count * size > MAX_BYTES and not method.streams:
+        raise InputError(
+            f"fit.images = {count}: {size:,} features of each are "
+            f"{4 * count * size / 2**30:.1f} GiB in all; give at most "
+            f"{MAX_BYTES // 4 // size:,}, or a smaller data.crop"
+        )
+
+
+def _size(config: ConfigDict, num_sources: int) -> int:
+    """Return how many features an image has; nothing is computed."""
+    features = partial(build_model(config, num_sources).apply, method="features")
+    variables = variable_shapes(config, num_sources)
+    return jax.eval_shape(features, variables, network_input(config)).shape[-1]
 
 
 def _draw(
@@ -115,23 +138,13 @@ def _draw(
     data: ExperimentData,
     model: Fitted,
     state: TrainState,
-    method: Method,
     show_progress: bool,
 ) -> Samples:
     """Return the features of the images to fit to, which are read when asked for."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    inputs = network_input(config)
-    features = partial(model.apply, variables, method="features")
-    size = jax.eval_shape(features, inputs).shape[-1]
-    count, needed = config.fit.images, 4 * config.fit.images * size
-    if needed > MAX_BYTES and not method.streams:
-        raise InputError(
-            f"fit.images = {count}: {size:,} features of each are {needed / 2**30:.1f} "
-            f"GiB in all; give at most {MAX_BYTES // 4 // size:,}, or a smaller data.crop"
-        )
+    features = partial(model.apply, _variables(state), method="features")
     return Samples(
-        count=count,
-        size=size,
+        count=config.fit.images,
+        size=_size(config, len(data.sources)),
         num_sources=len(data.sources),
         components=config.model.embedding_dim,
         batches=_read(config, data, features, show_progress),
@@ -140,7 +153,10 @@ def _draw(
 
 
 def _read(
-    config: ConfigDict, data: ExperimentData, features, show_progress: bool
+    config: ConfigDict,
+    data: ExperimentData,
+    features: Callable[[jax.Array], jax.Array],
+    show_progress: bool,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield features and sources of training images, as a training would see them."""
     augment, root = build_augment(config), jax.random.key(config.seed)
