@@ -221,6 +221,10 @@ def plan_training(
             f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
             "give at least 1"
         )
+    if config.fit.name:
+        raise InputError(
+            f"fit.name = '{config.fit.name}': only a training by gradient is planned"
+        )
     size = measure_size(config, num_sources)
     mixing, batch = make_mixing(**config.mix), config.batch_size
     read = images * epochs * mixing.drawn
