@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
+from scipy.special import log_softmax
 from tqdm import tqdm
 
 from rmjax import metrics, parallel
@@ -50,8 +51,9 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
 
     `fit.images` training images are drawn and augmented as in training, pass after
     pass, and made into features. Of the method's grid the value is taken with the best
-    accuracy on the validation images, the first of several; without such images, that
-    in the middle. Scores are scaled so that their softmax is likeliest there. A fit
+    accuracy on the validation images, of several the one with the least cross-entropy;
+    without such images, that in the middle. Scores are scaled so that their softmax is
+    likeliest there. A fit
     that is stopped starts again from the beginning.
 
     Returns:
@@ -205,27 +207,31 @@ def _choose(
         value = method.grid[len(method.grid) // 2]
         (params,) = method.solve(samples, [value])
         return _filled(state, params), {method.tuned: value}, None
-    best, tried = None, {}
-    for value, params in zip(
-        method.grid, method.solve(samples, method.grid), strict=True
-    ):
+    ranked = []
+    fitted = zip(method.grid, method.solve(samples, method.grid), strict=True)
+    for value, params in fitted:
         candidate = _filled(state, params)
         found = runner.predict(_variables(candidate), validation)
+        temperature = fit_temperature(found.attribution, found.source)
         accuracy = float(np.mean(found.guess == found.source))
-        tried[f"{value:g}"] = accuracy
+        row = {"accuracy": accuracy, "loss": _loss(found, temperature)}
+        candidate = _filled(candidate, {}, scale=1 / temperature)
+        ranked.append((-accuracy, row["loss"], value, candidate))
         if method.tuned:
-            log.write(STEP, "tuning", {method.tuned: value, "accuracy": accuracy})
-        if best is None or accuracy > best[0]:
-            best = accuracy, value, candidate, found
-    _, value, chosen, found = best
-    temperature = fit_temperature(found.attribution, found.source)
-    chosen = _filled(chosen, {}, scale=1 / temperature)
+            log.write(STEP, "tuning", {method.tuned: value} | row)
+            logger.info("%s = %g: validation %s", method.tuned, value, row)
+    *_, value, chosen = min(ranked, key=lambda row: row[:2])
     found = runner.predict(_variables(chosen), validation)
     figures = metrics.summarize(found, data.sources)
     scalars = {k: v for k, v in figures.items() if isinstance(v, float)}
     log.write(STEP, "validation", scalars)
-    logger.info("%s = %g; validation accuracies %s", method.tuned, value, tried)
-    return chosen, {method.tuned or "value": value, "tried": tried}, figures["loss"]
+    return chosen, {method.tuned: value} if method.tuned else {}, figures["loss"]
+
+
+def _loss(found: metrics.Predictions, temperature: float) -> float:
+    """Return the mean cross-entropy of attribution at a temperature."""
+    log_p = log_softmax(found.attribution / temperature, axis=-1)
+    return -float(np.mean(log_p[np.arange(len(found)), found.source]))
 
 
 def _filled(state: TrainState, head: Params, scale: float = 1.0) -> TrainState:
