@@ -63,7 +63,7 @@ METHODS: dict[str, Method] = {
         solve=solve.eigenfaces,
         frozen_backbone=False,
         tuned="C",
-        grid=(1e-4, 1e-3, 1e-2, 0.1, 1.0),
+        grid=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
     ),
     "probe": Method(
         head=lambda sources, components, images: LinearScores(sources, False),
