@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     # Earlier work (docs/baselines.md): frank_cnn, yu_net, patch_cnn.
     config.model.init = ""  # weights to start from: a file, or the folder of a run
     config.model.input = (
-        "rgb"  # or imagenet, highpass, wiener, residual, logdct, dcthist
+        "rgb"  # or imagenet, highpass, wiener, residual, logdct, dcthist, chroma
     )
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
@@ -66,13 +66,22 @@ def get_config() -> ConfigDict:
 
     # Mixing.
     config.mix = ConfigDict()
-    # Groups drawn together (repmix, mixup, manifold), one sample each; every image
-    # with others of the batch (pairs, manifold_pairs), one sample an image; or none.
+    # Groups drawn together, one sample each: repmix, mixup, manifold, cutmix, channels,
+    # tokens, factorial. Every image with others of its block, one sample an image:
+    # pairs, manifold_pairs, mixstyle, amplitude, phase. Or none.
     config.mix.name = "repmix"
     config.mix.level = 5  # 0: pixels, 1: stem, 2..5: layers, 6: embedding
     config.mix.members = 2  # images in a sample
-    config.mix.block = 16  # pairs: adjacent images that are mixed among each other
+    # Who shares a group with the first: any, same_source (of another semantic) or
+    # same_semantic (of another source).
+    config.mix.partners = "any"
+    config.mix.block = 16  # adjacent images that are mixed among each other
     config.mix.beta = 0.4  # of the Dirichlet weights; 0: uniform
+    config.mix.band = (0.0, 0.1)  # amplitude, phase: frequencies, in cycles a pixel
+
+    # compound; ungated: detection does not scale the attribution logits; attribution:
+    # their cross-entropy alone, detection follows from them.
+    config.loss = "compound"
 
     # Baselines that are fitted in closed form: docs/baselines.md. They draw images as
     # training does and ignore mixing, optimiser and schedule.

@@ -22,6 +22,7 @@ from rmjax.data.dataset import (
     select,
 )
 from rmjax.errors import InputError
+from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
 from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
@@ -151,8 +152,10 @@ def build_model(
     are computed, "auto" where there will be gradients.
 
     Raises:
-        InputError: unknown architecture or type, or numbers that don't fit together.
+        InputError: unknown architecture, type or loss, or numbers that don't fit
+            together.
     """
+    loss = get_loss(config.loss)
     if config.model.dtype not in DTYPES:
         raise InputError(
             f"unknown model.dtype '{config.model.dtype}'; choose from "
@@ -169,7 +172,8 @@ def build_model(
         model = make_model(
             config.model.arch,
             num_sources,
-            gated_source=config.model.gated_source,
+            gated_source=config.model.gated_source if loss.gated else None,
+            detects=loss.detects,
             **common,
         )
         return model.clone(lowering=lowering)
@@ -216,11 +220,7 @@ def build_step(
 
 
 def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return what makes the network's input of the config's training images.
-
-    Raises:
-        InputError: an unknown name, or a number out of range.
-    """
+    """Return what makes the network's input of training images; errors as below."""
     return partial(
         augment,
         crop=config.data.crop,

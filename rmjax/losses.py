@@ -1,4 +1,4 @@
-"""The compound loss over mixed samples, and training accuracies.
+"""The compound loss over mixed samples, what it is compared with, and accuracies.
 
 Source 0 is always `real`. `sources` and `weights` are `[samples, members]`: which
 sources went into a sample's representation, and in what proportion. Without mixing
@@ -8,8 +8,54 @@ References:
     Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
+
+from rmjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a training loss asks of the network.
+
+    Attributes:
+        gated: whether detection scales the attribution logits, see `gate`.
+        detects: whether there is a detection head, and a term for it.
+    """
+
+    gated: bool
+    detects: bool
+
+
+# compound is published; the other two are what it is compared with.
+LOSSES = {
+    "compound": Loss(gated=True, detects=True),
+    "ungated": Loss(gated=False, detects=True),
+    "attribution": Loss(gated=False, detects=False),
+}
+
+
+def get_loss(name: str) -> Loss:
+    """Return the loss called `name`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in LOSSES:
+        raise InputError(f"unknown loss '{name}'; choose from {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def detection_from_attribution(attribution: jax.Array) -> jax.Array:
+    """Return logits `[..., 2]` of real and synthetic where no head gives them.
+
+    Their softmax are the probability of source 0 and the sum of the others', by the
+    softmax of the attribution logits `[..., num_sources]`.
+    """
+    synthetic = jax.nn.logsumexp(attribution[..., 1:], axis=-1, keepdims=True)
+    return jnp.concatenate([attribution[..., :1], synthetic], axis=-1)
 
 
 def gate(
@@ -32,30 +78,23 @@ def gate(
     return attribution * jnp.where(is_real, p[..., :1], p[..., 1:])
 
 
-def detection_from_attribution(attribution: jax.Array) -> jax.Array:
-    """Return detection logits whose p(synthetic) is that of all synthetic sources.
-
-    Args:
-        attribution: logits `[..., num_sources]`; source 0 is `real`.
-
-    Returns:
-        Logits `[..., 2]` of real and synthetic: the first, and the logarithm of the sum
-        of the exponentials of the others.
-    """
-    synthetic = jax.nn.logsumexp(attribution[..., 1:], axis=-1)
-    return jnp.stack([attribution[..., 0], synthetic], axis=-1)
-
-
 def compound_loss(
-    attribution: jax.Array, detection: jax.Array, sources: jax.Array, weights: jax.Array
+    attribution: jax.Array,
+    detection: jax.Array,
+    sources: jax.Array,
+    weights: jax.Array,
+    *,
+    detects: bool = True,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Average attribution and detection cross-entropy over mixed samples.
 
     Args:
-        attribution: gated logits `[samples, num_sources]`, `num_sources` at least 2.
+        attribution: logits `[samples, num_sources]`, gated as published or not,
+            `num_sources` at least 2.
         detection: logits `[samples, 2]` of real and synthetic.
         sources: int `[samples, members]`.
         weights: `[samples, members]`, rows sum to one.
+        detects: whether the detection term is part of the total.
 
     Returns:
         The total loss, and its terms `attribution` and `detection`, all scalars.
@@ -70,7 +109,8 @@ def compound_loss(
         "attribution": _mean_cross_entropy(attribution, sources, weights),
         "detection": _mean_cross_entropy(detection, synthetic, weights * class_weights),
     }
-    return terms["attribution"] + terms["detection"], terms
+    total = terms["attribution"] + (terms["detection"] if detects else 0)
+    return total, terms
 
 
 def soft_accuracy(

@@ -166,6 +166,49 @@ def dcthist(images: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.mean(w, axis=(2, 4)) for w in weights], axis=-1)
 
 
+def chroma(images: jax.Array) -> jax.Array:
+    """Take local autocorrelations of what is fine in the colours, about -1 to 1.
+
+    The differences of red and of blue to green, in grey levels of 255, less their 3x3
+    mean: little of what an image shows is left there, as fine detail of a scene is
+    mostly grey. Every window of 16x16 px, 4 px away from the border, gives the mean
+    products of this residual with itself moved by each of 40 lags of up to 4 px (those
+    that are no other's opposite), over its mean square (plus 1/4, the square of half a
+    grey level): how neighbours depend on each other, which upsampling decides, not how
+    strong the detail is.
+
+    Returns:
+        `[batch, (H - 8) // 16, (W - 8) // 16, 80]`: the lags of red, then of blue.
+
+    Raises:
+        InputError: H or W is under 24.
+
+    References:
+        Li et al., Identification of deep network generated images using disparities in
+            color components, 2018, https://arxiv.org/abs/1808.07276 (chrominance)
+        Popescu and Farid, Exposing digital forgeries by detecting traces of resampling,
+            2005, https://doi.org/10.1109/TSP.2004.839932 (neighbours)
+    """
+    batch, height, width, _ = images.shape
+    if min(height, width) < 24:
+        raise InputError(f"input 'chroma' needs 24 x 24 px, not {height} x {width}")
+    rows, columns = (height - 8) // 16, (width - 8) // 16
+    x = 255 * (images[..., ::2] - images[..., 1:2])
+    x = x - _box_mean(x, 3)
+
+    def moved(down: int, right: int) -> jax.Array:
+        return x[:, 4 + down :, 4 + right :][:, : 16 * rows, : 16 * columns]
+
+    def mean(products: jax.Array) -> jax.Array:
+        return products.reshape(batch, rows, 16, columns, 16, 2).mean((2, 4))
+
+    own = moved(0, 0)
+    power = mean(own * own) + 0.25
+    lags = [(i, j) for i in range(5) for j in range(-4, 5) if i > 0 or j > 0]
+    found = jnp.stack([mean(own * moved(*lag)) / power for lag in lags], axis=-1)
+    return found.reshape(batch, rows, columns, 2 * len(lags))
+
+
 INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rgb": rgb,
     "imagenet": imagenet,
@@ -174,6 +217,7 @@ INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "residual": residual,
     "logdct": logdct,
     "dcthist": dcthist,
+    "chroma": chroma,
 }
 
 

@@ -29,8 +29,9 @@ from rmjax.experiment import (
     open_data,
 )
 from rmjax.logs import RunLog
+from rmjax.losses import get_loss
 from rmjax.meter import Meter
-from rmjax.mixing import make_mixing
+from rmjax.mixing import Mixing, make_mixing
 from rmjax.preemption import stop_requests
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
@@ -146,7 +147,7 @@ def _train(
             state,
             progress,
             step=parallel.map_step(step, devices),
-            batches=_stream(config, data, mixing.drawn, start, devices),
+            batches=_stream(config, data, mixing, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
             log=log,
@@ -196,7 +197,7 @@ def _check_ranges(config: ConfigDict) -> None:
 def _stream(
     config: ConfigDict,
     data: ExperimentData,
-    drawn: int,
+    mixing: Mixing,
     start_step: int,
     devices: parallel.Devices,
 ) -> Iterator[dict]:
@@ -204,7 +205,8 @@ def _stream(
     batches = train_batches(
         data.seen,
         batch_size=config.batch_size,
-        members=drawn,
+        members=mixing.drawn,
+        partners=mixing.partners,
         size=config.data.size,
         resize=config.data.resize or None,
         seed=config.seed,
@@ -237,11 +239,15 @@ def _make_validation(
         logger.warning("no validation images: no early stop, no best checkpoint")
         return None
     runner = make_runner(config, len(data.sources), devices)
+    detects = get_loss(config.loss).detects
 
     def validate(state: TrainState) -> dict:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         predictions = runner.predict(variables, (data.seen, ("val",)))
-        return metrics.summarize(predictions, data.sources)
+        figures = metrics.summarize(predictions, data.sources)
+        # The checkpoint to keep is the best by what was trained.
+        loss = figures["loss"] if detects else figures["attribution_loss"]
+        return figures | {"loss": loss}
 
     return validate
 

@@ -222,7 +222,8 @@ def _forward_loss(
     ]
     # With a single level this is a plain call.
     heads, mixed, stats = jax.lax.switch(drawn, branches, params, batch_stats, inputs)
-    metrics = _measure(*heads, sources[mixed.places], mixed.weights)
+    members = sources[mixed.places]
+    metrics = _measure(*heads, members, mixed.weights, detects=model.detects)
     return metrics["loss"], (stats, metrics)
 
 
@@ -262,10 +263,17 @@ def _forward(
 
 
 def _measure(
-    attribution: jax.Array, detection: jax.Array, sources: jax.Array, weights: jax.Array
+    attribution: jax.Array,
+    detection: jax.Array,
+    sources: jax.Array,
+    weights: jax.Array,
+    *,
+    detects: bool,
 ) -> dict[str, jax.Array]:
     """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
-    loss, terms = losses.compound_loss(attribution, detection, sources, weights)
+    loss, terms = losses.compound_loss(
+        attribution, detection, sources, weights, detects=detects
+    )
     return {
         "loss": loss,
         "attribution_loss": terms["attribution"],

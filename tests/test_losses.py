@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax.losses import compound_loss, gate, hard_accuracy, soft_accuracy
+from rmjax.errors import InputError
+from rmjax.losses import (
+    compound_loss,
+    detection_from_attribution,
+    gate,
+    get_loss,
+    hard_accuracy,
+    soft_accuracy,
+)
 
 
 def test_gate_scales_real_and_synthetic_by_their_probabilities():
@@ -27,6 +35,26 @@ def test_compound_loss_of_hand_computed_numbers():
     np.testing.assert_allclose(terms["attribution"], attribution, rtol=1e-5)
     np.testing.assert_allclose(terms["detection"], detection, rtol=1e-5)
     np.testing.assert_allclose(total, attribution + detection, rtol=1e-5)
+
+
+def test_without_detection_the_total_is_the_attribution_term():
+    logits = jax.random.normal(jax.random.key(0), (4, 5))
+    source = jnp.array([[0], [1], [3], [4]])
+    arguments = logits, logits[:, :2], source, jnp.ones((4, 1))
+    total, terms = compound_loss(*arguments, detects=False)
+    assert total == terms["attribution"] < compound_loss(*arguments)[0]
+
+
+def test_detection_from_attribution_sums_the_synthetic_sources():
+    attribution = jnp.array([[1.0, 2.0, -3.0], [400.0, 0.0, 0.0]])
+    p = jax.nn.softmax(attribution)
+    found = jax.nn.softmax(detection_from_attribution(attribution))
+    np.testing.assert_allclose(found, [[q[0], q[1] + q[2]] for q in p], rtol=1e-6)
+
+
+def test_unknown_loss_lists_the_choices():
+    with pytest.raises(InputError, match="loss 'triplet'.*compound, ungated, attr"):
+        get_loss("triplet")
 
 
 def test_compound_loss_stays_finite_at_large_logits():

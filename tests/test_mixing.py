@@ -13,7 +13,11 @@ from rmjax.mixing import (
     sample_weights,
 )
 
-SETTINGS = {"level": 5, "members": 2, "beta": 0.4, "block": 4}
+SETTINGS = {"level": 4, "members": 2, "beta": 0.4, "block": 4}
+SETTINGS |= {"partners": "any", "band": (0.0, 0.1)}
+
+# Those whose samples are convex combinations of whole representations.
+CONVEX = "repmix none mixup manifold pairs manifold_pairs factorial".split()
 
 
 def make(name, **changes):
@@ -74,8 +78,8 @@ def test_mix_of_maps_and_of_vectors_is_the_same_function():
 
 
 @pytest.mark.parametrize("members", [1, 2, 3])
-@pytest.mark.parametrize("name", MIXINGS)
-def test_every_mixing_says_what_it_mixed(name, members):
+@pytest.mark.parametrize("name", CONVEX)
+def test_convex_mixings_say_what_they_mixed(name, members):
     """Against NumPy: the samples, and where their gradient goes."""
     mixing = make(name, members=members)
     h = jax.random.normal(jax.random.key(1), (12, 5))
@@ -102,8 +106,9 @@ def test_groups_and_pairs_have_their_numbers_of_samples():
     assert len(make("pairs", members=3).mix_fn(keys, h).h) == 12
     found = {name: (make(name).drawn, make(name).unit) for name in MIXINGS}
     assert found["repmix"] == found["mixup"] == found["manifold"] == (2, 2)
-    assert found["pairs"] == found["manifold_pairs"] == (1, 4)
+    assert found["pairs"] == found["manifold_pairs"] == found["mixstyle"] == (1, 4)
     assert found["none"] == (1, 1)
+    assert found["factorial"] == (4, 4)
 
 
 @pytest.mark.parametrize(("members", "block"), [(2, 2), (2, 16), (4, 5), (5, 5)])
@@ -148,10 +153,23 @@ def test_none_leaves_items_alone():
     np.testing.assert_array_equal(mixed.places[:, 0], np.arange(3))
 
 
+def test_factorial_crosses_sources_with_semantics():
+    weights = np.asarray(
+        make("factorial").mix_fn(make_keys(40_000), jnp.ones((40_000, 1))).weights
+    )
+    crossed = weights.reshape(-1, 2, 2)  # source, semantic
+    of_source, of_semantic = crossed.sum(2)[:, 0], crossed.sum(1)[:, 0]
+    expected = np.einsum("ga,gb->gab", crossed.sum(2), crossed.sum(1))
+    np.testing.assert_allclose(crossed, expected, atol=1e-6)
+    # 10,000 samples: four standard errors. Two images alone have a correlation of 1.
+    assert abs(np.corrcoef(of_source, of_semantic)[0, 1]) < 0.04
+    assert of_source.var() == pytest.approx(1 / 4 / (2 * 0.4 + 1), rel=0.05)
+
+
 def test_levels_of_the_registry():
     levels = {name: make(name, level=4).levels for name in MIXINGS}
     assert levels["repmix"] == levels["pairs"] == (4,)
-    assert levels["mixup"] == (0,)
+    assert levels["mixup"] == levels["cutmix"] == levels["amplitude"] == (0,)
     assert len(levels["manifold"]) > 1
     assert set(levels["manifold"]) <= set(range(7))
 
@@ -159,7 +177,12 @@ def test_levels_of_the_registry():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("cutmix", {}, "cutmix.*repmix, none, mixup, manifold, pairs"),
+        ("stir", {}, "stir.*repmix, none, mixup, manifold, pairs"),
+        ("tokens", {"level": 5}, "mix.level = 5.*0 to 4"),
+        ("repmix", {"partners": "twin"}, "partners 'twin'.*any, same_source"),
+        ("pairs", {"partners": "same_source"}, "mix.partners = 'same_source'"),
+        ("factorial", {"partners": "same_source"}, "'factorial' finds its own"),
+        ("amplitude", {"band": (0.2, 0.1)}, "mix.band = .0.2, 0.1.*least"),
         ("repmix", {"level": 9}, "mix.level = 9.*0 to 6"),
         ("repmix", {"members": 0}, "mix.members = 0"),
         ("repmix", {"beta": -0.1}, "mix.beta = -0.1"),

@@ -421,6 +421,23 @@ def test_named_activations(tiny):
         assert outputs[name].ndim == 4 and len(outputs[name]) == 4
 
 
+def test_heads_without_gate_and_without_detection(tiny):
+    model, variables, x, gated = tiny
+    free = model.clone(gated_source=None)
+    outputs = jax.jit(free.apply)(variables, x)
+    p = jax.nn.softmax(outputs["detection"])
+    p = jnp.concatenate([p[:, :1], *[p[:, 1:]] * 4], axis=1)
+    np.testing.assert_allclose(outputs["attribution"] * p, gated["attribution"], 1e-5)
+    params = {k: v for k, v in variables["params"].items() if k != "detection"}
+    alone = free.clone(detects=False)
+    answer = jax.jit(alone.apply)({**variables, "params": params}, x)
+    np.testing.assert_allclose(answer["attribution"], outputs["attribution"], 1e-5)
+    p = jax.nn.softmax(answer["attribution"])
+    real, synthetic = jax.nn.softmax(answer["detection"]).T
+    np.testing.assert_allclose(real, p[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(synthetic, p[:, 1:].sum(1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("level", range(7))
 def test_mixing_sees_the_representation_of_its_level(tiny, level):
     model, variables, x, whole = tiny

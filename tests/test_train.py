@@ -91,10 +91,21 @@ def test_a_bfloat16_run_follows_the_float32_one(small_config, small_run, tmp_pat
         run(small_config(), tmp_path)
 
 
-@pytest.mark.parametrize("mixing", ["none", "mixup", "manifold"])
-def test_every_mixing_trains(small_config, tmp_path, mixing):
-    config = small_config(**{"mix.name": mixing, "num_epochs": 1})
-    assert int(run(config, tmp_path).step) == 4
+@pytest.mark.parametrize(
+    ("mixing", "partners", "loss"),
+    [
+        ("none", "any", "ungated"),
+        ("mixup", "same_semantic", "compound"),
+        ("manifold", "any", "compound"),
+        ("factorial", "any", "attribution"),
+        ("mixstyle", "any", "attribution"),
+    ],
+)
+def test_mixings_and_losses_train(small_config, tmp_path, mixing, partners, loss):
+    names = {"mix.name": mixing, "mix.partners": partners, "loss": loss}
+    state = run(small_config(**names, num_epochs=1), tmp_path)
+    assert int(state.step) == 4
+    assert ("detection" in state.params) == (loss != "attribution")
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
 
 
@@ -236,6 +247,7 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"accumulate_steps": 0}, "accumulate_steps = 0: give at least 1"),
         ({"num_devices": 99}, "num_devices = 99, but this process has 8"),
         ({"mix.name": "stir"}, "unknown mixing 'stir'.*repmix"),
+        ({"loss": "triplet"}, "unknown loss 'triplet'.*compound"),
         ({"mix.level": 9}, "mix.level = 9.*0 to 6"),
         ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),
         ({"model.dtype": "float16"}, "model.dtype 'float16'.*float32, bfloat16"),

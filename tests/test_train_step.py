@@ -16,7 +16,15 @@ from rmjax.train_step import augment, create_state, train_step
 
 IMAGES, SIZE, CROP = 16, 36, 32
 GROUPS, PAIRS = (
-    make_mixing(name, level=5, members=2, beta=0.4, block=4)
+    make_mixing(
+        name,
+        level=5,
+        members=2,
+        beta=0.4,
+        block=4,
+        partners="any",
+        band=(0.0, 0.1),
+    )
     for name in ("repmix", "pairs")
 )
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
+from rmjax.data.partners import Choose, make_partners
 from rmjax.errors import InputError
 from rmjax.preemption import leave_stopping_to_parent
 
@@ -56,6 +57,7 @@ def train_batches(
     members: int,
     size: int,
     resize: int | None = None,
+    partners: str = "any",
     seed: int = 0,
     start_step: int = 0,
     process_index: int = 0,
@@ -68,7 +70,7 @@ def train_batches(
 
     The first members of the groups are one shuffled pass over the selected
     images per epoch, and the passes follow each other without a gap; the other
-    members are drawn at random from the whole selection.
+    members are drawn at random from the whole selection, or by label.
 
     Args:
         selection: what to train on.
@@ -79,6 +81,7 @@ def train_batches(
             image is larger.
         resize: pixels that the shorter side is resampled to before that; None
             leaves images at their native resolution.
+        partners: who the other members are, key of `rmjax.data.partners.PARTNERS`.
         seed: any integer from 0; another seed is another stream.
         start_step: the step of the first batch.
         process_index: which part of each batch is wanted, from 0.
@@ -97,8 +100,8 @@ def train_batches(
         process.
 
     Raises:
-        InputError: a batch that does not divide, a source without images, or,
-            while iterating, an image smaller than `size`.
+        InputError: a batch that does not divide, a source without images, no such
+            partners, or, while iterating, an image smaller than `size`.
     """
     items = _items(batch_size, process_index, process_count, members)
     check_every_source(selection, split)
@@ -107,7 +110,9 @@ def train_batches(
     order_seed, draw_seed = (
         int(s) for s in np.random.SeedSequence(seed).generate_state(2)
     )
-    draw = _Draw(selection.size(split), members)
+    labels = selection.labels[split]
+    choose = make_partners(partners, labels["source"], labels["semantic"])
+    draw = _Draw(choose, members)
     reader = _Reader(selection.dataset, split, size, resize, cache)
     load = _LoadTrain(selection, split, reader, items, process_index)
     # Grain numbers batches through all epochs, so (seed, number) is the state.
@@ -185,11 +190,11 @@ def num_eval_batches(
 class _Draw:
     """The random part of a step: partners for the first members, and windows."""
 
-    total: int
+    choose: Choose
     members: int
 
     def __call__(self, first: np.ndarray, rng: np.random.Generator):
-        partners = rng.integers(self.total, size=(len(first), self.members - 1))
+        partners = self.choose(first, self.members, rng)
         chosen = np.concatenate([first[:, None], partners], axis=1).reshape(-1)
         return chosen, rng.random((len(chosen), 2))
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.errors import InputError
-from rmjax.losses import gate
+from rmjax.losses import detection_from_attribution, gate
 from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.norm import widen
 from rmjax.models.resnet import linear
@@ -30,7 +30,10 @@ class RepMix(nn.Module):
         num_sources: sources to tell apart, at least 2; source 0 is `real`. 0: a bare
             backbone, without heads.
         embedding_dim: size of the embedding (the fingerprint).
-        gated_source: see `rmjax.losses.gate`.
+        gated_source: see `rmjax.losses.gate`; None leaves the attribution logits as
+            they are.
+        detects: whether there is a head for detection; without, its logits follow from
+            the attribution logits.
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
         dtype: type of convolutions and maps; the rest is float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
@@ -41,7 +44,8 @@ class RepMix(nn.Module):
     arch: str
     num_sources: int
     embedding_dim: int = 256
-    gated_source: int = 0
+    gated_source: int | None = 0
+    detects: bool = True
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
@@ -63,7 +67,8 @@ class RepMix(nn.Module):
         # Heads, gate and loss in float32 at least: probabilities lose too much in half.
         dtype = widen(self.dtype)
         self.attribution = linear(self.embedding_dim, self.num_sources, dtype)
-        self.detection = linear(self.embedding_dim, 2, dtype)
+        if self.detects:
+            self.detection = linear(self.embedding_dim, 2, dtype)
 
     def __call__(
         self,
@@ -82,8 +87,8 @@ class RepMix(nn.Module):
             level: 0..6, see `ResNet`.
 
         Returns:
-            `embedding` `[samples, embedding_dim]`, `attribution` (gated logits)
-            `[samples, num_sources]`, `detection` (logits of real and synthetic)
+            `embedding` `[samples, embedding_dim]`, `attribution` (logits, gated as
+            published or not) `[samples, num_sources]`, `detection` (logits of real and synthetic)
             `[samples, 2]`, and the activations of `ResNet`; without heads, neither
             logits. Without mixing there are as many samples as images.
         """
@@ -94,9 +99,15 @@ class RepMix(nn.Module):
         outputs = outputs | after | {"embedding": h}
         if not self.num_sources:
             return outputs
-        outputs["detection"] = detection = self.detection(h)
-        outputs["attribution"] = gate(self.attribution(h), detection, self.gated_source)
-        return outputs
+        attribution = self.attribution(h)
+        detection = (
+            self.detection(h)
+            if self.detects
+            else detection_from_attribution(attribution)
+        )
+        if self.gated_source is not None:
+            attribution = gate(attribution, detection, self.gated_source)
+        return outputs | {"attribution": attribution, "detection": detection}
 
 
 def make_model(
@@ -104,7 +115,8 @@ def make_model(
     num_sources: int,
     *,
     embedding_dim: int = 256,
-    gated_source: int = 0,
+    gated_source: int | None = 0,
+    detects: bool = True,
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
     remat: bool = False,
@@ -118,7 +130,7 @@ def make_model(
     """
     check_backbone(arch)
     check_num_sources(num_sources)
-    if not 0 <= gated_source < max(num_sources, 1):
+    if gated_source is not None and not 0 <= gated_source < max(num_sources, 1):
         raise InputError(
             f"model.gated_source = {gated_source} is none of {num_sources} sources"
         )
@@ -127,6 +139,7 @@ def make_model(
         num_sources,
         embedding_dim,
         gated_source,
+        detects,
         axis_name,
         dtype,
         remat=remat,

@@ -215,7 +215,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         stem_stride=1,
         stem_pool=False,
     ),
-    # For `dcthist`, whose channels hold the detail already: every place by itself,
+    # For `dcthist` and `chroma`, whose channels hold the detail already: every place by itself,
     # one hidden layer, then the average. Few images can't teach it their content.
     "shallow": dict(
         depths=(0, 0, 0, 0),

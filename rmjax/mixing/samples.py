@@ -1,7 +1,6 @@
-"""Mixing: several representations become one, with known proportions.
+"""Samples of several images: who is mixed, in what proportion, and the mix itself.
 
-Everything here is a pure function of arrays. There are two ways to find who is mixed
-with whom:
+There are two ways to find who is mixed with whom:
 
     groups  the data pipeline draws `members` images together, adjacent in the batch,
             and each group becomes one sample: as many backbone passes a sample as the
@@ -10,17 +9,6 @@ with whom:
             others of its block, a fixed number of adjacent images: as many samples as
             images, one backbone pass each
 
-A new mixing is one function of the config's `mix` section and one entry in `MIXINGS`:
-
-    def halves(level, members, beta, block):
-        def mix_fn(keys, h):
-            weights = jnp.full((len(h) // members, members), 1 / members)
-            return Mixed(mix(h, weights), weights, adjacent(weights))
-
-        return Mixing(mix_fn, levels=(level,), drawn=members, unit=members)
-
-    MIXINGS["halves"] = halves
-
 References:
     Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063 (groups)
     Zhang et al., mixup, ICLR 2018, https://arxiv.org/abs/1710.09412, section 2: a batch
@@ -28,17 +16,14 @@ References:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rmjax.errors import InputError
-
-# What an image's key is folded with, for each draw of `mix_pairs`.
-_KEY_WEIGHTS, _KEY_SHIFTS = range(2)
+# What an image's key is folded with, for each draw that a mix takes from it.
+KEY_WEIGHTS, KEY_SHIFTS, KEY_PLACES = range(3)
 
 
 class Mixed(NamedTuple):
@@ -67,42 +52,17 @@ class Mixing:
         mix_fn: pure function, see `MixFn`.
         levels: where the network is cut; of several, each training step draws one.
         drawn: images that the data pipeline draws together, adjacent in the batch: the
-            first of them from a shuffled pass, the others at random.
+            first of them from a shuffled pass, the others as `partners` says.
         unit: adjacent images that are mixed with no others. Whole units go to a device,
             so what is mixed does not depend on the devices.
+        partners: key of `rmjax.data.partners.PARTNERS`.
     """
 
     mix_fn: MixFn
     levels: tuple[int, ...]
     drawn: int
     unit: int
-
-
-def make_mixing(
-    name: str, *, level: int, members: int, beta: float, block: int
-) -> Mixing:
-    """Return the mixing called `name` with the settings of a config's `mix` section.
-
-    Args:
-        name: key of `MIXINGS`.
-        level: where to mix, 0..6, for those that leave it open.
-        members: images in a sample, at least 1.
-        beta: concentration of the weights, see `sample_weights`.
-        block: adjacent images that pairs are formed within.
-
-    Raises:
-        InputError: no such mixing (the message lists the choices), or a setting out of
-            range.
-    """
-    if name not in MIXINGS:
-        raise InputError(f"unknown mixing '{name}'; choose from {', '.join(MIXINGS)}")
-    if not 0 <= level <= 6:
-        raise InputError(f"mix.level = {level}: give a level from 0 to 6")
-    if members < 1:
-        raise InputError(f"mix.members = {members}: a sample has at least 1 member")
-    if beta < 0:
-        raise InputError(f"mix.beta = {beta}: give a positive one, or 0 for uniform")
-    return MIXINGS[name](level, members, beta, block)
+    partners: str = "any"
 
 
 def sample_weights(keys: jax.Array, members: int, beta: float | None) -> jax.Array:
@@ -201,58 +161,53 @@ def mix_groups(keys: jax.Array, h: jax.Array, *, members: int, beta: float) -> M
 def mix_pairs(
     keys: jax.Array, h: jax.Array, *, members: int, beta: float, block: int
 ) -> Mixed:
-    """Mix every image with `members - 1` others of its block into one sample each.
-
-    The first weight of a sample is its own image's. Weights are drawn by the image's
-    key, the shifts of a block by that of its first image.
-    """
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    weights = sample_weights(fold(keys, _KEY_WEIGHTS), members, beta)
-    places = sample_partners(fold(keys[::block], _KEY_SHIFTS), members, block)
+    """Mix every image with `members - 1` others of its block into one sample each."""
+    weights, places = draw_pairs(keys, members, beta, block)
     return Mixed(mix_places(h, weights, places), weights, places)
 
 
 def mix_nothing(keys: jax.Array, h: jax.Array) -> Mixed:
     """Leave every image as it is: a sample of one, with weight one."""
+    return own_label(h)
+
+
+def mix_factorial(keys: jax.Array, h: jax.Array, *, beta: float) -> Mixed:
+    """Mix two sources crossed with two semantics, in independent proportions.
+
+    A group is (source a, semantic p), (a, q), (b, p), (b, q): what the partners
+    "factorial" draw. The weight of a member is that of its source times that of its
+    semantic, both from a Dirichlet distribution of their own. In a mix of two random
+    images the one that gives more of its content also gives more of its source, so a
+    network may read the proportions, and the label, off the content. Here the content
+    of a sample says nothing of its label: the same proportion of the semantics comes
+    with every proportion of the sources. Our own.
+    """
+    own = keys[::4]
+    of_sources = sample_weights(fold_keys(own, KEY_WEIGHTS), 2, beta)
+    of_semantics = sample_weights(fold_keys(own, KEY_SHIFTS), 2, beta)
+    weights = (of_sources[:, :, None] * of_semantics[:, None]).reshape(-1, 4)
+    return Mixed(mix(h, weights), weights, adjacent(weights))
+
+
+def own_label(h: jax.Array) -> Mixed:
+    """Return samples `[images, ...]` that keep the label of their image alone."""
     weights = jnp.ones((len(h), 1), jnp.float32)
     return Mixed(h, weights, adjacent(weights))
 
 
-def _groups(level: int, members: int, beta: float, block: int) -> Mixing:
-    mix_fn = partial(mix_groups, members=members, beta=beta)
-    return Mixing(mix_fn, (level,), drawn=members, unit=members)
+def draw_pairs(
+    keys: jax.Array, members: int, beta: float, block: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draw weights and places `[images, members]` of samples within blocks.
+
+    The first weight of a sample is its own image's. Weights are drawn by the image's
+    key, the shifts of a block by that of its first image.
+    """
+    weights = sample_weights(fold_keys(keys, KEY_WEIGHTS), members, beta)
+    shifts = fold_keys(keys[::block], KEY_SHIFTS)
+    return weights, sample_partners(shifts, members, block)
 
 
-def _pairs(level: int, members: int, beta: float, block: int) -> Mixing:
-    if members > block:
-        raise InputError(
-            f"mix.members = {members} is more than mix.block = {block}, the images "
-            "that they are chosen from"
-        )
-    mix_fn = partial(mix_pairs, members=members, beta=beta, block=block)
-    return Mixing(mix_fn, (level,), drawn=1, unit=block)
-
-
-def _nothing(level: int, members: int, beta: float, block: int) -> Mixing:
-    return Mixing(mix_nothing, (level,), drawn=1, unit=1)
-
-
-def _at(levels: tuple[int, ...], make: Callable[..., Mixing]) -> Callable[..., Mixing]:
-    """Return `make` with its own levels instead of the config's."""
-    return lambda *settings: replace(make(*settings), levels=levels)
-
-
-# Functions of (level, members, beta, block).
-# References:
-#   mixup: Zhang et al., ICLR 2018, https://arxiv.org/abs/1710.09412. Its Beta(a, a)
-#     is the Dirichlet of two members.
-#   manifold: Verma et al., ICML 2019, https://arxiv.org/abs/1806.05236. Its ResNets
-#     mix the input or the output of the first or the second residual stage.
-MIXINGS: dict[str, Callable[[int, int, float, int], Mixing]] = {
-    "repmix": _groups,
-    "none": _nothing,
-    "mixup": _at((0,), _groups),
-    "manifold": _at((0, 2, 3), _groups),
-    "pairs": _pairs,
-    "manifold_pairs": _at((0, 2, 3), _pairs),
-}
+def fold_keys(keys: jax.Array, draw: int) -> jax.Array:
+    """Derive the keys of one draw from those of the images, `[images]` each."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, draw)

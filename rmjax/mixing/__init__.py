@@ -1,0 +1,32 @@
+"""Mixing: several representations become one, with known proportions.
+
+Everything here is a pure function of arrays: see `Mixing`, `MixFn` and `MIXINGS`.
+"""
+
+from rmjax.mixing.registry import MIXINGS, Settings, make_mixing
+from rmjax.mixing.samples import (
+    Mixed,
+    MixFn,
+    Mixing,
+    adjacent,
+    mix,
+    mix_nothing,
+    mix_places,
+    sample_partners,
+    sample_weights,
+)
+
+__all__ = [
+    "MIXINGS",
+    "MixFn",
+    "Mixed",
+    "Mixing",
+    "Settings",
+    "adjacent",
+    "make_mixing",
+    "mix",
+    "mix_nothing",
+    "mix_places",
+    "sample_partners",
+    "sample_weights",
+]

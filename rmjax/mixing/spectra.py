@@ -1,0 +1,91 @@
+"""Mixes of the Fourier spectra of images, within a band of frequencies.
+
+The label stays that of the image: what is mixed in is meant not to matter for it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rmjax.mixing.samples import Mixed, draw_pairs, own_label
+
+
+def mix_amplitudes(
+    keys: jax.Array,
+    h: jax.Array,
+    *,
+    beta: float,
+    block: int,
+    band: tuple[float, float],
+) -> Mixed:
+    """Mix the amplitudes of every image with another's; its phases stay.
+
+    Args:
+        keys: `[images]`.
+        h: maps `[images, H, W, channels]`.
+        beta: of the weights of the own and the other amplitudes.
+        block: adjacent images that the others are chosen from.
+        band: least and greatest frequency that is mixed, in cycles a pixel (0 is the
+            mean, 0.5 the finest stripes, 0.71 the finest chequers).
+
+    References:
+        Xu et al., A Fourier-based Framework for Domain Generalization, CVPR 2021,
+            https://arxiv.org/abs/2105.11120 (all frequencies)
+        Yang and Soatto, Fourier Domain Adaptation, CVPR 2020,
+            https://arxiv.org/abs/2004.05498 (low frequencies)
+    """
+    spectrum, other, weights = _spectra(keys, h, beta, block)
+    own = jnp.abs(spectrum)
+    mixed = weights[0] * own + weights[1] * jnp.abs(other)
+    changed = mixed * _phases(spectrum)
+    return _back(h, jnp.where(_within(band, h), changed, spectrum))
+
+
+def mix_phases(
+    keys: jax.Array,
+    h: jax.Array,
+    *,
+    beta: float,
+    block: int,
+    band: tuple[float, float],
+) -> Mixed:
+    """Mix the phases of every image with another's; its amplitudes stay.
+
+    The counterpart of `mix_amplitudes` for attribution. Where things are in an image,
+    its content, is in the phases; how strong each frequency is, with the periodic
+    traces of a generator's upsampling, is in the amplitudes. So this changes what an
+    image shows and keeps what tells its source. Phases are mixed as unit phasors. Our
+    own. Arguments as for `mix_amplitudes`.
+    """
+    spectrum, other, weights = _spectra(keys, h, beta, block)
+    mixed = weights[0] * _phases(spectrum) + weights[1] * _phases(other)
+    changed = jnp.abs(spectrum) * _phases(mixed)
+    return _back(h, jnp.where(_within(band, h), changed, spectrum))
+
+
+def _spectra(
+    keys: jax.Array, h: jax.Array, beta: float, block: int
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """Return each image's spectrum, its partner's, and the weights of both."""
+    weights, places = draw_pairs(keys, 2, beta, block)
+    spectrum = jnp.fft.rfft2(h.astype(jnp.float32), axes=(1, 2))
+    own, other = weights.T[:, :, None, None, None]
+    return spectrum, spectrum[places[:, 1]], (own, other)
+
+
+def _phases(spectrum: jax.Array) -> jax.Array:
+    """Return numbers of modulus 1; 1 where there is no phase."""
+    size = jnp.abs(spectrum)
+    return jnp.where(size > 0, spectrum / jnp.where(size > 0, size, 1), 1)
+
+
+def _within(band: tuple[float, float], h: jax.Array) -> jax.Array:
+    """Return which frequencies of `rfft2` of `h` lie in the band, `[H, W // 2 + 1, 1]`."""
+    rows = jnp.fft.fftfreq(h.shape[1])[:, None, None]
+    columns = jnp.fft.rfftfreq(h.shape[2])[:, None]
+    radius = jnp.sqrt(rows**2 + columns**2)
+    return (band[0] <= radius) & (radius <= band[1])
+
+
+def _back(h: jax.Array, spectrum: jax.Array) -> Mixed:
+    x = jnp.fft.irfft2(spectrum, h.shape[1:3], axes=(1, 2))
+    return own_label(x.astype(h.dtype))
