@@ -42,9 +42,12 @@ def get_config() -> ConfigDict:
 
     # Model.
     config.model = ConfigDict()
-    config.model.arch = "resnet50"  # resnet50, resnet18, tiny, shallow
+    # resnet50, resnet18, tiny, shallow; of earlier work (docs/baselines.md): frank_cnn,
+    # yu_net, patch_cnn
+    config.model.arch = "resnet50"
     config.model.init = ""  # weights to start from: a file, or the folder of a run
-    # rgb, imagenet, highpass, residual, logdct; dcthist, chroma: for shallow
+    # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma: for
+    # shallow
     config.model.input = "rgb"
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
@@ -82,6 +85,12 @@ def get_config() -> ConfigDict:
     # compound; ungated: detection does not scale the attribution logits; attribution:
     # their cross-entropy alone, detection follows from them.
     config.loss = "compound"
+
+    # Baselines that are fitted in closed form: docs/baselines.md. They draw images as
+    # training does and ignore mixing, optimiser and schedule.
+    config.fit = ConfigDict()
+    config.fit.name = ""  # ridge, prnu, eigenfaces, probe, knn; empty: by gradient
+    config.fit.images = 12288  # training images drawn, pass after pass
 
     # Optimiser: Adam, with weight decay as L2 in the gradient.
     config.optim = ConfigDict()

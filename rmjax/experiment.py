@@ -10,6 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from rmjax import parallel
+from rmjax.baselines.methods import make_fitted, works_in_tiles
+from rmjax.baselines.model import Fitted
 from rmjax.corruptions import (
     check_settings,
     load_panes,
@@ -27,8 +29,10 @@ from rmjax.data.dataset import (
 from rmjax.errors import InputError
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
+from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
+from rmjax.models.tiles import map_tiles
 from rmjax.optim import make_optimizer, make_schedule
 from rmjax.preprocess import get_input
 from rmjax.train_step import CorruptFn, PyTree, augment, eval_step, train_step
@@ -142,9 +146,15 @@ def _unknown_splits(dataset: Dataset) -> tuple[str, ...]:
 
 
 def build_model(
-    config: ConfigDict, num_sources: int, axis_name: str | None = None
-) -> RepMix:
-    """Build the config's network; `axis_name` synchronises its batch norms over it.
+    config: ConfigDict,
+    num_sources: int,
+    axis_name: str | None = None,
+    lowering: str = "auto",
+) -> RepMix | Fitted:
+    """Build the config's network.
+
+    `axis_name` synchronises its batch norms over it; `lowering` is how convolutions
+    are computed, "auto" where there will be gradients.
 
     Raises:
         InputError: unknown architecture, type or loss, or numbers that don't fit
@@ -156,15 +166,30 @@ def build_model(
             f"unknown model.dtype '{config.model.dtype}'; choose from "
             + ", ".join(DTYPES)
         )
-    return make_model(
-        config.model.arch,
+    common = {
+        "embedding_dim": config.model.embedding_dim,
+        "axis_name": axis_name,
+        "dtype": DTYPES[config.model.dtype],
+        "remat": config.model.remat and lowering == "auto",
+        "crop": network_input(config).shape[1],
+    }
+    if not config.fit.name:
+        model = make_model(
+            config.model.arch,
+            num_sources,
+            gated_source=config.model.gated_source if loss.gated else None,
+            detects=loss.detects,
+            **common,
+        )
+        return model.clone(lowering=lowering)
+    check_backbone(config.model.arch)
+    return make_fitted(
+        config.fit.name,
         num_sources,
-        embedding_dim=config.model.embedding_dim,
-        gated_source=config.model.gated_source if loss.gated else None,
-        detects=loss.detects,
-        axis_name=axis_name,
-        dtype=DTYPES[config.model.dtype],
-        remat=config.model.remat,
+        tile=common["crop"],
+        components=config.model.embedding_dim,
+        images=config.fit.images,
+        backbone=make_backbone(config.model.arch, lowering=lowering, **common),
     )
 
 
@@ -193,16 +218,36 @@ def build_step(
         model=model,
         optimizer=optimizer,
         mixing=mixing,
-        augment=partial(
-            augment,
-            crop=config.data.crop,
-            flip=config.data.flip,
-            corrupt=build_corruption(config),
-            transform=get_input(config.model.input),
-        ),
+        augment=build_augment(config),
         pieces=config.accumulate_steps,
         seed=config.seed,
     )
+
+
+def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return what makes the network's input of training images; errors as below."""
+    return partial(
+        augment,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        corrupt=build_corruption(config),
+        transform=build_input(config),
+    )
+
+
+def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """Return what makes the config's network input of images in [0, 1].
+
+    A network that works in tiles of the size that it was trained on gets each tile
+    transformed by itself.
+
+    Raises:
+        InputError: there is no such input.
+    """
+    transform = get_input(config.model.input)
+    if not works_in_tiles(config.fit.name, config.model.arch):
+        return transform
+    return partial(map_tiles, function=transform, size=config.data.crop)
 
 
 def build_corruption(config: ConfigDict) -> CorruptFn | None:
@@ -267,13 +312,24 @@ def corruption_options(config: ConfigDict, size: int) -> dict:
 def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
     """Return shape `[1, H, W, channels]` and type of what the network is trained on."""
     images = jax.ShapeDtypeStruct((1, config.data.crop, config.data.crop, 3), "float32")
-    return jax.eval_shape(get_input(config.model.input), images)
+    return jax.eval_shape(build_input(config), images)
 
 
 def variable_shapes(config: ConfigDict, num_sources: int) -> PyTree:
     """Return shapes and types of the config's variables; nothing is computed."""
     model = build_model(config, num_sources)
     return jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+
+
+def embedding_size(config: ConfigDict, num_sources: int) -> int:
+    """Return the size of the config's fingerprints; nothing is computed.
+
+    It is `model.embedding_dim` unless `fit.name` has its own, see docs/baselines.md.
+    """
+    model = build_model(config, num_sources)
+    variables = variable_shapes(config, num_sources)
+    outputs = jax.eval_shape(model.apply, variables, network_input(config))
+    return outputs["embedding"].shape[-1]
 
 
 def make_eval_step(
@@ -288,8 +344,8 @@ def make_eval_step(
     images of another size. A device works on its part in pieces of one size, whatever
     else shares the batch: sums in another order would round differently.
     """
-    model = build_model(config, num_sources).clone(lowering="forward", remat=False)
-    transform = get_input(config.model.input)
+    model = build_model(config, num_sources, lowering="forward")
+    transform = build_input(config)
     on_cpu = devices[0].platform == "cpu"
 
     @cache

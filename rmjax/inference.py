@@ -138,11 +138,13 @@ class Attributor:
         Raises:
             InputError: there is no such layer.
         """
-        _check_layer(layer)
         model = build_model(self.config, len(self.source_names))
         outputs = jax.eval_shape(
             model.apply, self.variables, network_input(self.config)
         )
+        choices = [name for name in ACTIVATIONS if name in outputs]
+        if layer not in choices:
+            raise InputError(f"layer '{layer}': choose one of {', '.join(choices)}")
         return outputs[layer].shape[-1]
 
     def read(self, image: ImageLike, name: str = "") -> np.ndarray:
@@ -203,8 +205,9 @@ class Attributor:
         return [self.read(image) for image in images]
 
     def _step(self, layer: str):
-        _check_layer(layer)
         if layer not in self._steps:
+            if layer != self.layer:  # that one every network has
+                self.channels(layer)
             self._steps[layer] = make_eval_step(
                 self.config, len(self.source_names), self.devices, (layer,)
             )
@@ -308,11 +311,6 @@ def decode(image: ImageLike, name: str = "") -> np.ndarray:
             f"{name}: {width}x{height} px is too small, give at least {MIN_SIDE} a side"
         )
     return image
-
-
-def _check_layer(layer: str) -> None:
-    if layer not in ACTIVATIONS:
-        raise InputError(f"layer '{layer}': choose one of {', '.join(ACTIVATIONS)}")
 
 
 def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:

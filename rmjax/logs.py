@@ -50,7 +50,7 @@ class RunLog:
             self._events.write_event(purge)
 
     def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
-        """Log `scalars` of `step`; `kind` is "train" or "validation"."""
+        """Log `scalars` of `step`; `kind` is "train", "validation" or "tuning"."""
         if self._silent:
             return
         row = {"step": step, "kind": kind, **scalars}

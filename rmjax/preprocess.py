@@ -17,6 +17,7 @@ from rmjax.errors import InputError
 # weights expect them, https://docs.pytorch.org/vision/stable/models.html
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+WIENER_SIDE = 5  # of the windows of `wiener`, pixels
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
@@ -72,7 +73,28 @@ def highpass(images: jax.Array) -> jax.Array:
     Content lives in the low frequencies, most of a generator's fingerprint in
     the high ones. Edges are repeated.
     """
-    return jnp.clip(6 * _less_mean(rgb(images)), -2, 2)
+    x = rgb(images)
+    return jnp.clip(6 * (x - _box_mean(x, 3)), -2, 2)
+
+
+def wiener(images: jax.Array) -> jax.Array:
+    """Keep what a local Wiener filter takes for noise, of the image in [-1, 1].
+
+    Channel by channel, the image less its 5x5 mean, times noise / variance where the
+    local 5x5 variance is more than the noise, which is the mean of all these variances:
+    edges and texture are kept out, as a denoiser would leave them in the image. Edges
+    are repeated.
+
+    References:
+        Lim, Two-Dimensional Signal and Image Processing, 1990, p. 548, as in
+        https://docs.scipy.org/doc/scipy/reference/generated/scipy.signal.wiener.html
+    """
+    x = rgb(images)
+    mean = _box_mean(x, WIENER_SIDE)
+    variance = _box_mean(x**2, WIENER_SIDE) - mean**2
+    noise = jnp.mean(variance, axis=(1, 2), keepdims=True)
+    floor = jnp.maximum(noise, jnp.finfo(x.dtype).tiny)
+    return (x - mean) * (noise / jnp.maximum(variance, floor))
 
 
 def residual(images: jax.Array) -> jax.Array:
@@ -171,7 +193,8 @@ def chroma(images: jax.Array) -> jax.Array:
     if min(height, width) < 24:
         raise InputError(f"input 'chroma' needs 24 x 24 px, not {height} x {width}")
     rows, columns = (height - 8) // 16, (width - 8) // 16
-    x = _less_mean(255 * (images[..., ::2] - images[..., 1:2]))
+    x = 255 * (images[..., ::2] - images[..., 1:2])
+    x = x - _box_mean(x, 3)
 
     def moved(down: int, right: int) -> jax.Array:
         return x[:, 4 + down :, 4 + right :][:, : 16 * rows, : 16 * columns]
@@ -190,6 +213,7 @@ INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rgb": rgb,
     "imagenet": imagenet,
     "highpass": highpass,
+    "wiener": wiener,
     "residual": residual,
     "logdct": logdct,
     "dcthist": dcthist,
@@ -217,12 +241,13 @@ def dct_matrix(size: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def _less_mean(x: jax.Array) -> jax.Array:
-    """Return maps `[batch, H, W, channels]` less their 3x3 mean, edges repeated."""
+def _box_mean(x: jax.Array, side: int) -> jax.Array:
+    """Average `[batch, H, W, C]` over `side` x `side` windows; edges are repeated."""
     height, width = x.shape[1:3]
-    rows = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    rows = sum(rows[:, i : i + height] for i in range(3))
-    return x - sum(rows[:, :, i : i + width] for i in range(3)) / 9
+    pad = (side // 2, side // 2)
+    rows = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="edge")
+    rows = sum(rows[:, i : i + height] for i in range(side))
+    return sum(rows[:, :, i : i + width] for i in range(side)) / side**2
 
 
 def _stretch(x: jax.Array) -> jax.Array:

@@ -116,7 +116,7 @@ def measure_size(config: ConfigDict, num_sources: int) -> Size:
         mutable=["intermediates"],
     )
     _, outputs = jax.eval_shape(apply, variables, inputs)
-    stats = variables["batch_stats"]
+    stats = variables.get("batch_stats", {})
     return Size(
         params=_count(variables["params"]),
         stats=_count(stats),
@@ -137,7 +137,7 @@ def _plain_network(
     config: ConfigDict, num_sources: int
 ) -> tuple[RepMix, PyTree, jax.ShapeDtypeStruct]:
     """Return the network without tricks, and the shapes of its variables and input."""
-    model = build_model(config, num_sources).clone(lowering="native")
+    model = build_model(config, num_sources, lowering="native")
     return model, variable_shapes(config, num_sources), network_input(config)
 
 
@@ -220,6 +220,10 @@ def plan_training(
         raise InputError(
             f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
             "give at least 1"
+        )
+    if config.fit.name:
+        raise InputError(
+            f"fit.name = '{config.fit.name}': only a training by gradient is planned"
         )
     size = measure_size(config, num_sources)
     mixing, batch = make_mixing(**config.mix), config.batch_size

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import hosts, metrics, parallel
+from rmjax.baselines.run import fit
 from rmjax.checkpoint_folder import has_checkpoints
 from rmjax.checkpoints import Checkpoints
 from rmjax.data.dataset import check_every_source
@@ -65,6 +66,8 @@ def train(
 ) -> TrainState:
     """Train as `config` says, from the last checkpoint in `workdir` if there is one.
 
+    Where `config.fit` names a baseline, it is fitted instead, see `rmjax.baselines.run`.
+
     Args:
         config: see `configs/repmix.py`.
         workdir: folder of the run: config, classes, logs, checkpoints.
@@ -78,6 +81,8 @@ def train(
         TrainingError: the loss is no longer finite, or a checkpoint can't be written.
         Preempted: SIGTERM came; the state after the last step is saved.
     """
+    if config.fit.name:
+        return fit(config, Path(workdir), show_progress)
     with stop_requests() as stop_requested:
         return _train(config, Path(workdir), stop_requested, show_progress)
 

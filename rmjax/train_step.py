@@ -72,7 +72,7 @@ def create_state(
         return TrainState(
             step=jnp.int32(0),
             params=params,
-            batch_stats=variables["batch_stats"],
+            batch_stats=variables.get("batch_stats", {}),
             opt_state=optimizer.init(params),
         )
 
@@ -259,7 +259,7 @@ def _forward(
     )
     heads = (outputs["attribution"], outputs["detection"])
     # Every level has samples of another shape: a choice of levels can't return them.
-    return heads, mixed._replace(h=None), updated["batch_stats"]
+    return heads, mixed._replace(h=None), updated.get("batch_stats", {})
 
 
 def _measure(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import fft, ndimage
+from scipy import fft, ndimage, signal
 
 from rmjax import preprocess
 from rmjax.errors import InputError
@@ -66,6 +66,25 @@ def test_highpass_is_the_image_less_its_mean(images):
     expected = np.clip(6 * (x - mean), -2, 2)
     ours = preprocess.highpass(preprocess.to_unit(jnp.asarray(images)))
     np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_wiener_is_what_the_filter_takes_away(images):
+    """SciPy's own filter inside, where its zeros around the image do not reach."""
+    noise = np.random.default_rng(1).normal(0, 0.02, images.shape)
+    x = np.clip(images / 255 + noise, 0, 1).astype(np.float32)
+    ours = np.asarray(preprocess.wiener(jnp.asarray(x)))
+    for image, found in zip(x.astype(np.float64) * 2 - 1, ours, strict=True):
+        for channel in range(3):
+            plane = image[..., channel]
+            mean = ndimage.uniform_filter(plane, 5, mode="nearest")
+            square = ndimage.uniform_filter(plane**2, 5, mode="nearest")
+            level = (square - mean**2).mean()
+            kept = plane - signal.wiener(plane, 5, level)
+            inside = np.s_[2:-2, 2:-2]
+            np.testing.assert_allclose(
+                found[..., channel][inside], kept[inside], atol=1e-5
+            )
+    np.testing.assert_array_equal(preprocess.wiener(jnp.full((1, 8, 8, 3), 0.25)), 0)
 
 
 def test_residual_matches_pillow(images):

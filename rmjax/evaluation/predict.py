@@ -22,7 +22,7 @@ from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch, ImageCache, eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.robustness import CLEAN, Condition, Corrupter, cache_file
-from rmjax.experiment import make_eval_step
+from rmjax.experiment import embedding_size, make_eval_step
 from rmjax.metrics import Predictions
 from rmjax.train_step import PyTree
 
@@ -218,7 +218,7 @@ def predict_grid(
         for name, size, end in zip(parts, sizes, ends, strict=True)
     }
     shapes = {
-        "embedding": (ends[-1], runner.config.model.embedding_dim),
+        "embedding": (ends[-1], embedding_size(runner.config, runner.num_sources)),
         "attribution": (len(conditions), ends[-1], runner.num_sources),
         "detection": (len(conditions), ends[-1], 2),
     }

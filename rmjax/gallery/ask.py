@@ -10,7 +10,7 @@ from rmjax.data.dataset import Selection, take
 from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment import open_data
+from rmjax.experiment import embedding_size, open_data
 from rmjax.gallery.approximate import approximate, stored_index
 from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space
@@ -74,7 +74,7 @@ def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> G
         )
     fit = get_space(space)
     if space == "cosine":  # needs no images: the data set may be elsewhere
-        size = model.config.model.embedding_dim
+        size = embedding_size(model.config, len(model.source_names))
         return empty_gallery(identify(model), fit(np.empty((0, size)), np.empty(0)))
     known = _open(model, data_dir)
     rows = np.arange(known.size(SPLIT))

@@ -24,15 +24,16 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Conv(nn.Module):
     """Square convolution `[batch, H, W, in] -> [batch, H', W', features]`.
 
-    Parameter `kernel` `[size, size, in, features]`. Padding is torch's, `size // 2` on
-    every side: 'SAME' would pad strided convolutions on one side only.
+    Parameter `kernel` `[size, size, in, features]`. Padding is torch's,
+    `(size - 1) // 2` on every side: 'SAME' would pad strided convolutions on one side
+    only.
 
     The lowering `winograd` takes its transformed kernel from the collection `prepared`
     where that is given, and leaves it there where that is mutable.
 
     Attributes:
         features: output channels.
-        size: kernel size, odd.
+        size: kernel size; an even one wants a stride, or maps shrink by a pixel.
         stride: step in both directions.
         lowering: how it is computed, see `convolve`.
         dtype: type of the computation; parameters are float32.
@@ -60,11 +61,11 @@ class Conv(nn.Module):
 def convolve(
     x: jax.Array, kernel: jax.Array, *, stride: int = 1, lowering: str = "auto"
 ) -> jax.Array:
-    """Convolve with symmetric zero padding of half the kernel's size.
+    """Convolve with symmetric zero padding of half the kernel's size, rounded down.
 
     Args:
         x: `[batch, H, W, in]`.
-        kernel: `[size, size, in, out]`, size odd.
+        kernel: `[size, size, in, out]`.
         stride: step in both directions.
         lowering: `native` (the backend's convolution), `patches` (one matrix product
             over gathered patches), `winograd` (3x3 with stride 1 alone), `auto` (the
@@ -111,7 +112,7 @@ def _resolve(
 
 
 def _native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    pad = kernel.shape[0] // 2
+    pad = (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -164,13 +165,13 @@ def gather_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
 
     Args:
         x: `[batch, H, W, channels]`.
-        size: odd side of the neighbourhood.
+        size: side of the neighbourhood.
         stride: step in both directions.
 
     Returns:
         `[batch, H', W', size * size * channels]`, ordered as a flattened HWI kernel.
     """
-    pad = size // 2
+    pad = (size - 1) // 2
     rows, cols = ((n + 2 * pad - size) // stride + 1 for n in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     taps = [

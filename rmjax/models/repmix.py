@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from rmjax.errors import InputError
 from rmjax.losses import detection_from_attribution, gate
+from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.norm import widen
-from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
+from rmjax.models.resnet import linear
 
 # Types that a config may compute in: bfloat16 has float32's range, so that gradients
 # need no scaling, and 8 bits of precision instead of 24.
@@ -25,7 +26,7 @@ class RepMix(nn.Module):
     """Backbone with a mix inside, and heads for attribution and detection.
 
     Attributes:
-        arch: key of `ARCHITECTURES`.
+        arch: one of `rmjax.models.backbones.BACKBONES`.
         num_sources: sources to tell apart, at least 2; source 0 is `real`. 0: a bare
             backbone, without heads.
         embedding_dim: size of the embedding (the fingerprint).
@@ -37,6 +38,7 @@ class RepMix(nn.Module):
         dtype: type of convolutions and maps; the rest is float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
         remat: see `ResNet`.
+        crop: side of the network's input in training, see `make_backbone`.
     """
 
     arch: str
@@ -48,10 +50,12 @@ class RepMix(nn.Module):
     dtype: Any = jnp.float32
     lowering: str = "auto"
     remat: bool = False
+    crop: int = 224
 
     def setup(self):
-        self.backbone = ResNet(
-            **ARCHITECTURES[self.arch],
+        self.backbone = make_backbone(
+            self.arch,
+            crop=self.crop,
             embedding_dim=self.embedding_dim,
             axis_name=self.axis_name,
             dtype=self.dtype,
@@ -116,6 +120,7 @@ def make_model(
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
     remat: bool = False,
+    crop: int = 224,
 ) -> RepMix:
     """Return the model, its arguments checked.
 
@@ -123,14 +128,8 @@ def make_model(
         InputError: unknown architecture (the message lists the choices), one source
             alone, or a gated source that is none of them.
     """
-    if arch not in ARCHITECTURES:
-        raise InputError(
-            f"unknown architecture '{arch}'; choose from {', '.join(ARCHITECTURES)}"
-        )
-    if num_sources == 1 or num_sources < 0:
-        raise InputError(
-            f"{num_sources} source(s); attribution needs 'real' and at least one generator"
-        )
+    check_backbone(arch)
+    check_num_sources(num_sources)
     if gated_source is not None and not 0 <= gated_source < max(num_sources, 1):
         raise InputError(
             f"model.gated_source = {gated_source} is none of {num_sources} sources"
@@ -144,4 +143,17 @@ def make_model(
         axis_name,
         dtype,
         remat=remat,
+        crop=crop,
     )
+
+
+def check_num_sources(num_sources: int) -> None:
+    """Check that there are sources to tell apart, or none: a bare backbone.
+
+    Raises:
+        InputError: one source alone, or less than none.
+    """
+    if num_sources == 1 or num_sources < 0:
+        raise InputError(
+            f"{num_sources} source(s); attribution needs 'real' and at least one generator"
+        )

@@ -35,17 +35,27 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
             f"model.init: {path} holds a {source.config.model.arch}, but model.arch = "
             f"{config.model.arch}"
         )
+    if "backbone" not in source.variables["params"]:
+        raise InputError(
+            f"model.init: {path} holds a {source.config.fit.name}, which has no backbone"
+        )
     backbone = {k: dict(source.variables[k]["backbone"]) for k in source.variables}
-    wanted = variable_shapes(config, 0)["params"]["backbone"]
-    embedding = backbone["params"]["embedding"]
-    if not source.source_names or _shape(embedding) != _shape(wanted["embedding"]):
-        backbone["params"].pop("embedding")
-    if _shape(backbone["params"]["stem"]) != _shape(wanted["stem"]):
+    wanted = variable_shapes(config, 2)["params"]["backbone"]  # whatever the heads
+    embedding = backbone["params"].pop("embedding", None)
+    kept = source.source_names and _shape(embedding) == _shape(wanted.get("embedding"))
+    if kept and embedding is not None:
+        backbone["params"]["embedding"] = embedding
+    if _shape(_stem(backbone["params"])) != _shape(_stem(wanted)):
         raise InputError(
             f"model.init: {path} was trained on the input {source.config.model.input}, "
             f"which has not the channels of model.input = {config.model.input}"
         )
     return {k: {"backbone": jax.device_get(v)} for k, v in backbone.items()}
+
+
+def _stem(params: dict[str, Any]) -> dict[str, Any]:
+    """Return what sees the network's input first: `stem`, or `stem_0` and on."""
+    return {name: tree for name, tree in params.items() if name.startswith("stem")}
 
 
 def _shape(tree: Any) -> list[tuple[int, ...]]:

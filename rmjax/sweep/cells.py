@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import jax
 from ml_collections import ConfigDict
 
+from rmjax.baselines.run import check_fit
 from rmjax.config import flatten, load_config
 from rmjax.data.dataset import check_every_source
 from rmjax.errors import InputError
 from rmjax.experiment import (
     ExperimentData,
+    build_augment,
     build_model,
     build_optimizer,
     build_step,
@@ -147,14 +149,18 @@ def _check_different(
 
 def _check(config: ConfigDict, opened: dict[str, ExperimentData]) -> int:
     """Build what a run of the config would, without a device; return steps an epoch."""
-    # As many as are asked for: which there are is known where the run starts.
-    devices = jax.local_devices()[:1] * max(config.num_devices, 1)
-    mixing = check_settings(config, devices)
     about = json.dumps(flatten(config.data), sort_keys=True)
     if about not in opened:
         opened[about] = open_data(config)
         check_every_source(opened[about].seen, "train")
     data = opened[about]
+    if config.fit.name:
+        check_fit(config, len(data.sources))
+        build_augment(config)
+        return 1
+    # As many as are asked for: which there are is known where the run starts.
+    devices = jax.local_devices()[:1] * max(config.num_devices, 1)
+    mixing = check_settings(config, devices)
     steps = count_steps(config, data, mixing)
     model = build_model(config, len(data.sources))
     build_step(config, model, build_optimizer(config, steps), mixing)

@@ -119,8 +119,8 @@ def is_trained(run: Run) -> bool:
     """Tell whether a run was trained to its end, by its config or by its patience."""
     checkpoints = Checkpoints(run.workdir / CHECKPOINTS, read_only=True)
     last = checkpoints.last_step()
-    if last is None:
-        return False
+    if last is None or run.config.fit.name:  # a fit has one checkpoint, at its end
+        return last is not None
     try:
         stale = checkpoints.progress(last)["stale"]
     except DamagedCheckpoint:  # training goes on from the one before
