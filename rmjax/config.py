@@ -80,7 +80,10 @@ def load_grid(name: str) -> str | None:
 
 def shipped_configs() -> list[str]:
     """Return the names of the configs that come with the package."""
-    return sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_"))
+    return sorted(
+        path.relative_to(SHIPPED).with_suffix("").as_posix()
+        for path in SHIPPED.rglob("*.py")
+    )
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

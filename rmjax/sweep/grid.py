@@ -119,7 +119,7 @@ def _read_axis(word: str, config: ConfigDict, name: str) -> Axis:
         for changed in (k for a in GRIDS[word] for k in a.changes):
             if changed not in flatten(config):
                 raise InputError(f"grid: '{word}' changes {changed}, no key of {name}")
-        return GRIDS[word]
+        return tuple(alternative.resolve(config) for alternative in GRIDS[word])
     texts = split(values, ",")
     if not all(text.strip() for text in texts):
         what = "has an empty value" if len(texts) > 1 else "has no values"

@@ -6,6 +6,8 @@ An alternative may change several keys of a config at once. A new grid is one en
 
 from dataclasses import dataclass
 
+from ml_collections import ConfigDict
+
 from rmjax.corruptions import SEEN
 from rmjax.losses import LOSSES
 
@@ -16,11 +18,19 @@ class Alternative:
 
     Attributes:
         label: what it is called, as `KEY=VALUE`.
-        changes: values of the config's keys.
+        changes: values of the config's keys; in `GRIDS` also functions of the config
+            that give them.
     """
 
     label: str
     changes: dict[str, object]
+
+    def resolve(self, config: ConfigDict) -> "Alternative":
+        """Return it with the values that its functions give for a config."""
+        return Alternative(
+            self.label,
+            {k: v(config) if callable(v) else v for k, v in self.changes.items()},
+        )
 
 
 def _values(key: str, *values: object) -> tuple[Alternative, ...]:
@@ -64,6 +74,44 @@ _MIXINGS = (
     _mixing("phase", "phase", beta=1.0),
 )
 
+
+def _method(label: str, **changes: object) -> Alternative:
+    """Return a method; `model_arch` stands for `model.arch`, and so on."""
+    return Alternative(
+        f"method={label}",
+        {key.replace("_", ".", 1): value for key, value in changes.items()},
+    )
+
+
+def _whole(config: ConfigDict) -> int:
+    return config.data.size
+
+
+# What earlier work does, each in its published form but for the config's schedule and
+# learning rate (docs/baselines.md). `plain` and `blur_jpeg` have the config's network.
+_ALONE: dict[str, object] = {"mix_name": "none", "loss": "attribution"}
+_SPECTRUM = {"model_input": "logdct"}
+_METHODS = (
+    Alternative("method=repmix", {}),
+    _method("plain", **_ALONE),
+    _method("blur_jpeg", **_ALONE, corrupt_recipe="blur_jpeg", corrupt_rate=0.5),
+    _method("frank_cnn", **_ALONE, model_arch="frank_cnn", **_SPECTRUM),
+    _method("frank_ridge", fit_name="ridge", **_SPECTRUM),
+    _method("yu_net", **_ALONE, model_arch="yu_net", model_input="rgb"),
+    _method("patch_cnn", **_ALONE, model_arch="patch_cnn", model_input="rgb"),
+    # The mean residual needs pixels at the same places.
+    _method(
+        "prnu",
+        fit_name="prnu",
+        model_input="wiener",
+        data_flip=False,
+        data_crop=_whole,
+    ),
+    _method("eigenfaces", fit_name="eigenfaces", model_input="rgb"),
+    _method("probe", fit_name="probe"),
+    _method("knn", fit_name="knn"),
+)
+
 # References:
 #   Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
 GRIDS: dict[str, tuple[Alternative, ...]] = {
@@ -72,6 +120,7 @@ GRIDS: dict[str, tuple[Alternative, ...]] = {
     # 1 is the uniform distribution of weights; 0 would be the same once more.
     "beta": _values("mix.beta", 0.1, 0.4, 1.0),
     "loss": _values("loss", *LOSSES),
+    "method": _METHODS,
     "mixing": _MIXINGS,
     "embedding": _values("model.embedding_dim", 64, 128, 256, 512),
     "input": _values("model.input", "rgb", "residual", "logdct"),
