@@ -30,6 +30,10 @@ from rmjax.models.tiles import cut, map_tiles
 
 SLOPE = 0.2  # of leaky ReLUs below zero, in Yu et al. and in DNA-Det
 
+# Keeps the variance of maps on the way forward, as Yu et al. do: without batch norms,
+# maps whose channels double would fade.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
 
 def leaky_relu(x: jax.Array) -> jax.Array:
     """Return x, and a fifth of it below zero."""
@@ -66,6 +70,7 @@ class Convolution(nn.Module):
             self.stride,
             lowering=self.layers["lowering"],
             dtype=dtype,
+            kernel_init=he_normal,
             name="conv",
         )(x)
         if self.norm:

@@ -37,6 +37,7 @@ class Conv(nn.Module):
         stride: step in both directions.
         lowering: how it is computed, see `convolve`.
         dtype: type of the computation; parameters are float32.
+        kernel_init: initial values of the kernel, torchvision's by default.
     """
 
     features: int
@@ -44,11 +45,12 @@ class Conv(nn.Module):
     stride: int = 1
     lowering: str = "auto"
     dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = kaiming_normal
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
         lowering = _resolve(self.lowering, x.shape, shape, self.stride)
         kept = self.is_mutable_collection(PREPARED) and not self.is_initializing()
