@@ -32,7 +32,7 @@ from rmjax.pretrained.weights import read_weights
 from rmjax.run import CHECKPOINTS, load_config, load_facts
 
 # Every input transform and the stages of every network need so many pixels.
-MIN_SIDE = 24
+MIN_SIDE = 16
 # Sides of an image to each other; what is longer is cut at its ends.
 MAX_ASPECT = 16
 

@@ -171,17 +171,17 @@ def chroma(images: jax.Array) -> jax.Array:
 
     The differences of red and of blue to green, in grey levels of 255, less their 3x3
     mean: little of what an image shows is left there, as fine detail of a scene is
-    mostly grey. Every window of 16x16 px, 4 px away from the border, gives the mean
+    mostly grey. Every window of 8x8 px, 4 px away from the border, gives the mean
     products of this residual with itself moved by each of 40 lags of up to 4 px (those
     that are no other's opposite), over its mean square (plus 1/4, the square of half a
     grey level): how neighbours depend on each other, which upsampling decides, not how
     strong the detail is.
 
     Returns:
-        `[batch, (H - 8) // 16, (W - 8) // 16, 80]`: the lags of red, then of blue.
+        `[batch, (H - 8) // 8, (W - 8) // 8, 80]`: the lags of red, then of blue.
 
     Raises:
-        InputError: H or W is under 24.
+        InputError: H or W is under 16.
 
     References:
         Li et al., Identification of deep network generated images using disparities in
@@ -190,17 +190,17 @@ def chroma(images: jax.Array) -> jax.Array:
             2005, https://doi.org/10.1109/TSP.2004.839932 (neighbours)
     """
     batch, height, width, _ = images.shape
-    if min(height, width) < 24:
-        raise InputError(f"input 'chroma' needs 24 x 24 px, not {height} x {width}")
-    rows, columns = (height - 8) // 16, (width - 8) // 16
+    if min(height, width) < 16:
+        raise InputError(f"input 'chroma' needs 16 x 16 px, not {height} x {width}")
+    rows, columns = (height - 8) // 8, (width - 8) // 8
     x = 255 * (images[..., ::2] - images[..., 1:2])
     x = x - _box_mean(x, 3)
 
     def moved(down: int, right: int) -> jax.Array:
-        return x[:, 4 + down :, 4 + right :][:, : 16 * rows, : 16 * columns]
+        return x[:, 4 + down :, 4 + right :][:, : 8 * rows, : 8 * columns]
 
     def mean(products: jax.Array) -> jax.Array:
-        return products.reshape(batch, rows, 16, columns, 16, 2).mean((2, 4))
+        return products.reshape(batch, rows, 8, columns, 8, 2).mean((2, 4))
 
     own = moved(0, 0)
     power = mean(own * own) + 0.25

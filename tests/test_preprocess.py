@@ -145,18 +145,18 @@ def test_dcthist_ignores_brightness_and_place():
 def test_chroma_is_the_autocorrelation_of_colour_residuals():
     images = np.random.default_rng(3).integers(0, 256, (2, 40, 60, 3)).astype(float)
     ours = preprocess.chroma(jnp.asarray(images / 255, jnp.float32))
-    assert ours.shape == (2, 2, 3, 80)
+    assert ours.shape == (2, 4, 6, 80)
     for plane, channel in enumerate((0, 2)):
         difference = images[..., channel] - images[..., 1]
         mean = ndimage.uniform_filter(difference, (0, 3, 3), mode="nearest")
         x = difference - mean
-        for row, column in ((0, 0), (1, 2)):
-            top, left = 4 + 16 * row, 4 + 16 * column
-            own = x[:, top : top + 16, left : left + 16]
-            around = x[:, top - 4 : top + 20, left - 4 : left + 20]
+        for row, column in ((0, 0), (3, 5)):
+            top, left = 4 + 8 * row, 4 + 8 * column
+            own = x[:, top : top + 8, left : left + 8]
+            around = x[:, top - 4 : top + 12, left - 4 : left + 12]
             # Correlations with all 81 lags; those after the middle are wanted.
-            windows = np.lib.stride_tricks.sliding_window_view(around, (16, 16), (1, 2))
-            products = np.einsum("bijyx,byx->bij", windows, own) / 256
+            windows = np.lib.stride_tricks.sliding_window_view(around, (8, 8), (1, 2))
+            products = np.einsum("bijyx,byx->bij", windows, own) / 64
             power = (own**2).mean((1, 2))[:, None] + 0.25
             expected = products.reshape(2, 81)[:, 41:] / power
             found = ours[:, row, column, 40 * plane : 40 * plane + 40]
@@ -166,8 +166,8 @@ def test_chroma_is_the_autocorrelation_of_colour_residuals():
 def test_chroma_ignores_what_is_grey(images):
     grey = np.repeat(images[..., :1], 3, axis=-1)
     assert np.abs(preprocess.chroma(preprocess.to_unit(jnp.asarray(grey)))).max() == 0
-    with pytest.raises(InputError, match="24 x 24 px, not 23 x 32"):
-        preprocess.chroma(jnp.zeros((1, 23, 32, 3)))
+    with pytest.raises(InputError, match="16 x 16 px, not 15 x 32"):
+        preprocess.chroma(jnp.zeros((1, 15, 32, 3)))
 
 
 def test_unknown_input_lists_the_choices():
