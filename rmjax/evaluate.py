@@ -102,7 +102,7 @@ def evaluate(
         show_progress: whether to draw a bar.
 
     Returns:
-        What `results.json` holds (docs/results.md), and `folder`, where it is. Of
+        What `results.json` holds (docs/evaluation_files.md), and `folder`, where it is. Of
         several processes, the first measures and writes; any other returns {}.
 
     Raises:
