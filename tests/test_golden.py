@@ -226,7 +226,9 @@ def run_trajectory(variables, batch, *, dtype):
     return np.array(losses), params
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
+)
 def test_trajectory_matches_the_published_model(reference, recipe, variables, dtype):
     batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
     with jax.enable_x64(dtype == "float64"):

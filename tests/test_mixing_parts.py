@@ -15,7 +15,7 @@ OWN = ("mixstyle", "amplitude", "phase")  # the label stays that of the image
 
 def run(name, h, images=12, seed=0, **changes):
     keys = jax.random.split(jax.random.key(seed), images)
-    return make_mixing(name, **(SETTINGS | changes)).mix_fn(keys, h)
+    return jax.jit(make_mixing(name, **(SETTINGS | changes)).mix_fn)(keys, h)
 
 
 def noise(images=12, size=8, channels=6):
@@ -136,7 +136,7 @@ def test_only_the_band_is_mixed(name):
 def test_mixes_depend_on_their_unit_alone(name):
     """Half of the images give half of the samples: so devices don't matter."""
     h = noise(images=8)
-    mix_fn = make_mixing(name, **SETTINGS).mix_fn
+    mix_fn = jax.jit(make_mixing(name, **SETTINGS).mix_fn)
     keys = jax.random.split(jax.random.key(0), 8)
     whole = mix_fn(keys, h)
     parts = [mix_fn(keys[i : i + 4], h[i : i + 4]) for i in (0, 4)]
