@@ -17,8 +17,9 @@ from rmjax.cli_bench import add_bench
 from rmjax.cli_distributed import add_distributed, join, say
 from rmjax.cli_gallery import add_gallery
 from rmjax.cli_images import add_attribute, add_convert, add_embed
+from rmjax.cli_options import Add, add_data_dir, names
 from rmjax.cli_plan import add_plan
-from rmjax.cli_prepare import Add, add_data_dir, add_prepare, names
+from rmjax.cli_prepare import add_prepare
 from rmjax.cli_report import add_report
 from rmjax.cli_sweep import add_sweep
 from rmjax.cpu import choose_kernels, keep_memory

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from rmjax.cli_prepare import Add, names
+from rmjax.cli_options import Add, names
 from rmjax.errors import InputError
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from rmjax.cli_prepare import Add, add_data_dir, at_least_one
+from rmjax.cli_options import Add, add_data_dir, at_least_one
 from rmjax.errors import InputError, harmless
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 
 from rmjax.cli_distributed import add_distributed, join
-from rmjax.cli_prepare import Add, add_data_dir, at_least_one, fraction, names
+from rmjax.cli_options import Add, add_data_dir, at_least_one, fraction, names
 from rmjax.errors import InputError, harmless
 
 # Exit status where some images could not be read and the others were answered.

@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 
 from rmjax.cli_bench import add_json, show
-from rmjax.cli_prepare import Add, names
+from rmjax.cli_options import Add, names
 
 
 def add_plan(add: Add) -> None:

@@ -4,40 +4,19 @@ import argparse
 import os
 from collections.abc import Callable
 
+from rmjax.cli_options import Add, add_data_dir, names
 from rmjax.errors import InputError
-
-Add = Callable[..., argparse.ArgumentParser]
 
 
 def add_prepare(add: Add) -> None:
     """Add the command and its subcommands to a parser's."""
     parser = add("prepare", help="make a data set ready for training")
     sets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
-    for add_one in (_add_mini, _add_folder, _add_attribution88, _add_bench, _add_lists):
+    for add_one in (
+        *(_add_mini, _add_folder, _add_attribution88, _add_bench, _add_lists),
+        _add_transformations,
+    ):
         add_one(sets.add_parser)
-
-
-def at_least_one(text: str) -> int:
-    """Read a count of the command line."""
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
-
-
-def fraction(text: str) -> tuple[int, int]:
-    """Read a part K/N of the command line."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not K/N with K from 0 to N - 1")
-    return int(number), int(count)
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Read a list A,B of the command line."""
-    found = tuple(text.split(",")) if text else ()
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
-    return found
 
 
 def _add_mini(add: Add) -> None:
@@ -158,6 +137,26 @@ def _add_lists(add: Add) -> None:
     _add_how(parser, _prepare_lists)
 
 
+def _add_transformations(add: Add) -> None:
+    parser = add(
+        "transformations",
+        help="images of another data set, transformed, to pre-train on",
+    )
+    parser.add_argument(
+        "--of", required=True, metavar="DATASET", help="such as attribution_mini"
+    )
+    parser.add_argument("--name", required=True, help="what to call the data set")
+    parser.add_argument(
+        "--sources", type=names, default=(), help="of these alone, A,B (default: all)"
+    )
+    parser.add_argument(
+        "--semantics", type=names, default=(), help="of these alone, A,B (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which suffers what")
+    add_data_dir(parser, "data")
+    parser.set_defaults(run=_prepare_transformations)
+
+
 def _add_how(parser: argparse.ArgumentParser, run: Callable) -> None:
     """Add what all data sets of image files have in common."""
     add_data_dir(parser, "data")
@@ -271,6 +270,21 @@ def _prepare_lists(args: argparse.Namespace, changes: list[str]) -> None:
     _finish(folder, args)
 
 
+def _prepare_transformations(args: argparse.Namespace, changes: list[str]) -> None:
+    from rmjax.data.dataset import find_dataset, open_dataset
+    from rmjax.prepare import transformations
+
+    folder = transformations.prepare(
+        open_dataset(find_dataset(args.data_dir, args.of)),
+        args.name,
+        args.data_dir,
+        sources=args.sources,
+        semantics=args.semantics,
+        seed=args.seed,
+    )
+    _describe(folder)
+
+
 def _finish(
     folder: os.PathLike, args: argparse.Namespace, per_cell: int | None = None
 ) -> None:
@@ -314,13 +328,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
     return name, file
-
-
-def add_data_dir(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """Add the option of where data sets are; None stands for the run's own place."""
-    where = f"default: {default}" if default else "default: as in the config"
-    parser.add_argument(
-        "--data-dir",
-        default=default,
-        help=f"folder of all prepared data sets ({where})",
-    )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from rmjax.cli_prepare import Add
+from rmjax.cli_options import Add
 from rmjax.errors import InputError
 
 

@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from rmjax.cli_prepare import Add, add_data_dir, at_least_one, fraction
+from rmjax.cli_options import Add, add_data_dir, at_least_one, fraction
 from rmjax.errors import InputError
 
 _HELP = """\
