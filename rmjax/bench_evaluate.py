@@ -15,7 +15,7 @@ from rmjax.errors import InputError
 from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
 from rmjax.evaluation.protocol import measure_grid
 from rmjax.evaluation.robustness import parse_suite
-from rmjax.experiment import open_data
+from rmjax.experiment_data import open_data
 from rmjax.inference import load
 from rmjax.train_step import PyTree
 

@@ -54,7 +54,7 @@ from rmjax.evaluation.results import (
 )
 from rmjax.evaluation.robustness import parse_suite
 from rmjax.evaluation.unknown import measure_open_set
-from rmjax.experiment import ExperimentData, open_data
+from rmjax.experiment_data import ExperimentData, open_data
 from rmjax.inference import Attributor, load
 from rmjax.metrics import Predictions
 from rmjax.run import run_facts

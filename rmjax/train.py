@@ -21,13 +21,12 @@ from rmjax.domain import describe_training
 from rmjax.errors import InputError, Preempted
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import (
-    ExperimentData,
     build_model,
     build_optimizer,
     build_step,
     network_input,
-    open_data,
 )
+from rmjax.experiment_data import ExperimentData, open_data
 from rmjax.logs import RunLog
 from rmjax.losses import get_loss
 from rmjax.meter import Meter

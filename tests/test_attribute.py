@@ -17,7 +17,7 @@ from rmjax.cli import main
 from rmjax.domain import describe_training, warn_about
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import Calibration, save_calibration
-from rmjax.experiment import open_data
+from rmjax.experiment_data import open_data
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from rmjax.baselines.solve import Samples
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
 from rmjax.evaluate import evaluate
-from rmjax.experiment import embedding_size, open_data
+from rmjax.experiment import embedding_size
+from rmjax.experiment_data import open_data
 from rmjax.gallery.ask import new_gallery
 from rmjax.logs import read_log
 from rmjax.train import train

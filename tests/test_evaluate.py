@@ -20,7 +20,8 @@ from rmjax.errors import InputError
 from rmjax.evaluate import _choose_parts, evaluate
 from rmjax.evaluation.description import DEFAULTS, name_evaluation, write_command
 from rmjax.evaluation.results import format_results, read_results
-from rmjax.experiment import build_model, network_input, open_data
+from rmjax.experiment import build_model, network_input
+from rmjax.experiment_data import open_data
 from rmjax.run import CHECKPOINTS, start_workdir
 from rmjax.train_step import create_state
 

@@ -18,7 +18,8 @@ from rmjax.checkpoints import Checkpoints
 from rmjax.cli import main
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, network_input, open_data
+from rmjax.experiment import build_model, network_input
+from rmjax.experiment_data import open_data
 from rmjax.gallery import ask
 from rmjax.gallery.approximate import approximate, build_index, stored_index
 from rmjax.gallery.evaluate import average_precision, chance, measure_draw

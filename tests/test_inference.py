@@ -12,7 +12,7 @@ import rmjax
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import Calibration, save_calibration
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment import open_data
+from rmjax.experiment_data import open_data
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from rmjax.evaluation.predict import digest_images, make_runner, predict_grid
 from rmjax.evaluation.robustness import parse_suite
-from rmjax.experiment import open_data
+from rmjax.experiment_data import open_data
 from rmjax.inference import load
 
 SUITE = parse_suite("contrast:3,flip")

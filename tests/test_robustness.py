@@ -14,7 +14,7 @@ from rmjax.evaluation.robustness import (
     cache_file,
     parse_suite,
 )
-from rmjax.experiment import open_data
+from rmjax.experiment_data import open_data
 
 
 def test_suites_are_as_large_as_they_should_be():

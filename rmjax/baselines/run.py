@@ -28,13 +28,12 @@ from rmjax.errors import InputError
 from rmjax.evaluation.calibration import fit_temperature
 from rmjax.evaluation.predict import Runner, make_runner
 from rmjax.experiment import (
-    ExperimentData,
     build_augment,
     build_model,
     network_input,
-    open_data,
     variable_shapes,
 )
+from rmjax.experiment_data import ExperimentData, open_data
 from rmjax.logs import RunLog
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, start_workdir

@@ -15,7 +15,7 @@ import numpy as np
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR, Calibration
 from rmjax.evaluation.predict import Grid, Part, digest_images
-from rmjax.experiment import ExperimentData
+from rmjax.experiment_data import ExperimentData
 from rmjax.inference import Attributor
 from rmjax.run import PACKAGES
 

@@ -11,7 +11,7 @@ from rmjax.data.images import decode_rgb
 from rmjax.evaluation.calibration import Calibration
 from rmjax.evaluation.clusters import choose_evenly, fingerprint_map
 from rmjax.evaluation.predict import Grid, Part
-from rmjax.experiment import ExperimentData
+from rmjax.experiment_data import ExperimentData
 from rmjax.metrics import Predictions
 
 MAX_MISTAKES = 24

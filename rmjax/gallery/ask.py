@@ -10,7 +10,8 @@ from rmjax.data.dataset import Selection, take
 from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment import embedding_size, open_data
+from rmjax.experiment import embedding_size
+from rmjax.experiment_data import open_data
 from rmjax.gallery.approximate import approximate, stored_index
 from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space

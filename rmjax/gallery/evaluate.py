@@ -14,7 +14,8 @@ import numpy as np
 from rmjax import parallel
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment import ExperimentData, build_model, network_input, open_data
+from rmjax.experiment import build_model, network_input
+from rmjax.experiment_data import ExperimentData, open_data
 from rmjax.gallery.search import REJECT, choose_threshold, neighbours, prototypes
 from rmjax.gallery.space import SPACES
 from rmjax.inference import Attributor, load

@@ -12,14 +12,13 @@ from rmjax.config import flatten, load_config
 from rmjax.data.dataset import check_every_source
 from rmjax.errors import InputError
 from rmjax.experiment import (
-    ExperimentData,
     build_augment,
     build_model,
     build_optimizer,
     build_step,
     network_input,
-    open_data,
 )
+from rmjax.experiment_data import ExperimentData, open_data
 from rmjax.run import run_facts
 from rmjax.sweep.grid import expand, parse_grid, read_value, split
 from rmjax.sweep.grids import Alternative

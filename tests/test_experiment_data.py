@@ -2,9 +2,9 @@
 
 import pytest
 
-from rmjax import experiment
+from rmjax import experiment_data
 from rmjax.errors import InputError
-from rmjax.experiment import open_data
+from rmjax.experiment_data import open_data
 
 
 def test_held_out_sources_are_tested_on_alone(small_config):
@@ -32,7 +32,7 @@ def test_unknown_sources_of_a_data_set_are_held_out(
     rows = [row("real", "train"), row("a", "train"), row("b", "unknown_arch")]
     dataset = memory_dataset(rows)
     object.__setattr__(dataset, "unknown_sources", ("b",))
-    monkeypatch.setattr(experiment, "open_dataset", lambda _: dataset)
+    monkeypatch.setattr(experiment_data, "open_dataset", lambda _: dataset)
     config = small_config(**{"data.unseen_semantics": (), "data.near_sources": ("b",)})
     data = open_data(config)
     assert data.sources == ("real", "a")
