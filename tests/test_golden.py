@@ -1,7 +1,8 @@
 """The published implementation's numbers, from its own weights and inputs.
 
 `reference.npz` was computed in float64. `infer` and the losses are compared in float32,
-the type that trains; what float32 rounding can blur is compared in float64 as well.
+the type that trains; what float32 rounding can blur is compared in float64 as well, by
+tests that are slow.
 """
 
 import importlib.util
@@ -194,6 +195,7 @@ def test_training_step_matches_the_published_model(reference, run, level, member
     assert max(errors.values()) < 1e-3, errors
 
 
+@pytest.mark.slow
 def test_training_step_is_exact_in_float64(reference, recipe, variables):
     batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
     with jax.enable_x64(True):
