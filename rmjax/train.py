@@ -24,6 +24,7 @@ from rmjax.experiment import (
     build_model,
     build_optimizer,
     build_step,
+    check_crop,
     network_input,
 )
 from rmjax.experiment_data import ExperimentData, open_data
@@ -197,11 +198,7 @@ def count_steps(config: ConfigDict, data: ExperimentData, mixing: Mixing) -> int
 
 def _check_ranges(config: ConfigDict) -> None:
     """Raise an InputError for a number that no part would explain as well."""
-    if config.data.crop > config.data.size:
-        raise InputError(
-            f"data.crop = {config.data.crop} px is larger than data.size = "
-            f"{config.data.size} px, what it is cut from"
-        )
+    check_crop(config)
     counts = ("num_epochs", "eval_every_epochs", "log_every_steps", "patience")
     for key in (*counts, "accumulate_steps"):
         if config[key] < 1:

@@ -11,7 +11,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax import losses
-from rmjax.mixing import Mixed, Mixing
+from rmjax.mixing import Mixed, Mixing, fold_keys
 from rmjax.models.forward import map_chunks
 from rmjax.models.norm import widen
 from rmjax.models.repmix import RepMix
@@ -127,7 +127,7 @@ def train_step(
             drawn=drawn,
             levels=mixing.levels,
             model=model,
-            mix_fn=partial(mixing.mix_fn, _fold(keys, KEY_MIX)),
+            mix_fn=partial(mixing.mix_fn, fold_keys(keys, KEY_MIX)),
         )
         grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
         return stats, (grads, metrics)
@@ -198,10 +198,10 @@ def augment(
     Returns:
         `[images, crop, crop, channels]`, before a transform that changes the size.
     """
-    images = random_flip_crop(_fold(keys, KEY_AUGMENT), images, crop, flip=flip)
+    images = random_flip_crop(fold_keys(keys, KEY_AUGMENT), images, crop, flip=flip)
     images = to_unit(images)
     if corrupt is not None:
-        images = corrupt(_fold(keys, KEY_CORRUPT), images)
+        images = corrupt(fold_keys(keys, KEY_CORRUPT), images)
     return transform(images)
 
 
@@ -319,8 +319,3 @@ def eval_step(
 def _mean_places(x: jax.Array) -> jax.Array:
     """Average a map `[items, H, W, channels]` over its places; leave vectors alone."""
     return x.mean((1, 2), dtype=widen(x.dtype)) if x.ndim == 4 else x
-
-
-def _fold(keys: jax.Array, consumer: int) -> jax.Array:
-    """Derive one consumer's keys from those of the images, `[batch]` each."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, consumer)

@@ -23,6 +23,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import numpy as np
 import pytest
+from small_settings import SMALL
 
 from rmjax.config import load_config
 from rmjax.data.dataset import Dataset
@@ -143,18 +144,7 @@ def small_config(mini_dir):
 
     def make(**changes):
         config = load_config("attribution_mini")
-        small = {
-            "data.dir": str(mini_dir),
-            "data.size": 32,
-            "data.crop": 24,
-            "data.eval_size": 32,
-            "batch_size": 16,
-            "steps_per_epoch": 4,
-            "num_epochs": 3,
-            "eval_batch_size": 32,
-            "log_every_steps": 2,
-            "num_devices": 1,
-        }
+        small = SMALL | {"data.dir": str(mini_dir)}
         config.update_from_flattened_dict(small | changes)
         return config
 

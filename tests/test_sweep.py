@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from results_sample import sample_results
+from small_settings import SMALL
 from sweep_sample import REFERENCE, sample_findings
 
 from rmjax.cli import main
@@ -17,19 +18,9 @@ from rmjax.sweep.sweep import commands, describe_plan, plan_sweep, run_sweep
 from rmjax.sweep.tables import format_findings
 from rmjax.train import train
 
-SMALL = {
-    "data.size": 32,
-    "data.crop": 24,
-    "data.eval_size": 32,
-    "batch_size": 16,
-    "steps_per_epoch": 4,
-    "num_epochs": 3,
-    "eval_batch_size": 32,
-    "log_every_steps": 2,
-    "num_devices": 1,
-    "model.arch": "shallow",  # compiled in no time, of which each process takes its own
-}
-CHANGES = [f"--config.{key}={value}" for key, value in SMALL.items()]
+# Compiled in no time, of which each process takes its own.
+SHALLOW = SMALL | {"model.arch": "shallow"}
+CHANGES = [f"--config.{key}={value}" for key, value in SHALLOW.items()]
 GOOD, BAD = "optim.lr=0.001", "optim.lr=1e+30"
 
 
@@ -54,7 +45,7 @@ def swept(small_config, options, made_once):
     """
 
     def make(folder: Path) -> None:
-        train(small_config(**SMALL), folder / GOOD / "seed0", show_progress=False)
+        train(small_config(**SHALLOW), folder / GOOD / "seed0", show_progress=False)
         grid = ["--grid", "optim.lr=1e-3,1e30", "--seeds", "2", "--jobs", "2"]
         status = main([*options, *grid, "--workdir", str(folder)])
         (folder / "status").write_text(str(status))

@@ -30,6 +30,7 @@ from rmjax.evaluation.predict import Runner, make_runner
 from rmjax.experiment import (
     build_augment,
     build_model,
+    check_crop,
     network_input,
     variable_shapes,
 )
@@ -111,11 +112,7 @@ def check_fit(config: ConfigDict, num_sources: int) -> None:
     method = get_method(config.fit.name)
     if jax.process_count() > 1:
         raise InputError(f"fit.name = '{config.fit.name}' runs in one process")
-    if config.data.crop > config.data.size:
-        raise InputError(
-            f"data.crop = {config.data.crop} px is larger than data.size = "
-            f"{config.data.size} px, what it is cut from"
-        )
+    check_crop(config)
     if config.fit.images < 1:
         raise InputError(f"fit.images = {config.fit.images}: give at least 1")
     if method.inputs and config.model.input not in method.inputs:

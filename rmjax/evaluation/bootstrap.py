@@ -86,3 +86,10 @@ def interval(samples: np.ndarray, groups: int = 0) -> tuple[float | None, float 
         reach = 1 - ((1 - LEVEL) / 2) ** (1 / groups)
         return (0.0, reach) if low == 0 else (1 - reach, 1.0)
     return None, None
+
+
+def draw_sums(values: np.ndarray, resamples: Resamples) -> np.ndarray:
+    """Return sum and number of the images' values `[N]` in every draw, `[2, draws]`."""
+    groups = resamples.counts.shape[1]
+    by_group = [np.bincount(resamples.code, w, groups) for w in (values, None)]
+    return np.stack([resamples.counts @ weights for weights in by_group])

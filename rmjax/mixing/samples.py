@@ -209,5 +209,5 @@ def draw_pairs(
 
 
 def fold_keys(keys: jax.Array, draw: int) -> jax.Array:
-    """Derive the keys of one draw from those of the images, `[images]` each."""
+    """Derive the keys of one draw from those of images, `[images]` each."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, draw)

@@ -8,7 +8,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.evaluation.bootstrap import DRAWS, Resamples, draw_resamples, interval
+from rmjax.evaluation.bootstrap import (
+    DRAWS,
+    Resamples,
+    draw_resamples,
+    draw_sums,
+    interval,
+)
 from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.report.figures import SETS
 
@@ -147,7 +153,7 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
             for metric, (a, b) in right.items():
                 shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
                 change = b[part] - a[part]
-                total, sizes = sum(draw_sums(change, parts[m], whole) for m in members)
+                total, sizes = sum(_draw(change, parts[m], whole) for m in members)
                 with np.errstate(invalid="ignore"):  # a draw without such images
                     low, high = interval(total / sizes)
                 rows.append(
@@ -188,11 +194,8 @@ def right_by_set(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     }
 
 
-def draw_sums(values: np.ndarray, rows: np.ndarray, resamples: Resamples) -> np.ndarray:
-    """Return sum and number of the rows' values in every draw, `[2, draws]`."""
-    code, groups = resamples.code[rows], resamples.counts.shape[1]
-    by_group = [np.bincount(code, weights, groups) for weights in (values[rows], None)]
-    return np.stack([resamples.counts @ weights for weights in by_group])
+def _draw(values: np.ndarray, rows: np.ndarray, resamples: Resamples) -> np.ndarray:
+    return draw_sums(values[rows], Resamples(resamples.code[rows], resamples.counts))
 
 
 def cell_differences(first: dict, other: dict, group: str) -> list[dict]:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rmjax.evaluation.bootstrap import LEVEL
+from rmjax.evaluation.bootstrap import LEVEL, Resamples, draw_sums
 
 # Part of the variance by seeds below which the t distribution is the normal one.
 TINY = 1e-9
@@ -84,11 +84,9 @@ def image_variance(
     Returns:
         The variance over the draws; None for one group, which says nothing of others.
     """
-    groups = counts.shape[1]
-    sizes = np.bincount(code, minlength=groups)
-    if np.count_nonzero(sizes) < 2:
+    if len(np.unique(code)) < 2:
         return None
-    sums = counts @ np.bincount(code, scores, groups)
+    sums, sizes = draw_sums(scores, Resamples(code, counts))
     with np.errstate(invalid="ignore"):  # a draw of none of these images
-        means = sums / (counts @ sizes)
+        means = sums / sizes
     return float(np.nanvar(means, ddof=1))
