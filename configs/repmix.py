@@ -83,7 +83,8 @@ def get_config() -> ConfigDict:
     config.mix.band = (0.0, 0.1)  # amplitude, phase: frequencies, in cycles a pixel
 
     # compound; ungated: detection does not scale the attribution logits; attribution:
-    # their cross-entropy alone, detection follows from them.
+    # their cross-entropy alone, detection follows from them; contrastive: that, and
+    # embeddings of a source are to be alike.
     config.loss = "compound"
 
     # Baselines that are fitted in closed form: docs/baselines.md. They draw images as

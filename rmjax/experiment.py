@@ -100,6 +100,7 @@ def build_step(
     return partial(
         train_step,
         model=model,
+        loss=get_loss(config.loss),
         optimizer=optimizer,
         mixing=mixing,
         augment=build_augment(config),

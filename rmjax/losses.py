@@ -6,6 +6,10 @@ there is one member, with weight one.
 
 References:
     Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
+    Khosla et al., Supervised Contrastive Learning, NeurIPS 2020,
+        https://arxiv.org/abs/2004.11362 (equation 2)
+    Yang et al., Deepfake Network Architecture Attribution (DNA-Det), AAAI 2022,
+        https://arxiv.org/abs/2202.13417: the contrastive loss beside cross-entropy
 """
 
 from dataclasses import dataclass
@@ -23,17 +27,22 @@ class Loss:
     Attributes:
         gated: whether detection scales the attribution logits, see `gate`.
         detects: whether there is a detection head, and a term for it.
+        contrasts: whether `contrastive_loss` is added.
     """
 
     gated: bool
     detects: bool
+    contrasts: bool = False
 
 
-# compound is published; the other two are what it is compared with.
+TEMPERATURE = 0.07  # of `contrastive_loss`, as Khosla et al. and DNA-Det have it
+
+# compound is published; the others are what it is compared with.
 LOSSES = {
     "compound": Loss(gated=True, detects=True),
     "ungated": Loss(gated=False, detects=True),
     "attribution": Loss(gated=False, detects=False),
+    "contrastive": Loss(gated=False, detects=False, contrasts=True),
 }
 
 
@@ -111,6 +120,43 @@ def compound_loss(
     }
     total = terms["attribution"] + (terms["detection"] if detects else 0)
     return total, terms
+
+
+def contrastive_loss(
+    embedding: jax.Array,
+    sources: jax.Array,
+    weights: jax.Array,
+    num_sources: int,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Pull the embeddings of a source together, and those of others apart.
+
+    Each sample is to find those of its source among all others, by the cosine of their
+    embeddings. Mixed samples belong together as far as they have sources in common.
+
+    Args:
+        embedding: `[samples, dimensions]`.
+        sources: int `[samples, members]`.
+        weights: `[samples, members]`, rows sum to one.
+        num_sources: how many sources there are.
+        axis_name: mapped axis whose replicas' samples are among the others too.
+
+    Returns:
+        Scalar, the mean over samples; one that is alone of its source counts zero.
+    """
+    z = embedding / (jnp.linalg.norm(embedding, axis=-1, keepdims=True) + 1e-6)
+    shares = jnp.sum(weights[..., None] * jax.nn.one_hot(sources, num_sources), axis=1)
+    others, first = (z, shares), 0
+    if axis_name is not None:
+        others = jax.lax.all_gather(others, axis_name, tiled=True)
+        first = jax.lax.axis_index(axis_name) * len(z)
+    itself = jnp.arange(len(others[0])) == (first + jnp.arange(len(z)))[:, None]
+    logits = jnp.where(itself, -jnp.inf, z @ others[0].T / TEMPERATURE)
+    log_p = jnp.where(itself, 0, jax.nn.log_softmax(logits, axis=-1))
+    common = jnp.where(itself, 0, shares @ others[1].T)
+    total = jnp.sum(common, axis=-1)
+    found = jnp.sum(common * log_p, axis=-1) / jnp.where(total > 0, total, 1)
+    return -jnp.mean(found)
 
 
 def soft_accuracy(

@@ -84,6 +84,7 @@ def train_step(
     batch: Batch,
     *,
     model: RepMix,
+    loss: losses.Loss,
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
     augment: AugmentFn,
@@ -101,11 +102,13 @@ def train_step(
         batch: `image` uint8 `[images, H, W, 3]`, and int32 `[images]` each: `source`,
             `position` (in the stream).
         model: the network.
+        loss: what is asked of it.
         optimizer: turns gradients into updates.
         mixing: how representations are mixed.
         augment: makes the network's input of images.
         pieces: equal parts of the share that go through the network one after the
-            other; each is normalised with its own statistics.
+            other; each is normalised with its own statistics, and contrasts its own
+            samples.
         seed: of all random draws.
 
     Returns:
@@ -127,6 +130,7 @@ def train_step(
             drawn=drawn,
             levels=mixing.levels,
             model=model,
+            loss=loss,
             mix_fn=partial(mixing.mix_fn, fold_keys(keys, KEY_MIX)),
         )
         grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
@@ -214,6 +218,7 @@ def _forward_loss(
     drawn: jax.Array,
     levels: tuple[int, ...],
     model: RepMix,
+    loss: losses.Loss,
     mix_fn: Callable[[jax.Array], Mixed],
 ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
     """Return the loss of images mixed at `levels[drawn]`, statistics and metrics."""
@@ -221,9 +226,9 @@ def _forward_loss(
         partial(_forward, level=level, model=model, mix_fn=mix_fn) for level in levels
     ]
     # With a single level this is a plain call.
-    heads, mixed, stats = jax.lax.switch(drawn, branches, params, batch_stats, inputs)
+    outputs, mixed, stats = jax.lax.switch(drawn, branches, params, batch_stats, inputs)
     members = sources[mixed.places]
-    metrics = _measure(*heads, members, mixed.weights, detects=model.detects)
+    metrics = _measure(outputs, members, mixed.weights, loss)
     return metrics["loss"], (stats, metrics)
 
 
@@ -235,11 +240,11 @@ def _forward(
     level: int,
     model: RepMix,
     mix_fn: Callable[[jax.Array], Mixed],
-) -> tuple[tuple[jax.Array, jax.Array], Mixed, PyTree]:
+) -> tuple[dict[str, jax.Array], Mixed, PyTree]:
     """Run the network in training mode, mixed at `level`.
 
     Returns:
-        Attribution and detection logits, what was mixed (without the samples
+        Embedding, attribution and detection logits, what was mixed (without the samples
         themselves), the new statistics.
     """
     mixed = None
@@ -257,25 +262,28 @@ def _forward(
         level=level,
         mutable=["batch_stats"],
     )
-    heads = (outputs["attribution"], outputs["detection"])
+    wanted = {k: outputs[k] for k in ("embedding", "attribution", "detection")}
     # Every level has samples of another shape: a choice of levels can't return them.
-    return heads, mixed._replace(h=None), updated.get("batch_stats", {})
+    return wanted, mixed._replace(h=None), updated.get("batch_stats", {})
 
 
 def _measure(
-    attribution: jax.Array,
-    detection: jax.Array,
+    outputs: dict[str, jax.Array],
     sources: jax.Array,
     weights: jax.Array,
-    *,
-    detects: bool,
+    loss: losses.Loss,
 ) -> dict[str, jax.Array]:
     """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
-    loss, terms = losses.compound_loss(
-        attribution, detection, sources, weights, detects=detects
+    attribution = outputs["attribution"]
+    total, terms = losses.compound_loss(
+        attribution, outputs["detection"], sources, weights, detects=loss.detects
     )
+    if loss.contrasts:
+        total += losses.contrastive_loss(
+            outputs["embedding"], sources, weights, attribution.shape[-1], AXIS
+        )
     return {
-        "loss": loss,
+        "loss": total,
         "attribution_loss": terms["attribution"],
         "detection_loss": terms["detection"],
         "soft_accuracy": losses.soft_accuracy(attribution, sources, weights),

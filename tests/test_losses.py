@@ -5,7 +5,9 @@ import pytest
 
 from rmjax.errors import InputError
 from rmjax.losses import (
+    TEMPERATURE,
     compound_loss,
+    contrastive_loss,
     detection_from_attribution,
     gate,
     get_loss,
@@ -52,8 +54,48 @@ def test_detection_from_attribution_sums_the_synthetic_sources():
     np.testing.assert_allclose(found, [[q[0], q[1] + q[2]] for q in p], rtol=1e-6)
 
 
+def _contrastive_by_hand(z, shares):
+    """Equation 2 of Khosla et al., anchor by anchor."""
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    found = []
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        below = np.log(sum(np.exp(z[i] @ z[j] / TEMPERATURE) for j in others))
+        common = {j: shares[i] @ shares[j] for j in others}
+        total = sum(c * (z[i] @ z[j] / TEMPERATURE - below) for j, c in common.items())
+        found.append(-total / sum(common.values()) if any(common.values()) else 0)
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_contrastive_loss_is_that_of_its_equation(members):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(7, 5)).astype(np.float32)
+    sources = np.array([[0, 1], [1, 0], [0, 0], [2, 2], [1, 1], [3, 3], [0, 2]])
+    weights = np.array([[0.3, 0.7]] * 7) if members == 2 else np.ones((7, 1))
+    sources = sources[:, :members]  # without mixing, 2 and 3 are alone
+    shares = np.einsum("nm,nms->ns", weights, np.eye(4)[sources])
+    found = contrastive_loss(jnp.asarray(z), sources, weights, 4)
+    np.testing.assert_allclose(found, _contrastive_by_hand(z, shares), rtol=1e-4)
+
+
+def test_contrastive_loss_reaches_over_replicas():
+    """Two of them together have the loss, and the gradient, of one with all samples."""
+    z = jax.random.normal(jax.random.key(0), (8, 5))
+    sources = jnp.arange(8)[:, None] % 3
+    both = jax.value_and_grad(contrastive_loss)
+    loss, grad = both(z, sources, jnp.ones((8, 1)), 3)
+    halves = jax.vmap(
+        lambda z, s: both(z, s, jnp.ones((4, 1)), 3, "replicas"), axis_name="replicas"
+    )
+    losses, grads = halves(z.reshape(2, 4, 5), sources.reshape(2, 4, 1))
+    np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
+    # Each replica's is of the sum of both losses, by its own samples.
+    np.testing.assert_allclose(grads.reshape(8, 5) / 2, grad, rtol=1e-3, atol=1e-5)
+
+
 def test_unknown_loss_lists_the_choices():
-    with pytest.raises(InputError, match="loss 'triplet'.*compound, ungated, attr"):
+    with pytest.raises(InputError, match="loss 'triplet'.*compound, ungated, attr.*contrastive"):
         get_loss("triplet")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from rmjax.losses import LOSSES
 from rmjax.mixing import Mixed, Mixing, make_mixing, mix_nothing
 from rmjax.models.repmix import make_model
 from rmjax.parallel import AXIS
@@ -46,10 +47,11 @@ def compiled(batch):
     state = create_state(model, optimizer, 0, (CROP, CROP, 3))
 
     @cache
-    def make(pieces, images=IMAGES, mixing=GROUPS):
+    def make(pieces, images=IMAGES, mixing=GROUPS, loss="compound"):
         step = partial(
             train_step,
             model=model,
+            loss=LOSSES[loss],
             optimizer=optimizer,
             mixing=mixing,
             augment=partial(augment, crop=CROP, flip=True, corrupt=None, transform=rgb),
@@ -114,3 +116,10 @@ def test_a_step_takes_the_sources_of_the_images_that_were_mixed(batch, compiled)
         for mix_fn in (mix_nothing, turn)
     ]
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_a_contrasting_loss_adds_its_term(batch, compiled):
+    state, make = compiled
+    found = make(1, loss="contrastive")(state, cut(batch, 0, IMAGES))[1]
+    # About log(samples - 1) at first, and more where the source has few others.
+    assert 1 < found["loss"] - found["attribution_loss"] < 10

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from rmjax.corruptions import SEEN
-from rmjax.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,13 @@ _METHODS = (
     _method("frank_cnn", **_ALONE, model_arch="frank_cnn", **_SPECTRUM),
     _method("frank_ridge", fit_name="ridge", **_SPECTRUM),
     _method("yu_net", **_ALONE, model_arch="yu_net", model_input="rgb"),
-    _method("patch_cnn", **_ALONE, model_arch="patch_cnn", model_input="rgb"),
+    _method(
+        "patch_cnn",
+        mix_name="none",
+        loss="contrastive",
+        model_arch="patch_cnn",
+        model_input="rgb",
+    ),
     # The mean residual needs pixels at the same places.
     _method(
         "prnu",
@@ -119,7 +124,7 @@ GRIDS: dict[str, tuple[Alternative, ...]] = {
     "members": tuple(_members(count) for count in (1, 2, 3, 4)),
     # 1 is the uniform distribution of weights; 0 would be the same once more.
     "beta": _values("mix.beta", 0.1, 0.4, 1.0),
-    "loss": _values("loss", *LOSSES),
+    "loss": _values("loss", "compound", "ungated", "attribution"),
     "method": _METHODS,
     "mixing": _MIXINGS,
     "embedding": _values("model.embedding_dim", 64, 128, 256, 512),
