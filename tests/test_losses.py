@@ -95,7 +95,9 @@ def test_contrastive_loss_reaches_over_replicas():
 
 
 def test_unknown_loss_lists_the_choices():
-    with pytest.raises(InputError, match="loss 'triplet'.*compound, ungated, attr.*contrastive"):
+    with pytest.raises(
+        InputError, match="loss 'triplet'.*compound, ungated, attr.*contrastive"
+    ):
         get_loss("triplet")
 
 
