@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rmjax import parallel
+from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import take
-from rmjax.data.pipeline import ImageCache
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
 from rmjax.evaluation.protocol import measure_grid

@@ -60,7 +60,7 @@ def write(
         state=ocp.args.PyTreeSave(arrays), progress=ocp.args.JsonSave(seal(about))
     )
     with _orbax() as orbax:
-        orbax.save(path.absolute(), args=args)
+        orbax.save(path.resolve(), args=args)
     if describe(path) != about:
         raise _damaged(path, "its progress is not what was saved")
     read(path, arrays, about["leaves"])
@@ -74,7 +74,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
     with _damage(path), _orbax() as orbax:
-        about = orbax.restore(path.absolute(), args=args)["progress"]
+        about = orbax.restore(path.resolve(), args=args)["progress"]
         if not is_sealed(about):
             raise ValueError("its progress is not what was saved")
     return {name: value for name, value in about.items() if name != "crc32"}
@@ -117,7 +117,7 @@ def _read_arrays(path: Path, names: Iterable[str]) -> Leaves:
     By TensorStore, as Orbax does: with it, an array that can't be read leaves the
     reading of others to threads that print tracebacks.
     """
-    files = {"driver": "file", "path": f"{path.absolute() / 'state'}/"}
+    files = {"driver": "file", "path": f"{path.resolve() / 'state'}/"}
     context = ts.Context()
     opened = {
         name: ts.open(

@@ -15,8 +15,9 @@ from rmjax import hosts, metrics, parallel
 from rmjax.baselines.run import fit
 from rmjax.checkpoint_folder import has_checkpoints
 from rmjax.checkpoints import Checkpoints
+from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
-from rmjax.data.pipeline import ImageCache, train_batches
+from rmjax.data.pipeline import train_batches
 from rmjax.domain import describe_training
 from rmjax.errors import InputError, Preempted
 from rmjax.evaluation.predict import make_runner

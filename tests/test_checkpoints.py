@@ -48,6 +48,12 @@ def test_comes_back_unchanged(folder):
     assert progress == {"stale": 4}
 
 
+def test_a_path_may_lead_up(folder):
+    path = folder / ".." / folder.name
+    state, _ = Checkpoints(path, read_only=True).restore(4, make_state(0))
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(4))
+
+
 @pytest.mark.parametrize(("which", "step"), [("best", 2), ("last", 6), ("4", 4)])
 def test_variables_alone(folder, which, step):
     state = make_state(0)

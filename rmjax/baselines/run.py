@@ -21,8 +21,9 @@ from rmjax.baselines.model import Fitted
 from rmjax.baselines.solve import Params, Samples
 from rmjax.checkpoint_folder import has_checkpoints
 from rmjax.checkpoints import Checkpoints
+from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
-from rmjax.data.pipeline import ImageCache, train_batches
+from rmjax.data.pipeline import train_batches
 from rmjax.domain import describe_training
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import fit_temperature

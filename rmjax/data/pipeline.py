@@ -13,6 +13,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
 from rmjax.data.partners import Choose, make_partners
@@ -20,33 +21,6 @@ from rmjax.errors import InputError
 from rmjax.preemption import leave_stopping_to_parent
 
 Batch = dict[str, np.ndarray]
-
-
-class ImageCache:
-    """Decoded images kept in memory, up to a number of bytes.
-
-    Decoding a 256-px PNG costs as much as training on a crop of it does on CPU.
-    What has no room is decoded again each time: nothing is thrown out, because
-    in a shuffled pass every image is as likely to come next as any other. Safe
-    to share between threads; a worker process starts with an empty one.
-    """
-
-    def __init__(self, max_bytes: int):
-        self.max_bytes = max_bytes
-        self._images: dict[tuple, np.ndarray] = {}
-        self._free = max_bytes
-
-    def get(self, key: tuple) -> np.ndarray | None:
-        return self._images.get(key)
-
-    def put(self, key: tuple, image: np.ndarray) -> None:
-        # Two threads may both see room for one last image: that is harmless.
-        if image.nbytes <= self._free and key not in self._images:
-            self._free -= image.nbytes
-            self._images[key] = image
-
-    def __reduce__(self):
-        return ImageCache, (self.max_bytes,)
 
 
 def train_batches(

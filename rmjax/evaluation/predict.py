@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax import hosts, parallel
+from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Selection
-from rmjax.data.pipeline import Batch, ImageCache, eval_batches
+from rmjax.data.pipeline import Batch, eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.robustness import CLEAN, Condition, Corrupter, cache_file
 from rmjax.experiment import embedding_size, make_eval_step
