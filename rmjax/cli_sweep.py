@@ -98,9 +98,10 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     # The runs are other processes; this one is to leave accelerators to them.
     jax.config.update("jax_platforms", "cpu")
     from rmjax.config import load_grid
-    from rmjax.sweep.devices import shares
+    from rmjax.sweep.devices import shares, threads
     from rmjax.sweep.grids import GRIDS
     from rmjax.sweep.sweep import describe_plan, plan_sweep, run_sweep
+    from rmjax.workers import cores
 
     grid = load_grid(args.config) if args.grid is None else args.grid
     if grid is None:
@@ -109,7 +110,8 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
             f"or define GRID in {args.config}"
         )
     shard = args.shard or slurm_shard(os.environ)
-    slots = shares(args.jobs, os.environ)
+    common = threads(args.jobs, cores(), os.environ)
+    slots = [share | common for share in shares(args.jobs, os.environ)]
     sweep = plan_sweep(
         args.config,
         grid,

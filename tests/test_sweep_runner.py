@@ -12,7 +12,7 @@ import pytest
 
 from rmjax.cli_sweep import slurm_shard
 from rmjax.errors import InputError, Preempted
-from rmjax.sweep.devices import shares
+from rmjax.sweep.devices import shares, threads
 from rmjax.sweep.runner import BUSY, DONE, FAILED, Task, last_line, run_tasks
 from rmjax.workers import lock
 
@@ -240,6 +240,13 @@ def test_a_chip_of_a_tpu_for_each_job(tmp_path, monkeypatch):
 
 def test_a_processor_is_shared_by_all(tmp_path):
     assert shares(3, {}, tmp_path / "none") == [{}, {}, {}]
+
+
+def test_jobs_have_their_own_threads():
+    assert threads(1, 8, {}) == {}
+    assert threads(3, 8, {}) == {"OMP_NUM_THREADS": "2"}
+    assert threads(3, 2, {}) == {"OMP_NUM_THREADS": "1"}
+    assert threads(3, 8, {"OMP_NUM_THREADS": "4"}) == {}
 
 
 def test_an_array_job_does_its_part():

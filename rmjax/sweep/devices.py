@@ -42,6 +42,19 @@ def shares(
     return [_on_gpus(gpus, job, jobs, environ) for job in range(jobs)]
 
 
+def threads(jobs: int, cores: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what to set so that jobs at once don't wait for each other's threads.
+
+    OpenMP's threads, which scikit-learn's t-SNE has, spin until all of them are done: on
+    processors that others work on as well, most of the time. Each job gets its share of
+    `cores`, unless `environ` says how many.
+    """
+    name = "OMP_NUM_THREADS"
+    if jobs == 1 or name in environ:
+        return {}
+    return {name: str(max(cores // jobs, 1))}
+
+
 def _on_gpus(
     gpus: list[str], job: int, jobs: int, environ: Mapping[str, str]
 ) -> dict[str, str]:
