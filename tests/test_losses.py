@@ -84,9 +84,12 @@ def test_contrastive_loss_reaches_over_replicas():
     z = jax.random.normal(jax.random.key(0), (8, 5))
     sources = jnp.arange(8)[:, None] % 3
     both = jax.value_and_grad(contrastive_loss)
-    loss, grad = both(z, sources, jnp.ones((8, 1)), 3)
-    halves = jax.vmap(
-        lambda z, s: both(z, s, jnp.ones((4, 1)), 3, "replicas"), axis_name="replicas"
+    loss, grad = jax.jit(both, static_argnums=3)(z, sources, jnp.ones((8, 1)), 3)
+    halves = jax.jit(
+        jax.vmap(
+            lambda z, s: both(z, s, jnp.ones((4, 1)), 3, "replicas"),
+            axis_name="replicas",
+        )
     )
     losses, grads = halves(z.reshape(2, 4, 5), sources.reshape(2, 4, 1))
     np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
