@@ -207,9 +207,8 @@ def chroma(images: jax.Array) -> jax.Array:
 
     lags = [(i, j) for i in range(5) for j in range(-4, 5) if i > 0 or j >= 0]
     found = jnp.stack([sum_rows(*lag) for lag in lags], axis=1)
-    found = (
-        sum(found[..., i::8] for i in range(8)) / 64
-    )  # [batch, 41, 2, rows, columns]
+    # Then over the columns of every window: [batch, 41, 2, rows, columns].
+    found = sum(found[..., i::8] for i in range(8)) / 64
     found = found[:, 1:] / (found[:, :1] + 0.25)
     return found.transpose(0, 3, 4, 2, 1).reshape(batch, rows, columns, -1)
 
