@@ -19,7 +19,8 @@ data.sources=('real','dcgan'),('real','cips') are two values. A word without '='
 grid: level (mix.level 0 to 6), members (mix.members 1 to 4), beta (mix.beta 0.1, 0.4, 1),
 mixing (14 ways), method (the config and 10 earlier methods), loss (compound, ungated,
 attribution), embedding (its dimensions, 64 to 512), input (rgb, residual, logdct),
-corruptions (0, 1, 3, 7, 15 kinds in training).
+corruptions (0, 1, 3, 7, 15 kinds in training). method=plain,frank_ridge takes these two
+of method.
 --config.KEY=VALUE changes all cells.
 
 What is done is not run again, what was stopped is gone on with: run the same command

@@ -338,12 +338,13 @@ def test_sigterm_to_one_process_stops_all_and_saves(config, tmp_path):
     assert saved == len(losses(workdir))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "told"),
     [
         (1, "process 1 was lost"),
         # JAX itself ends a process whose coordinator is gone.
-        pytest.param(0, "another task died", marks=pytest.mark.slow),
+        (0, "another task died"),
     ],
 )
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(

@@ -85,6 +85,17 @@ def test_named_grids_can_be_run(cells, name):
     assert all("=" in label and "/" not in label for label in labels(found))
 
 
+def test_some_of_a_named_grid_in_the_order_asked_for(cells):
+    found = cells("method=frank_ridge,plain level=5,0")
+    assert labels(found)[::3] == [
+        "method=frank_ridge,mix.level=5",
+        "method=plain,mix.level=0",
+    ]
+    assert [cell.config.fit.name for cell in found[::2]] == ["ridge", ""]
+    # A key of the config goes before a grid of its name.
+    assert labels(cells("loss=compound")) == ["loss=compound"]
+
+
 def test_named_grids_are_explained(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
@@ -120,6 +131,10 @@ KEYS = r"the keys are .*mix\.level.*optim\.lr"
         ("mix=1", f"unknown key 'mix'; {KEYS}"),
         ("=1", "unknown key ''"),
         ("levels", "unknown grid 'levels'; .* level, members, beta"),
+        ("method=plain,vgg", "'method=plain,vgg': method has no vgg; it has repmix, "),
+        ("method=plain,", "'method=plain,' has an empty value"),
+        ("method=", "'method=' has no values"),
+        ("method=plain,plain", "would be the same run"),
         ("mix.level=x", "can't apply --config.mix.level=x"),
         ("mix.beta=nan", "mix.beta=nan is not a finite number"),
         ("seed=0,1", "seed is set by --seeds"),

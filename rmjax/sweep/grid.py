@@ -110,22 +110,40 @@ def read_value(key: str, text: str, config: ConfigDict, name: str) -> object:
 
 def _read_axis(word: str, config: ConfigDict, name: str) -> Axis:
     key, equals, values = word.partition("=")
-    if not equals:
-        if word not in GRIDS:
-            raise InputError(
-                f"grid: unknown grid '{word}'; give KEY=VALUE,VALUE,... or one of "
-                + ", ".join(GRIDS)
-            )
-        for changed in (k for a in GRIDS[word] for k in a.changes):
-            if changed not in flatten(config):
+    keys = flatten(config)
+    if key in GRIDS and not (equals and key in keys):
+        alternatives = _pick(key, values, word) if equals else GRIDS[key]
+        for changed in (k for a in alternatives for k in a.changes):
+            if changed not in keys:
                 raise InputError(f"grid: '{word}' changes {changed}, no key of {name}")
-        return tuple(alternative.resolve(config) for alternative in GRIDS[word])
-    texts = split(values, ",")
-    if not all(text.strip() for text in texts):
+        return tuple(alternative.resolve(config) for alternative in alternatives)
+    if not equals:
+        raise InputError(
+            f"grid: unknown grid '{word}'; give KEY=VALUE,VALUE,... or one of "
+            + ", ".join(GRIDS)
+        )
+    found = [read_value(key, text, config, name) for text in _values(values, word)]
+    return tuple(Alternative(f"{key}={_safe(value)}", {key: value}) for value in found)
+
+
+def _pick(grid: str, values: str, word: str) -> Axis:
+    """Return the alternatives of a named grid that `values` lists, in its order."""
+    known = {a.label.partition("=")[2]: a for a in GRIDS[grid]}
+    chosen = _values(values, word)
+    for value in chosen:
+        if value not in known:
+            raise InputError(
+                f"grid: '{word}': {grid} has no {value}; it has {', '.join(known)}"
+            )
+    return tuple(known[value] for value in chosen)
+
+
+def _values(values: str, word: str) -> list[str]:
+    texts = [text.strip() for text in split(values, ",")]
+    if not all(texts):
         what = "has an empty value" if len(texts) > 1 else "has no values"
         raise InputError(f"grid: '{word}' {what}; give KEY=VALUE,VALUE,...")
-    found = [read_value(key, text.strip(), config, name) for text in texts]
-    return tuple(Alternative(f"{key}={_safe(value)}", {key: value}) for value in found)
+    return texts
 
 
 def _safe(value: object) -> str:
