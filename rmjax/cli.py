@@ -250,7 +250,8 @@ def _add_evaluate(add: Add) -> None:
         default="clean",
         help="what the images suffer first: clean, seen or unseen (the ImageNet-C kinds "
         "trained with or kept), resharing, full (all of these), or a list such as "
-        "fog:3,jpeg:75,flip (default: clean)",
+        "seen:1,fog:3,jpeg:75,flip, where seen:1 are the seen kinds at severity 1 "
+        "(default: clean)",
     )
     parser.add_argument(
         "--fpr",

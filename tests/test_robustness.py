@@ -45,9 +45,19 @@ def test_suites_may_stand_in_a_list():
     )
 
 
+def test_a_set_of_corruptions_at_one_severity():
+    found = parse_suite("seen:1,unseen:2")
+    assert len(found) == 1 + 15 + 4
+    assert set(found) <= set(SUITES["full"])
+    assert {c.value for c in found if c.set == "seen_corruptions"} == {1}
+    assert {c.value for c in found if c.set == "unseen_corruptions"} == {2}
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
+        ("full:1", "unknown 'full:1': choose .*, spatter, .*, seen, unseen"),
+        ("seen:0", "severity of .*:0 is not in 1..5"),
         ("rain", "unknown 'rain': choose clean, seen, unseen, resharing, full"),
         ("fog:6", "severity of fog:6 is not in 1..5"),
         ("fog:x", "'fog:x' is not NAME:VALUE"),

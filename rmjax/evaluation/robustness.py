@@ -84,12 +84,16 @@ SUITES["full"] = tuple(
     dict.fromkeys((*SUITES["seen"], *SUITES["unseen"], *SUITES["resharing"]))
 )
 
+# What may stand before a value.
+KINDS = {kind: (kind,) for kind in (*NAMES, *RESHARING)}
+KINDS |= {"seen": SEEN, "unseen": UNSEEN}
+
 
 def parse_suite(text: str) -> tuple[Condition, ...]:
     """Return the conditions of a suite, or of a list such as `unseen,fog:3,jpeg:75`.
 
     Clean images always come first. A name without a value stands for all its usual
-    ones.
+    ones, and `seen:1` for all seen corruptions at severity 1.
 
     Raises:
         InputError: an unknown name, or a value out of range.
@@ -100,13 +104,15 @@ def parse_suite(text: str) -> tuple[Condition, ...]:
         if part in SUITES:
             conditions += SUITES[part]
             continue
-        if name not in NAMES and name not in RESHARING:
+        if name not in KINDS:
             raise InputError(
-                f"suite: unknown '{name}': choose {', '.join(SUITES)}, or list kinds as "
-                f"NAME:VALUE,... of {', '.join((*NAMES, *RESHARING))}"
+                f"suite: unknown '{part}': choose {', '.join(SUITES)}, or list kinds as "
+                f"NAME:VALUE,... of {', '.join(KINDS)}"
             )
-        usual = SEVERITIES if name in NAMES else RESHARING[name].values
-        conditions += [_check(Condition(name, v)) for v in _values(part, value, usual)]
+        for kind in KINDS[name]:
+            usual = SEVERITIES if kind in NAMES else RESHARING[kind].values
+            values = _values(part, value, usual)
+            conditions += [_check(Condition(kind, value)) for value in values]
     return tuple(dict.fromkeys(conditions))
 
 
