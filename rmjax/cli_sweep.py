@@ -24,8 +24,8 @@ of method.
 --config.KEY=VALUE changes all cells.
 
 What is done is not run again, what was stopped is gone on with: run the same command
-again. Details: docs/sweeps.md. Exit status: 0 all is done, 1 a run failed, 2 wrong input,
-75 stopped by SIGTERM, 130 interrupted."""
+again. Details: docs/sweeps.md. Exit status: 0 all is done or at work in another command,
+1 a run failed, 2 wrong input, 75 stopped by SIGTERM, 130 interrupted."""
 
 
 def add_sweep(add: Add) -> None:
@@ -65,6 +65,9 @@ def add_sweep(add: Add) -> None:
         type=fraction,
         help="K/N: do the Kth run in N, from 0/N on (default: of a Slurm array job its "
         "part, else all)",
+    )
+    parser.add_argument(
+        "--cache-dir", help="keep corrupted images there, which all runs are tested on"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="list cells and how far they are"
@@ -122,6 +125,7 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
         reference=args.reference,
         suite=args.suite,
         data_dir=args.data_dir,
+        cache_dir=args.cache_dir,
         command=_command(args, grid, changes),
     )
     if args.dry_run:

@@ -24,6 +24,7 @@ _FREE_KEYS = {
     "data.dir",
     "data.cache_mib",
     "data.workers",
+    "fit.memory_gib",
     "model.remat",
     "num_epochs",
     "num_devices",

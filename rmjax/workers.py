@@ -30,6 +30,10 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+class Busy(InputError):
+    """Another process holds a lock."""
+
+
 def lock(file: IO, busy: str, wait: bool = False) -> None:
     """Lock an open file until it is closed or this process ends, however that is.
 
@@ -41,12 +45,15 @@ def lock(file: IO, busy: str, wait: bool = False) -> None:
         wait: wait for the other process instead.
 
     Raises:
-        InputError: another process holds the lock.
+        Busy: another process holds the lock.
+        InputError: the file system knows no locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(busy) from None
+    except BlockingIOError:
+        raise Busy(busy) from None
+    except OSError as error:
+        raise InputError(f"can't lock {file.name}: {error.strerror}") from error
 
 
 @contextmanager

@@ -243,7 +243,7 @@ def test_features_of_a_trained_backbone(small_config, small_run, ridge_run, tmp_
         ({"fit.name": "ridge", "fit.images": 0}, "fit.images = 0: give at least 1"),
         (
             {"fit.name": "ridge", "fit.images": 10**6},
-            "1,728 features of each are 6.4 GiB in all; give at most 155,344",
+            "6.4 GiB in all, more than fit.memory_gib = 1; give at most 155,344 images",
         ),
         ({"fit.name": "knn", "model.arch": "vgg"}, "unknown architecture 'vgg'"),
         ({"fit.name": "ridge", "data.crop": 40}, "data.crop = 40 px is larger"),
@@ -255,3 +255,10 @@ def test_bad_settings_are_named_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         train(small_config(**changes), tmp_path / "new", show_progress=False)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_source_that_no_image_shows_is_named(small_config, tmp_path):
+    config = small_config(**{"fit.name": "ridge", "fit.images": 1})
+    message = "fit.images = 1: none of the images drawn is of real, progan, .*; give"
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "new", show_progress=False)

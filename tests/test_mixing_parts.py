@@ -121,6 +121,18 @@ def test_amplitude_keeps_phases_and_phase_keeps_amplitudes():
     assert not np.allclose(moved, before, rtol=0.05)
 
 
+def test_means_are_mixed_with_their_signs_or_not_at_all():
+    """So an image in [-1, 1] is treated as the same image in [0, 1] would be."""
+    h = noise() / 10 + jnp.linspace(-1, 1, 12)[:, None, None, None]
+    for name in ("amplitude", "phase"):
+        moved = run(name, h, band=(0, 1)).h
+        np.testing.assert_allclose(
+            run(name, (h + 1) / 2, band=(0, 1)).h, (moved + 1) / 2, atol=1e-5
+        )
+    stays = np.allclose(moved.mean((1, 2)), h.mean((1, 2)), atol=1e-5)
+    assert stays and not np.allclose(moved, h, atol=0.01)
+
+
 @pytest.mark.parametrize("name", ["amplitude", "phase"])
 def test_only_the_band_is_mixed(name):
     h = noise(size=16)

@@ -117,6 +117,18 @@ def test_a_longer_training_or_another_suite_is_not_done_yet(swept, plan):
         assert len(commands(sweep, sweep.runs[0])) == count
 
 
+def test_a_training_longer_than_asked_for_is_refused(swept, plan):
+    message = rf"cell {GOOD}, seed 0: .* trained for 12 steps, and is to be for 4;"
+    with pytest.raises(InputError, match=message):
+        plan(swept, "optim.lr=1e-3", changes=[*CHANGES, "--config.num_epochs=1"])
+
+
+def test_evaluations_may_share_corrupted_images(swept, plan):
+    sweep = plan(swept, "optim.lr=1", suite="fog:1", cache_dir="images")
+    train, evaluate = commands(sweep, sweep.runs[0])
+    assert evaluate[-2:] == ["--cache-dir", "images"] and "images" not in train
+
+
 def test_a_run_with_a_damaged_evaluation_is_evaluated_again(swept, plan, tmp_path):
     folder = shutil.copytree(swept, tmp_path / "sweep")
     (folder / GOOD / "seed0" / "evaluation" / "clean" / "results.json").write_text("{")
@@ -141,6 +153,21 @@ def test_cells_of_an_earlier_grid_are_kept_and_marked(swept, plan, tmp_path):
     kept = [row for row in rows if row["cell"] == "seed=0"]
     assert {row["present"] for row in kept} == {"False"}
     assert {row["difference"] for row in kept} == {"0.0"}
+    # One of another command that began after this one was planned is kept as well.
+    early = plan(folder, "optim.lr=1e-3")
+    record["cells"].append(record["cells"][0] | {"label": "seed=2", "present": True})
+    (folder / "sweep.json").write_text(json.dumps(record))
+    assert run_sweep(early, say=said.append) == 0
+    assert "seed=2" in {entry.label for entry in read_entries(folder)}
+    # One of other settings can't be compared.
+    path = folder / "seed=0" / "seed1" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"patience": 7}))
+    assert run_sweep(plan(folder, "optim.lr=1e-3"), say=said.append) == 0
+    path.write_text(json.dumps(config))
+    words = "left out: seed=0, not in the present grid: its patience is 7, that of the"
+    assert any(line.startswith(words) for line in said)
+    assert "seed=0" not in (folder / "sweep.csv").read_text()
     # One that can no longer be read is left out, and no reason not to show the others.
     (folder / "seed=0" / "seed1" / "evaluation" / "clean" / "results.json").write_text(
         ""

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from rmjax.baselines.run import check_fit
 from rmjax.cli import main
 from rmjax.config import load_config
+from rmjax.configs.attribution88.method import GRID
 from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.sweep.cells import find_reference, make_cells
@@ -114,6 +116,21 @@ def test_named_grids_are_the_published_ablations(cells):
     members = cells("members mix.name=repmix")
     assert {c.config.batch_size % c.config.mix.members for c in members} == {0}
     assert len({c.config.batch_size for c in members}) == 1
+
+
+def test_methods_fit_at_the_size_of_attribution88():
+    config = load_config("attribution88/method")
+    found = {p.label: p for p in expand(parse_grid(GRID, config, "method"))}
+    for point in found.values():
+        own = config.copy_and_resolve_references()
+        own.update_from_flattened_dict(point.changes)
+        if own.fit.name:
+            check_fit(own, num_sources=88)
+    # Residuals are averaged at the places that they are looked for.
+    changes = found["method=prnu"].changes
+    sizes = [changes[f"data.{key}"] for key in ("resize", "size", "crop")]
+    tested = config.data
+    assert sizes == [tested.eval_resize, tested.eval_size, tested.eval_size]
 
 
 KEYS = r"the keys are .*mix\.level.*optim\.lr"

@@ -1,5 +1,6 @@
 """Runs as processes: several at once, logged, locked, stopped; commands are made up."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -204,6 +205,16 @@ def test_last_line_of_a_log(tmp_path):
 # ------------------------------------------------------------------- parts of machines
 
 
+def test_a_file_system_without_locks_is_told(task, ended, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("rmjax.workers.fcntl.flock", refuse)
+    with pytest.raises(InputError, match=r"can't lock .*a\.lock: Function not impl"):
+        run_tasks([task("a", "")], [{}], ended)
+    assert ended == []
+
+
 def machine(folder, *devices):
     for name in devices:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -217,6 +228,9 @@ def test_gpus_are_shared_out(tmp_path):
     assert shares(1, {}, dev) == [{}]
     assert shares(2, {}, dev) == [{name: "0,1"}, {name: "2,3"}]
     assert [s[name] for s in shares(3, {}, dev)] == ["0", "1", "2"]
+    # In a container that sees the last two, CUDA calls them 0 and 1.
+    some = machine(tmp_path / "some", "nvidia2", "nvidia3")
+    assert shares(2, {}, some) == [{name: "0"}, {name: "1"}]
     assert shares(2, {name: "GPU-a,GPU-b"}, dev) == [{name: "GPU-a"}, {name: "GPU-b"}]
     assert shares(2, {name: ""}, dev) == [{}, {}]
     crowd = shares(6, {}, dev)

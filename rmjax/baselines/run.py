@@ -44,7 +44,6 @@ from rmjax.train_step import PyTree, TrainState, create_state
 logger = logging.getLogger(__name__)
 
 STEP = 1  # of the one checkpoint
-MAX_BYTES = 2**30  # of the features of all images; a fit needs several times that
 
 
 def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
@@ -122,11 +121,13 @@ def check_fit(config: ConfigDict, num_sources: int) -> None:
             f"'{config.model.input}': choose one of {', '.join(method.inputs)}"
         )
     count, size = config.fit.images, _size(config, num_sources)
-    if 4 * count * size > MAX_BYTES and not method.streams:
+    gib = 4 * count * size / 2**30
+    if gib > config.fit.memory_gib and not method.streams:
         raise InputError(
-            f"fit.images = {count}: {size:,} features of each are "
-            f"{4 * count * size / 2**30:.1f} GiB in all; give at most "
-            f"{MAX_BYTES // 4 // size:,}, or a smaller data.crop"
+            f"fit.images = {count}: {size:,} features of each are {gib:.1f} GiB in all, "
+            f"more than fit.memory_gib = {config.fit.memory_gib:g}; give at most "
+            f"{int(count * config.fit.memory_gib / gib):,} images, a smaller data.crop, "
+            "or more memory"
         )
 
 
@@ -162,7 +163,11 @@ def _read(
     features: Callable[[jax.Array], jax.Array],
     show_progress: bool,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield features and sources of training images, as a training would see them."""
+    """Yield features and sources of training images, as a training would see them.
+
+    Raises:
+        InputError: at their end, if a source has none.
+    """
     augment, root = build_augment(config), jax.random.key(config.seed)
 
     @jax.jit
@@ -180,14 +185,20 @@ def _read(
         num_workers=config.data.workers,
         cache=ImageCache(config.data.cache_mib * 2**20),
     )
-    left = config.fit.images
+    left, absent = config.fit.images, set(range(len(data.sources)))
     with tqdm(total=left, unit="img", disable=not show_progress) as bar:
         while left:
             batch = next(batches)
             found = np.asarray(compute(batch["position"], batch["image"]))[:left]
             yield found, batch["source"][: len(found)]
+            absent -= set(batch["source"][: len(found)].tolist())
             left -= len(found)
             bar.update(len(found))
+    if absent:
+        raise InputError(
+            f"fit.images = {config.fit.images}: none of the images drawn is of "
+            f"{', '.join(data.sources[number] for number in sorted(absent))}; give more"
+        )
 
 
 def _choose(

@@ -101,7 +101,8 @@ def _crossings(present: np.ndarray, a: int, p: int) -> list[tuple[int, int]]:
     others = [b for b in np.flatnonzero(present[:, p]).tolist() if b != a]
     own = np.flatnonzero(present[a]).tolist()
     full = [(b, q) for b in others for q in own if q != p and present[b, q]]
-    return full or [(b, p) for b in others] or [(a, q) for q in own]
+    crossed = full or [(b, p) for b in others] or [(a, q) for q in own if q != p]
+    return crossed or [(a, p)]
 
 
 def _ends(values: np.ndarray) -> np.ndarray:

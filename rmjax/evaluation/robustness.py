@@ -7,6 +7,7 @@ split alone: not on the batch, the devices, or the run that is evaluated.
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -254,7 +255,7 @@ def _to_8bit(images: jax.Array) -> jax.Array:
 
 def _save(file: Path, images: np.ndarray) -> None:
     """Write images whole or not at all."""
-    scratch = file.with_suffix(f".{os.getpid()}.part")
+    scratch = file.with_suffix(f".{platform.node()}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as stream:

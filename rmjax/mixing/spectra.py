@@ -19,6 +19,9 @@ def mix_amplitudes(
 ) -> Mixed:
     """Mix the amplitudes of every image with another's; its phases stay.
 
+    The means, where the band holds them, are mixed with their signs, as amplitudes of
+    pixels from 0 on would be: an input that is scaled to [-1, 1] makes no difference.
+
     Args:
         keys: `[images]`.
         h: maps `[images, H, W, channels]`.
@@ -37,6 +40,8 @@ def mix_amplitudes(
     own = jnp.abs(spectrum)
     mixed = weights[0] * own + weights[1] * jnp.abs(other)
     changed = mixed * _phases(spectrum)
+    means = weights[0] * spectrum + weights[1] * other
+    changed = jnp.where(_radius(h) == 0, means, changed)
     return _back(h, jnp.where(_within(band, h), changed, spectrum))
 
 
@@ -53,13 +58,15 @@ def mix_phases(
     The counterpart of `mix_amplitudes` for attribution. Where things are in an image,
     its content, is in the phases; how strong each frequency is, with the periodic
     traces of a generator's upsampling, is in the amplitudes. So this changes what an
-    image shows and keeps what tells its source. Phases are mixed as unit phasors. Our
-    own. Arguments as for `mix_amplitudes`.
+    image shows and keeps what tells its source. Phases are mixed as unit phasors. The
+    mean, which has no phase but a sign, stays. Our own. Arguments as for
+    `mix_amplitudes`.
     """
     spectrum, other, weights = _spectra(keys, h, beta, block)
     mixed = weights[0] * _phases(spectrum) + weights[1] * _phases(other)
     changed = jnp.abs(spectrum) * _phases(mixed)
-    return _back(h, jnp.where(_within(band, h), changed, spectrum))
+    within = _within(band, h) & (_radius(h) > 0)
+    return _back(h, jnp.where(within, changed, spectrum))
 
 
 def _spectra(
@@ -80,10 +87,15 @@ def _phases(spectrum: jax.Array) -> jax.Array:
 
 def _within(band: tuple[float, float], h: jax.Array) -> jax.Array:
     """Return which frequencies of `rfft2` of `h` lie in the band, `[H, W // 2 + 1, 1]`."""
+    radius = _radius(h)
+    return (band[0] <= radius) & (radius <= band[1])
+
+
+def _radius(h: jax.Array) -> jax.Array:
+    """Return the frequencies of `rfft2` of `h`, `[H, W // 2 + 1, 1]`."""
     rows = jnp.fft.fftfreq(h.shape[1])[:, None, None]
     columns = jnp.fft.rfftfreq(h.shape[2])[:, None]
-    radius = jnp.sqrt(rows**2 + columns**2)
-    return (band[0] <= radius) & (radius <= band[1])
+    return jnp.sqrt(rows**2 + columns**2)
 
 
 def _back(h: jax.Array, spectrum: jax.Array) -> Mixed:

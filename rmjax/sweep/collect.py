@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.evaluation.bootstrap import DRAWS, Resamples, draw_resamples
+from rmjax.evaluation.bootstrap import DRAWS, Resamples, draw_resamples, interval
 from rmjax.report.differences import (
     METRICS,
     Evaluated,
@@ -16,7 +16,7 @@ from rmjax.report.differences import (
     read_run,
     right_by_set,
 )
-from rmjax.sweep.intervals import Estimate, estimate, image_variance
+from rmjax.sweep.intervals import Estimate, estimate, image_spread
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,21 @@ def _rows(
 def _estimate(
     scores: Sequence[tuple[np.ndarray, np.ndarray]], drawn: Resamples, least: int
 ) -> Estimate:
-    """Estimate from seeds' scores of the same images; no end leaves `least` to 1."""
+    """Estimate from seeds' scores of the same images; no end leaves `least` to 1.
+
+    `least` is 0 for shares and -1 for differences. A share that is 0 or 1 throughout
+    gets the exact interval that an evaluation gives it.
+    """
     chosen = scores[0][1]
     by_image = np.stack([values[chosen] for values, _ in scores])
-    variance = image_variance(by_image.mean(0), drawn.code[chosen], drawn.counts)
-    found = estimate(by_image.mean(1), variance)
-    if found.low is None:
-        return found
-    ends = max(found.low, least), min(found.high, 1)
-    return Estimate(found.mean, *map(float, ends), found.seeds)
+    spread = image_spread(by_image.mean(0), drawn.code[chosen], drawn.counts)
+    found = estimate(by_image.mean(1), spread)
+    if found.low is not None:
+        ends = max(found.low, least), min(found.high, 1)
+    else:
+        groups = spread.groups if spread and least == 0 else 0
+        ends = interval(np.array([found.mean]), groups)
+    return Estimate(found.mean, *ends, found.seeds)
 
 
 def _score(cell: Found) -> dict[int, Scores]:

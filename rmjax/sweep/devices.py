@@ -16,7 +16,8 @@ def shares(
     """Return for each job that runs at once what to set in its environment.
 
     A lone job sees everything. Of GPUs (those of CUDA_VISIBLE_DEVICES, or all) each job
-    gets an equal number; where jobs are more than GPUs, some share one and its memory.
+    gets an equal number; where jobs are more than GPUs, some share one and nine tenths
+    of its memory, or each has what XLA_PYTHON_CLIENT_MEM_FRACTION says.
     Of TPU chips (those of TPU_VISIBLE_CHIPS, or all) each job gets one. Processors are
     shared by all.
 
@@ -37,6 +38,9 @@ def shares(
             )
         return [_on_chip(chips[job], job) for job in range(jobs)]
     gpus = _listed(environ, "CUDA_VISIBLE_DEVICES", dev, r"nvidia(\d+)")
+    if "CUDA_VISIBLE_DEVICES" not in environ:
+        # CUDA counts those that it sees; a container may see /dev/nvidia2 alone.
+        gpus = [str(number) for number in range(len(gpus))]
     if not gpus:
         return [{} for _ in range(jobs)]
     return [_on_gpus(gpus, job, jobs, environ) for job in range(jobs)]

@@ -50,8 +50,9 @@ def _corruptions(kinds: int) -> Alternative:
 
 
 def _mixing(label: str, name: str, **settings: object) -> Alternative:
-    changes = {f"mix.{key}": value for key, value in settings.items()}
-    return Alternative(f"mixing={label}", {"mix.name": name} | changes)
+    changes = {"name": name, "partners": "any"} | settings
+    changes = {f"mix.{key}": value for key, value in changes.items()}
+    return Alternative(f"mixing={label}", changes)
 
 
 # Each with the distribution of weights that it was published with, where that is not
@@ -82,8 +83,12 @@ def _method(label: str, **changes: object) -> Alternative:
     )
 
 
-def _whole(config: ConfigDict) -> int:
-    return config.data.size
+def _tested_resize(config: ConfigDict) -> int:
+    return config.data.eval_resize
+
+
+def _tested_size(config: ConfigDict) -> int:
+    return config.data.eval_size
 
 
 # What earlier work does, each in its published form but for the config's schedule
@@ -92,7 +97,7 @@ def _whole(config: ConfigDict) -> int:
 _ALONE: dict[str, object] = {"mix_name": "none", "loss": "attribution"}
 _SPECTRUM = {"model_input": "logdct"}
 _METHODS = (
-    Alternative("method=repmix", {}),
+    _method("repmix", mix_name="repmix", loss="compound"),
     _method("plain", **_ALONE),
     _method("blur_jpeg", **_ALONE, corrupt_recipe="blur_jpeg", corrupt_rate=0.5),
     _method("frank_cnn", **_ALONE, model_arch="frank_cnn", **_SPECTRUM, optim_lr=1e-3),
@@ -106,13 +111,15 @@ _METHODS = (
         model_input="rgb",
         optim_lr=1e-3,
     ),
-    # The mean residual needs pixels at the same places.
+    # The mean residual needs pixels at the same places, in testing as well.
     _method(
         "prnu",
         fit_name="prnu",
         model_input="wiener",
         data_flip=False,
-        data_crop=_whole,
+        data_resize=_tested_resize,
+        data_size=_tested_size,
+        data_crop=_tested_size,
     ),
     _method("eigenfaces", fit_name="eigenfaces", model_input="rgb"),
     _method("probe", fit_name="probe"),

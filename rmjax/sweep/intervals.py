@@ -1,37 +1,31 @@
-"""Intervals of a mean over seeds and images that cover another seed and other images.
+"""Confidence intervals of the mean that other seeds and images like these would give.
 
 A score `s[k, i]` of seed k and image i varies with the seed, with the image, and with
-both. The mean over n seeds and all images has the squared standard error
+both. The mean over n seeds and the images of G groups lies in
 
-    se^2 = S^2 / n + V
+    mean -+ sqrt(t(n - 1)^2 S^2 / n + t(G - 1)^2 V)
 
-with S^2, the sample variance of the seeds' means over the images, and V, the bootstrap
-variance of the mean over images of what the seeds score on average, by groups of images.
-What varies with both is in either term, so the interval is rather too wide than too
-narrow. Its ends are the mean -+ t se, t being the quantile of Student's distribution
-with as many degrees of freedom as Welch and Satterthwaite give, those of V being
-infinite:
+with S^2, the sample variance of the seeds' means over the images, V, G / (G - 1) times
+the bootstrap variance of the mean over images of what the seeds score on average, by
+groups, and t(df), the 97.5 % quantile of Student's distribution. Each part has a quantile
+of its own, so that neither can make up for how little is known of the other, as it would
+with one quantile for their sum (Satterthwaite's; at two or three seeds such intervals are
+too narrow). What varies with both seed and image is in either part: the intervals are
+rather too wide than too narrow.
 
-    df = se^4 / ((S^2 / n)^2 / (n - 1))
-
-One seed alone tells nothing about another: then se^2 = V, and the interval is about the
-images only.
+One seed alone tells nothing about another: then the interval is about the images only.
 
 References:
-    Satterthwaite, Biometrics Bulletin 2 (1946), 110-114
-    Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 2.3, 3.8
 """
 
-import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from rmjax.evaluation.bootstrap import LEVEL, Resamples, draw_sums
-
-# Part of the variance by seeds below which the t distribution is the normal one.
-TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -52,28 +46,35 @@ class Estimate:
     seeds: int
 
 
-def estimate(by_seed: np.ndarray, image_variance: float | None) -> Estimate:
+class ImageSpread(NamedTuple):
+    """How a mean over images varies with the images: V above, and of how many groups."""
+
+    variance: float
+    groups: int
+
+
+def estimate(by_seed: np.ndarray, images: ImageSpread | None) -> Estimate:
     """Return the mean of the seeds' scores, with an interval for other seeds and images.
 
     Args:
         by_seed: each seed's mean score over the images, `[seeds]`.
-        image_variance: V above, see `image_variance`; None where it is not known.
+        images: see `image_spread`; None where it is not known.
     """
     count, mean = len(by_seed), float(np.mean(by_seed))
-    seeds = float(np.var(by_seed, ddof=1)) / count if count > 1 else 0.0
-    if image_variance is None or not seeds + image_variance > 0:
+    if images is None:
         return Estimate(mean, None, None, count)
-    square, freedom = seeds + image_variance, math.inf
-    if seeds > TINY * square:
-        freedom = (count - 1) * (square / seeds) ** 2
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * square**0.5
-    return Estimate(mean, mean - reach, mean + reach, count)
+    square = _quantile(images.groups) ** 2 * images.variance
+    if count > 1:
+        square += _quantile(count) ** 2 * float(np.var(by_seed, ddof=1)) / count
+    if not square > 0:
+        return Estimate(mean, None, None, count)
+    return Estimate(mean, mean - square**0.5, mean + square**0.5, count)
 
 
-def image_variance(
+def image_spread(
     scores: np.ndarray, code: np.ndarray, counts: np.ndarray
-) -> float | None:
-    """Return the bootstrap variance of a mean over images, by groups of images.
+) -> ImageSpread | None:
+    """Return how the mean over images varies, by bootstrap over groups of images.
 
     Args:
         scores: of the images, `[N]`.
@@ -82,11 +83,17 @@ def image_variance(
             images than these, groups without any of them have no part.
 
     Returns:
-        The variance over the draws; None for one group, which says nothing of others.
+        None for one group, which says nothing of others.
     """
-    if len(np.unique(code)) < 2:
+    groups = len(np.unique(code))
+    if groups < 2:
         return None
     sums, sizes = draw_sums(scores, Resamples(code, counts))
     with np.errstate(invalid="ignore"):  # a draw of none of these images
         means = sums / sizes
-    return float(np.nanvar(means, ddof=1))
+    variance = float(np.nanvar(means, ddof=1)) * groups / (groups - 1)
+    return ImageSpread(variance, groups)
+
+
+def _quantile(count: int) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1))

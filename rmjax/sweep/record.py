@@ -61,7 +61,17 @@ def list_cells(cells: Sequence[Cell], seeds: int, sweep: Path) -> tuple[Entry, .
     Raises:
         InputError: the folder's record can't be read.
     """
-    found = {c.label: Entry(c.label, _plain(c.changes), seeds, True) for c in cells}
+    own = [Entry(c.label, _plain(c.changes), seeds, True) for c in cells]
+    return with_earlier(own, sweep)
+
+
+def with_earlier(present: Sequence[Entry], sweep: Path) -> tuple[Entry, ...]:
+    """Return the present cells, and after them others that the folder's record lists.
+
+    Raises:
+        InputError: the folder's record can't be read.
+    """
+    found = {entry.label: entry for entry in present}
     for entry in read_entries(sweep):
         found.setdefault(entry.label, Entry(**asdict(entry) | {"present": False}))
     return tuple(found.values())

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from rmjax.errors import InputError, Preempted, harmless
+from rmjax.errors import Preempted, harmless
 from rmjax.logs import replace_text
-from rmjax.workers import lock
+from rmjax.workers import Busy, lock
 
 POLL = 0.1  # seconds between two looks at the processes
 LONGEST = 300  # characters of a log's line in a message
@@ -113,7 +113,7 @@ def _begin(
     held = task.lock.open("a")
     try:
         lock(held, "another command works on it")
-    except InputError as error:
+    except Busy as error:
         held.close()
         on_end(task, BUSY, str(error))
         return None

@@ -1,6 +1,6 @@
 """The runs of a sweep, each cell by each seed: where they lie, and how far they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from rmjax.checkpoints import Checkpoints
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.run import CHECKPOINTS, check_config
+from rmjax.run import CHECKPOINTS, check_config, load_config, run_facts
 from rmjax.sweep.cells import Cell
 
 LOGS = "logs"  # folder of what the runs print, beside the cells
@@ -80,13 +80,38 @@ def check_workdirs(runs: Sequence[Run]) -> None:
     """Check that what lies in the runs' folders can be gone on with.
 
     Raises:
-        InputError: one belongs to another config; cell, key and both values are named.
+        InputError: one belongs to another config, or was trained for longer than it is
+            to be; cell and both values are named.
     """
     for run in runs:
         try:
             check_config(run.workdir, run.config)
+            _check_length(run)
         except InputError as error:
             raise InputError(f"cell {run}: {error}") from error
+
+
+def check_kept(workdir: Path, changes: Iterable[str], run: Run) -> None:
+    """Check that a run of an earlier grid differs from one of this by the grids alone.
+
+    Args:
+        workdir: of the earlier run.
+        changes: keys that the earlier grid changed in it.
+        run: of this grid.
+
+    Raises:
+        InputError: it differs by something else, which is named.
+    """
+    varied = {*changes, *run.cell.changes, "seed"}
+    old, new = (
+        run_facts(config) | {"num_epochs": config.num_epochs}
+        for config in (load_config(workdir), run.config)
+    )
+    for key in (key for key in new if key not in varied):
+        if old[key] != new[key]:
+            raise InputError(
+                f"its {key} is {old[key]!r}, that of the present grid {new[key]!r}"
+            )
 
 
 def status(run: Run) -> str:
@@ -125,5 +150,17 @@ def is_trained(run: Run) -> bool:
         stale = checkpoints.progress(last)["stale"]
     except DamagedCheckpoint:  # training goes on from the one before
         return False
-    steps = run.config.num_epochs * run.cell.steps
-    return last >= steps or stale >= run.config.patience
+    return last >= _steps(run) or stale >= run.config.patience
+
+
+def _steps(run: Run) -> int:
+    return run.config.num_epochs * run.cell.steps
+
+
+def _check_length(run: Run) -> None:
+    last = Checkpoints(run.workdir / CHECKPOINTS, read_only=True).last_step()
+    if last is not None and not run.config.fit.name and last > _steps(run):
+        raise InputError(
+            f"{run.workdir} was trained for {last} steps, and is to be for "
+            f"{_steps(run)}; choose another --workdir"
+        )

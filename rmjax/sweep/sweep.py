@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +15,7 @@ from rmjax.evaluation.robustness import parse_suite
 from rmjax.sweep import runs as state
 from rmjax.sweep.cells import find_reference, make_cells
 from rmjax.sweep.collect import collect, read_found
-from rmjax.sweep.record import Record, list_cells, write_record
+from rmjax.sweep.record import Record, list_cells, with_earlier, write_record
 from rmjax.sweep.report import write_sweep
 from rmjax.sweep.runner import BUSY, FAILED, Task, run_tasks
 from rmjax.sweep.runs import DONE, Run
@@ -32,12 +32,14 @@ class Sweep:
         record: what it is of.
         runs: all of them, seed by seed.
         data_dir: folder of the data sets; None: as in the config.
+        cache_dir: folder of the evaluations' corrupted images; None: nothing is kept.
     """
 
     folder: Path
     record: Record
     runs: list[Run]
     data_dir: str | None
+    cache_dir: str | None
 
 
 def plan_sweep(
@@ -50,6 +52,7 @@ def plan_sweep(
     reference: str | None = None,
     suite: str = "clean",
     data_dir: str | None = None,
+    cache_dir: str | None = None,
     command: str = "",
 ) -> Sweep:
     """Read a grid and check all that can be known before the first run; write nothing.
@@ -63,6 +66,7 @@ def plan_sweep(
         reference: the cell that others are compared with, see `find_reference`.
         suite: of the evaluations, see `rmjax.evaluation.robustness.parse_suite`.
         data_dir: folder of the data sets; None: as in the config.
+        cache_dir: folder to keep the corrupted images of evaluations in.
         command: what to say that was run.
 
     Raises:
@@ -81,7 +85,7 @@ def plan_sweep(
     record = Record(
         config, tuple(changes), grid, seeds, suite, chosen.label, command, entries
     )
-    return Sweep(folder, record, runs, data_dir)
+    return Sweep(folder, record, runs, data_dir, cache_dir)
 
 
 def describe_plan(sweep: Sweep) -> str:
@@ -120,7 +124,10 @@ def run_sweep(
     Raises:
         KeyboardInterrupt, Preempted: it was stopped; nothing was collected.
     """
-    _remember(sweep, say)
+    with _alone(sweep.folder):
+        kept = [cell.label for cell in _remember(sweep).cells if not cell.present]
+    if kept:
+        say(f"kept, though not in the present grid: {', '.join(kept)}")
     mine = sweep.runs[shard[0] :: shard[1]]
     by_name = {str(run): run for run in mine}
     counts: Counter[str] = Counter()
@@ -148,13 +155,15 @@ def run_sweep(
     return counts[FAILED]
 
 
-def _remember(sweep: Sweep, say: Callable[[str], None]) -> None:
-    """Write the record; commands that share the folder do so one after the other."""
-    kept = [cell.label for cell in sweep.record.cells if not cell.present]
-    if kept:
-        say(f"kept, though not in the present grid: {', '.join(kept)}")
-    with _alone(sweep.folder):
-        write_record(sweep.folder, sweep.record)
+def _remember(sweep: Sweep) -> Record:
+    """Write and return the record, with what other commands wrote there meanwhile.
+
+    To be called by one command at a time, see `_alone`.
+    """
+    present = [cell for cell in sweep.record.cells if cell.present]
+    record = replace(sweep.record, cells=with_earlier(present, sweep.folder))
+    write_record(sweep.folder, record)
+    return record
 
 
 def _alone(folder: Path) -> IO:
@@ -192,6 +201,8 @@ def commands(sweep: Sweep, run: Run) -> list[list[str]]:
     train = [*rmjax, "train", "--config", sweep.record.config, *where]
     train += [*sweep.record.changes, *changes]
     evaluate = [*rmjax, "evaluate", "--suite", run.suite, *where]
+    if sweep.cache_dir:
+        evaluate += ["--cache-dir", sweep.cache_dir]
     return [evaluate] if state.is_trained(run) else [train, evaluate]
 
 
@@ -199,7 +210,7 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
     """Collect what there is, write it and print it."""
     # The last of several commands to come here sees what all of them did.
     with _alone(sweep.folder):
-        found = _collect(sweep, say)
+        found = _collect(sweep, _remember(sweep), say)
         if found is None:
             say("no run has figures yet: no table")
             return
@@ -213,11 +224,14 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
         say(f"{kind + ':':<9} {path}")
 
 
-def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
+def _collect(
+    sweep: Sweep, record: Record, say: Callable[[str], None]
+) -> Findings | None:
     statuses = {run: state.status(run) for run in sweep.runs}
-    evaluation = state.evaluation_name(sweep.record.suite)
+    evaluation = state.evaluation_name(record.suite)
+    compared = next(run for run in sweep.runs if run.cell.label == record.reference)
     cells = []
-    for entry in sweep.record.cells:
+    for entry in record.cells:
         if entry.present:
             done = [r for r, s in statuses.items() if s == DONE]
             own = [r for r in done if r.cell.label == entry.label]
@@ -225,6 +239,9 @@ def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
         else:
             folders = _kept(sweep.folder, entry.label, entry.seeds, evaluation)
         try:
+            if not entry.present:
+                for folder in folders.values():
+                    state.check_kept(folder, entry.changes, compared)
             if folders:
                 own = read_found(entry.label, entry.present, folders, evaluation)
                 cells.append(own)
@@ -234,14 +251,14 @@ def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
             say(f"left out: {entry.label}, not in the present grid: {error}")
     if not cells:
         return None
-    rows, reasons = collect(cells, sweep.record.reference)
+    rows, reasons = collect(cells, record.reference)
     unfinished = [
         Unfinished(r.cell.label, r.seed, s, _reason(r))
         for r, s in statuses.items()
         if s != DONE
     ]
     results = next(iter(cells[0].runs.values())).results
-    return Findings(sweep.record, rows, reasons, unfinished, results)
+    return Findings(record, rows, reasons, unfinished, results)
 
 
 def _kept(folder: Path, label: str, seeds: int, evaluation: str) -> dict[int, Path]:
