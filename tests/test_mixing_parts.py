@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmjax.errors import InputError
 from rmjax.mixing import MIXINGS, make_mixing
 
 SETTINGS = {"level": 4, "members": 2, "beta": 1.0, "block": 4}
@@ -142,6 +143,11 @@ def test_only_the_band_is_mixed(name):
     inside = (radius >= 0.1) & (radius <= 0.2)
     np.testing.assert_allclose(after[:, ~inside], before[:, ~inside], atol=1e-3)
     assert np.abs(after - before)[:, inside].mean() > 0.1
+
+
+def test_phases_of_nothing_are_refused():
+    with pytest.raises(InputError, match="holds nothing but the mean of maps of 8 x 8"):
+        run("phase", noise(), band=(0.0, 0.1))
 
 
 @pytest.mark.parametrize("name", [n for n in MIXINGS if n not in ("none",)])

@@ -5,7 +5,9 @@ The label stays that of the image: what is mixed in is meant not to matter for i
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from rmjax.errors import InputError
 from rmjax.mixing.samples import Mixed, draw_pairs, own_label
 
 
@@ -61,11 +63,19 @@ def mix_phases(
     image shows and keeps what tells its source. Phases are mixed as unit phasors. The
     mean, which has no phase but a sign, stays. Our own. Arguments as for
     `mix_amplitudes`.
+
+    Raises:
+        InputError: the band holds no frequency of such maps but the mean.
     """
     spectrum, other, weights = _spectra(keys, h, beta, block)
     mixed = weights[0] * _phases(spectrum) + weights[1] * _phases(other)
     changed = jnp.abs(spectrum) * _phases(mixed)
     within = _within(band, h) & (_radius(h) > 0)
+    if not within.any():
+        raise InputError(
+            f"mix.name = 'phase': mix.band = {tuple(band)} holds nothing but the mean of "
+            f"maps of {h.shape[1]} x {h.shape[2]} places; give a wider band"
+        )
     return _back(h, jnp.where(within, changed, spectrum))
 
 
@@ -85,17 +95,17 @@ def _phases(spectrum: jax.Array) -> jax.Array:
     return jnp.where(size > 0, spectrum / jnp.where(size > 0, size, 1), 1)
 
 
-def _within(band: tuple[float, float], h: jax.Array) -> jax.Array:
+def _within(band: tuple[float, float], h: jax.Array) -> np.ndarray:
     """Return which frequencies of `rfft2` of `h` lie in the band, `[H, W // 2 + 1, 1]`."""
     radius = _radius(h)
     return (band[0] <= radius) & (radius <= band[1])
 
 
-def _radius(h: jax.Array) -> jax.Array:
+def _radius(h: jax.Array) -> np.ndarray:
     """Return the frequencies of `rfft2` of `h`, `[H, W // 2 + 1, 1]`."""
-    rows = jnp.fft.fftfreq(h.shape[1])[:, None, None]
-    columns = jnp.fft.rfftfreq(h.shape[2])[:, None]
-    return jnp.sqrt(rows**2 + columns**2)
+    rows = np.fft.fftfreq(h.shape[1])[:, None, None]
+    columns = np.fft.rfftfreq(h.shape[2])[:, None]
+    return np.sqrt(rows**2 + columns**2)
 
 
 def _back(h: jax.Array, spectrum: jax.Array) -> Mixed:
