@@ -92,9 +92,7 @@ def get_config() -> ConfigDict:
     config.fit = ConfigDict()
     config.fit.name = ""  # ridge, prnu, eigenfaces, probe, knn; empty: by gradient
     config.fit.images = 12288  # training images drawn, pass after pass
-    config.fit.memory_gib = (
-        1.0  # their features may take; a fit takes up to 3 times that
-    )
+    config.fit.memory_gib = 1.0  # for their features; a fit takes up to 3 times that
 
     # Optimiser: Adam, with weight decay as L2 in the gradient.
     config.optim = ConfigDict()

@@ -75,6 +75,17 @@ def run_facts(config: ConfigDict) -> dict[str, Any]:
     return {k: v for k, v in flatten(config).items() if k not in _FREE_KEYS}
 
 
+def whole_facts(config: ConfigDict) -> dict[str, Any]:
+    """Return what the figures of a finished run depend on: its length as well."""
+    return run_facts(config) | {"num_epochs": config.num_epochs}
+
+
+def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Return the first key that two configs' facts don't share; None if they agree."""
+    keys = {**old, **new}
+    return next((key for key in keys if old.get(key) != new.get(key)), None)
+
+
 def load_config(workdir: Path) -> ConfigDict:
     """Return the config of the run in `workdir`.
 
@@ -117,12 +128,12 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
     if not (workdir / CONFIG_FILE).exists():
         return
     old, new = run_facts(load_config(workdir)), run_facts(config)
-    for key in {**old, **new}:
-        if old.get(key) != new.get(key):
-            raise InputError(
-                f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
-                f"there and {new.get(key)!r} here; choose another --workdir"
-            )
+    key = first_difference(old, new)
+    if key is not None:
+        raise InputError(
+            f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
+            f"there and {new.get(key)!r} here; choose another --workdir"
+        )
 
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:

@@ -202,9 +202,6 @@ def test_last_line_of_a_log(tmp_path):
     assert last_line(log) == "x" * 300
 
 
-# ------------------------------------------------------------------- parts of machines
-
-
 def test_a_file_system_without_locks_is_told(task, ended, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOSYS, "Function not implemented")
@@ -213,6 +210,9 @@ def test_a_file_system_without_locks_is_told(task, ended, monkeypatch):
     with pytest.raises(InputError, match=r"can't lock .*a\.lock: Function not impl"):
         run_tasks([task("a", "")], [{}], ended)
     assert ended == []
+
+
+# ------------------------------------------------------------------- parts of machines
 
 
 def machine(folder, *devices):

@@ -190,8 +190,9 @@ def _read(
         while left:
             batch = next(batches)
             found = np.asarray(compute(batch["position"], batch["image"]))[:left]
-            yield found, batch["source"][: len(found)]
-            absent -= set(batch["source"][: len(found)].tolist())
+            source = batch["source"][: len(found)]
+            yield found, source
+            absent -= set(source.tolist())
             left -= len(found)
             bar.update(len(found))
     if absent:

@@ -112,8 +112,9 @@ def parse_suite(text: str) -> tuple[Condition, ...]:
             )
         for kind in KINDS[name]:
             usual = SEVERITIES if kind in NAMES else RESHARING[kind].values
-            values = _values(part, value, usual)
-            conditions += [_check(Condition(kind, value)) for value in values]
+            conditions += [
+                _check(Condition(kind, v)) for v in _values(part, value, usual)
+            ]
     return tuple(dict.fromkeys(conditions))
 
 

@@ -19,7 +19,7 @@ from rmjax.experiment import (
     network_input,
 )
 from rmjax.experiment_data import ExperimentData, open_data
-from rmjax.run import run_facts
+from rmjax.run import whole_facts
 from rmjax.sweep.grid import expand, parse_grid, read_value, split
 from rmjax.sweep.grids import Alternative
 from rmjax.train import check_settings, count_steps
@@ -133,9 +133,8 @@ def _check_different(
     runs: dict[str, str] = {}
     folders: dict[str, str] = {}
     for point, config in zip(points, configs, strict=True):
-        facts = run_facts(config) | {"num_epochs": config.num_epochs}
         words = ", ".join(f"{key}={value}" for key, value in point.changes.items())
-        text = json.dumps(facts, sort_keys=True)
+        text = json.dumps(whole_facts(config), sort_keys=True)
         # Some file systems know no capitals.
         for seen, key, what in (
             (runs, text, "would be the same run"),

@@ -12,7 +12,13 @@ from rmjax.checkpoints import Checkpoints
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.run import CHECKPOINTS, check_config, load_config, run_facts
+from rmjax.run import (
+    CHECKPOINTS,
+    check_config,
+    first_difference,
+    load_config,
+    whole_facts,
+)
 from rmjax.sweep.cells import Cell
 
 LOGS = "logs"  # folder of what the runs print, beside the cells
@@ -104,14 +110,14 @@ def check_kept(workdir: Path, changes: Iterable[str], run: Run) -> None:
     """
     varied = {*changes, *run.cell.changes, "seed"}
     old, new = (
-        run_facts(config) | {"num_epochs": config.num_epochs}
+        {k: v for k, v in whole_facts(config).items() if k not in varied}
         for config in (load_config(workdir), run.config)
     )
-    for key in (key for key in new if key not in varied):
-        if old[key] != new[key]:
-            raise InputError(
-                f"its {key} is {old[key]!r}, that of the present grid {new[key]!r}"
-            )
+    key = first_difference(old, new)
+    if key is not None:
+        raise InputError(
+            f"its {key} is {old.get(key)!r}, that of the present grid {new.get(key)!r}"
+        )
 
 
 def status(run: Run) -> str:

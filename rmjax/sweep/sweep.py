@@ -15,7 +15,7 @@ from rmjax.evaluation.robustness import parse_suite
 from rmjax.sweep import runs as state
 from rmjax.sweep.cells import find_reference, make_cells
 from rmjax.sweep.collect import collect, read_found
-from rmjax.sweep.record import Record, list_cells, with_earlier, write_record
+from rmjax.sweep.record import Entry, Record, list_cells, with_earlier, write_record
 from rmjax.sweep.report import write_sweep
 from rmjax.sweep.runner import BUSY, FAILED, Task, run_tasks
 from rmjax.sweep.runs import DONE, Run
@@ -232,16 +232,13 @@ def _collect(
     compared = next(run for run in sweep.runs if run.cell.label == record.reference)
     cells = []
     for entry in record.cells:
-        if entry.present:
-            done = [r for r, s in statuses.items() if s == DONE]
-            own = [r for r in done if r.cell.label == entry.label]
-            folders = {r.seed: r.workdir for r in own}
-        else:
-            folders = _kept(sweep.folder, entry.label, entry.seeds, evaluation)
         try:
-            if not entry.present:
-                for folder in folders.values():
-                    state.check_kept(folder, entry.changes, compared)
+            if entry.present:
+                done = [r for r, s in statuses.items() if s == DONE]
+                own = [r for r in done if r.cell.label == entry.label]
+                folders = {r.seed: r.workdir for r in own}
+            else:
+                folders = _kept(sweep.folder, entry, evaluation, compared)
             if folders:
                 own = read_found(entry.label, entry.present, folders, evaluation)
                 cells.append(own)
@@ -261,11 +258,20 @@ def _collect(
     return Findings(record, rows, reasons, unfinished, results)
 
 
-def _kept(folder: Path, label: str, seeds: int, evaluation: str) -> dict[int, Path]:
-    """Return the folders of an earlier grid's cell that were evaluated, by seed."""
-    found = {n: state.run_folder(folder, label, n) for n in range(seeds)}
+def _kept(
+    folder: Path, entry: Entry, evaluation: str, compared: Run
+) -> dict[int, Path]:
+    """Return the folders of an earlier grid's cell that were evaluated, by seed.
+
+    Raises:
+        InputError: one can't be compared with the run `compared`.
+    """
+    found = {n: state.run_folder(folder, entry.label, n) for n in range(entry.seeds)}
     inside = Path(EVALUATIONS) / evaluation / RESULTS_FILE
-    return {n: path for n, path in found.items() if (path / inside).exists()}
+    found = {n: path for n, path in found.items() if (path / inside).exists()}
+    for path in found.values():
+        state.check_kept(path, entry.changes, compared)
+    return found
 
 
 def _reason(run: Run) -> str:
