@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from rmjax.bench_inference import (
 from rmjax.bench_torch import training_calls
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, build_optimizer, build_step
+from rmjax.experiment import build_model, build_optimizer, make_train_steps
 from rmjax.mixing import make_mixing
 from rmjax.scaling import PASSES, forward_gflop
 from rmjax.train_step import create_state
@@ -201,7 +202,8 @@ def step_calls(
 ) -> Callable:
     """Return what makes a call, a piece of training, of images and sources.
 
-    A call takes as many steps as `calls_ahead` says, and waits for the last.
+    A call takes as many steps as `calls_ahead` says, and waits for the last. Levels take
+    turns; the first call takes one step at each, which compiles them.
 
     Args:
         config: of the training.
@@ -218,8 +220,8 @@ def step_calls(
     axis_name = parallel.AXIS if len(devices) > 1 else None
     model = build_model(config, num_sources, axis_name)
     optimizer = build_optimizer(config, steps_per_epoch=1000)
-    step = build_step(config, model, optimizer, make_mixing(**config.mix))
-    mapped = parallel.map_step(step, devices)
+    mixing = make_mixing(**config.mix)
+    steps = make_train_steps(config, model, optimizer, mixing, devices)
 
     def make(images: np.ndarray, sources: np.ndarray) -> Callable:
         state = create_state(model, optimizer, 0, (size, size, 3))
@@ -227,11 +229,13 @@ def step_calls(
         position = np.arange(len(images), dtype=np.int32)
         batch = {"image": images, "source": sources, "position": position}
         batch = parallel.shard(batch, devices)
+        turns, first = cycle(steps.values()), len(steps)
 
         def call() -> None:
-            nonlocal state
-            for _ in range(ahead):
-                state, metrics = mapped(state, batch)
+            nonlocal state, first
+            for step in islice(turns, max(ahead, first)):
+                state, metrics = step(state, batch)
+            first = 0
             jax.block_until_ready(metrics)
 
         return call

@@ -96,7 +96,7 @@ def build_step(
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
 ) -> Callable:
-    """Return `step(state, batch)` of one replica, the config filled in."""
+    """Return `step(state, batch, level=...)` of one replica, the config filled in."""
     return partial(
         train_step,
         model=model,
@@ -107,6 +107,24 @@ def build_step(
         pieces=config.accumulate_steps,
         seed=config.seed,
     )
+
+
+def make_train_steps(
+    config: ConfigDict,
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    mixing: Mixing,
+    devices: parallel.Devices,
+) -> dict[int, Callable]:
+    """Return, for each of the mixing's levels, `step(state, batch)` over the devices.
+
+    Each is compiled when it is first called.
+    """
+    step = build_step(config, model, optimizer, mixing)
+    return {
+        level: parallel.map_step(partial(step, level=level), devices)
+        for level in mixing.levels
+    }
 
 
 def check_crop(config: ConfigDict) -> None:

@@ -24,8 +24,8 @@ from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import (
     build_model,
     build_optimizer,
-    build_step,
     check_crop,
+    make_train_steps,
     network_input,
 )
 from rmjax.experiment_data import ExperimentData, open_data
@@ -36,7 +36,7 @@ from rmjax.mixing import Mixing, make_mixing
 from rmjax.preemption import stop_requests
 from rmjax.pretrained.start import starting_backbone
 from rmjax.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
-from rmjax.train_step import TrainState, create_state
+from rmjax.train_step import TrainState, create_state, draw_level
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,6 @@ def _train(
     axis_name = parallel.AXIS if shared else None
     model = build_model(config, len(data.sources), axis_name)
     optimizer = build_optimizer(config, steps_per_epoch)
-    step = build_step(config, model, optimizer, mixing)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = has_checkpoints(workdir / CHECKPOINTS)
@@ -142,7 +141,7 @@ def _train(
         return _loop(
             state,
             progress,
-            step=parallel.map_step(step, devices),
+            steps=make_train_steps(config, model, optimizer, mixing, devices),
             batches=_stream(config, data, mixing, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
@@ -268,7 +267,7 @@ def _loop(
     state: TrainState,
     progress: Progress,
     *,
-    step: Callable,
+    steps: dict[int, Callable],
     batches: Iterator,
     validate: Callable | None,
     checkpoints: Checkpoints,
@@ -282,6 +281,7 @@ def _loop(
     done, total = int(state.step), config.num_epochs * steps_per_epoch
     saved, meter = done, Meter(config.batch_size)
     while done < total and progress.stale < config.patience:
+        step = steps[draw_level(tuple(steps), config.seed, done)]
         with jax.profiler.StepTraceAnnotation("train", step_num=done):
             state, scalars = step(state, meter.wait_for(batches))
         if not meter.steps:

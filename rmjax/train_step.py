@@ -7,6 +7,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -79,10 +80,21 @@ def create_state(
     return jax.jit(init)(jax.random.key(seed), pretrained or {})
 
 
+def draw_level(levels: tuple[int, ...], seed: int, step: int) -> int:
+    """Return where step number `step` mixes: one of a mixing's levels, all as likely.
+
+    Drawn here and not in the step, so that each level has a program of its own: XLA's CPU
+    compiler makes gradients of convolutions 20 times as slow in a branch.
+    """
+    random = np.random.default_rng((seed, step, KEY_LEVEL))
+    return levels[random.integers(len(levels))]
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
     *,
+    level: int,
     model: RepMix,
     loss: losses.Loss,
     optimizer: optax.GradientTransformation,
@@ -93,14 +105,14 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one optimiser step on one replica's share of a batch.
 
-    All randomness is a function of `seed`, the step and the place of an image in
-    the stream of training images, so it depends neither on the replicas nor on the
-    pieces.
+    All randomness is a function of `seed` and the place of an image in the stream of
+    training images, so it depends neither on the replicas nor on the pieces.
 
     Args:
         state: the state before.
         batch: `image` uint8 `[images, H, W, 3]`, and int32 `[images]` each: `source`,
             `position` (in the stream).
+        level: where representations are mixed, see `draw_level`.
         model: the network.
         loss: what is asked of it.
         optimizer: turns gradients into updates.
@@ -117,8 +129,6 @@ def train_step(
         `grad_norm`, of the averaged gradient.
     """
     root = jax.random.key(seed)
-    level_key = jax.random.fold_in(jax.random.fold_in(root, state.step), KEY_LEVEL)
-    drawn = jax.random.randint(level_key, (), 0, len(mixing.levels))
 
     def gradients(stats: PyTree, piece: Batch) -> tuple[PyTree, PyTree]:
         keys = jax.vmap(partial(jax.random.fold_in, root))(piece["position"])
@@ -127,8 +137,7 @@ def train_step(
             batch_stats=stats,
             inputs=augment(keys, piece["image"]),
             sources=piece["source"],
-            drawn=drawn,
-            levels=mixing.levels,
+            level=level,
             model=model,
             loss=loss,
             mix_fn=partial(mixing.mix_fn, fold_keys(keys, KEY_MIX)),
@@ -215,38 +224,12 @@ def _forward_loss(
     batch_stats: PyTree,
     inputs: jax.Array,
     sources: jax.Array,
-    drawn: jax.Array,
-    levels: tuple[int, ...],
+    level: int,
     model: RepMix,
     loss: losses.Loss,
     mix_fn: Callable[[jax.Array], Mixed],
 ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-    """Return the loss of images mixed at `levels[drawn]`, statistics and metrics."""
-    branches = [
-        partial(_forward, level=level, model=model, mix_fn=mix_fn) for level in levels
-    ]
-    # With a single level this is a plain call.
-    outputs, mixed, stats = jax.lax.switch(drawn, branches, params, batch_stats, inputs)
-    members = sources[mixed.places]
-    metrics = _measure(outputs, members, mixed.weights, loss)
-    return metrics["loss"], (stats, metrics)
-
-
-def _forward(
-    params: PyTree,
-    batch_stats: PyTree,
-    inputs: jax.Array,
-    *,
-    level: int,
-    model: RepMix,
-    mix_fn: Callable[[jax.Array], Mixed],
-) -> tuple[dict[str, jax.Array], Mixed, PyTree]:
-    """Run the network in training mode, mixed at `level`.
-
-    Returns:
-        Embedding, attribution and detection logits, what was mixed (without the samples
-        themselves), the new statistics.
-    """
+    """Return the loss of images mixed at `level`, the new statistics and metrics."""
     mixed = None
 
     def mix(h: jax.Array) -> jax.Array:
@@ -262,9 +245,8 @@ def _forward(
         level=level,
         mutable=["batch_stats"],
     )
-    wanted = {k: outputs[k] for k in ("embedding", "attribution", "detection")}
-    # Every level has samples of another shape: a choice of levels can't return them.
-    return wanted, mixed._replace(h=None), updated.get("batch_stats", {})
+    metrics = _measure(outputs, sources[mixed.places], mixed.weights, loss)
+    return metrics["loss"], (updated.get("batch_stats", {}), metrics)
 
 
 def _measure(

@@ -13,7 +13,7 @@ from rmjax.mixing import Mixed, Mixing, make_mixing, mix_nothing
 from rmjax.models.repmix import make_model
 from rmjax.parallel import AXIS
 from rmjax.preprocess import rgb
-from rmjax.train_step import augment, create_state, train_step
+from rmjax.train_step import augment, create_state, draw_level, train_step
 
 IMAGES, SIZE, CROP = 16, 36, 32
 GROUPS, PAIRS = (
@@ -50,6 +50,7 @@ def compiled(batch):
     def make(pieces, images=IMAGES, mixing=GROUPS, loss="compound"):
         step = partial(
             train_step,
+            level=mixing.levels[0],
             model=model,
             loss=LOSSES[loss],
             optimizer=optimizer,
@@ -123,3 +124,14 @@ def test_a_contrasting_loss_adds_its_term(batch, compiled):
     found = make(1, loss="contrastive")(state, cut(batch, 0, IMAGES))[1]
     # About log(samples - 1) at first, and more where the source has few others.
     assert 1 < found["loss"] - found["attribution_loss"] < 10
+
+
+def test_levels_are_drawn_alike_by_everybody_and_evenly():
+    levels = (0, 2, 3)
+    drawn = [draw_level(levels, 7, step) for step in range(3000)]
+    assert drawn[:50] == [draw_level(levels, 7, step) for step in range(50)]
+    assert drawn[:50] != [draw_level(levels, 8, step) for step in range(50)]
+    # Four standard errors.
+    counts = [drawn.count(level) for level in levels]
+    np.testing.assert_allclose(counts, 1000, atol=4 * (3000 * 2 / 9) ** 0.5)
+    assert draw_level((5,), 0, 0) == 5
