@@ -107,6 +107,7 @@ def _train(
     axis_name = parallel.AXIS if shared else None
     model = build_model(config, len(data.sources), axis_name)
     optimizer = build_optimizer(config, steps_per_epoch)
+    steps = make_train_steps(config, model, optimizer, mixing, devices)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = has_checkpoints(workdir / CHECKPOINTS)
@@ -141,7 +142,7 @@ def _train(
         return _loop(
             state,
             progress,
-            steps=make_train_steps(config, model, optimizer, mixing, devices),
+            steps=steps,
             batches=_stream(config, data, mixing, start, devices),
             validate=_make_validation(config, data, devices),
             checkpoints=checkpoints,
