@@ -61,8 +61,8 @@ def bench_step(
         show_progress: whether to draw a bar.
 
     Returns:
-        `arch`, `size`, `dtype`, `device`, `corrupt`, `mix`, `members`, `level`,
-        `peak_gflops`; `batches` as in `bench_inference`, with `first_seconds` of the
+        `arch`, `size`, `dtype`, `device`, `corrupt`, `mix`, `members`, `levels`, which
+        take turns, `peak_gflops`; `batches` as in `bench_inference`, with `first_seconds` of the
         call that compiles (of one compiled before, less) and, on an accelerator,
         `peak_mib`, the most memory in use until then; `inference`, its results.
 
@@ -105,7 +105,7 @@ def bench_step(
         "corrupt": corrupt,
         "mix": mix,
         "members": config.mix.members,
-        "level": config.mix.level,
+        "levels": list(mixing.levels),
         "peak_gflops": peak_gflops,
         "batches": {
             str(batch): summarise(batch, speeds, least) | facts
@@ -164,13 +164,10 @@ def _first_call(call: Callable, devices: parallel.Devices) -> dict:
 
 def format_step_bench(results: dict) -> str:
     """Return `bench_step`'s results as lines of text."""
-    how = {"repmix": "groups of", "pairs": "pairs of"}.get(results["mix"])
-    mixed = f"{how} {results['members']}" if how else results["mix"]
     lines = [
         f"training {results['arch']} at {results['size']} px, {results['dtype']}, "
-        f"{mixed} images mixed at level {results['level']}"
-        + f", {results['corrupt']:.0%} corrupted"
-        * bool(results["corrupt"]),
+        + _mixed(results)
+        + f", {results['corrupt']:.0%} corrupted" * bool(results["corrupt"]),
         *speed_table(results["batches"], digits=2),
     ]
     for batch, row in results["batches"].items():
@@ -183,6 +180,17 @@ def format_step_bench(results: dict) -> str:
     if results["inference"]:
         lines += ["", format_inference_bench(results["inference"])]
     return "\n".join(lines)
+
+
+def _mixed(results: dict) -> str:
+    """Return in words how the images were mixed."""
+    if results["mix"] == "none":
+        return "images not mixed"
+    level = "level " + " or ".join(map(str, results["levels"]))
+    how = {"repmix": "groups of", "pairs": "pairs of"}.get(results["mix"])
+    if how:
+        return f"{how} {results['members']} images mixed at {level}"
+    return f"images mixed by {results['mix']} at {level}"
 
 
 def step_config(

@@ -257,6 +257,8 @@ def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     assert main([*command, "--no-inference"]) == 0
     text = capsys.readouterr().out
     assert "bfloat16, pairs of 2 images" in text and "one image" not in text
+    assert main([*command, "--no-inference", "--mix", "mixstyle"]) == 0
+    assert "images mixed by mixstyle at level 2 or 3" in capsys.readouterr().out
     assert main([*command, "--corrupt", "0.5"]) == 2
     assert "corrupt: images must be 32 px at least" in capsys.readouterr().err
     assert main([*command, "--dtype", "int8"]) == 2
