@@ -62,9 +62,10 @@ def bench_step(
 
     Returns:
         `arch`, `size`, `dtype`, `device`, `corrupt`, `mix`, `members`, `levels`, which
-        take turns, `peak_gflops`; `batches` as in `bench_inference`, with `first_seconds` of the
-        call that compiles (of one compiled before, less) and, on an accelerator,
-        `peak_mib`, the most memory in use until then; `inference`, its results.
+        take turns, `peak_gflops`; `batches` as in `bench_inference`, with
+        `first_seconds` of the call that compiles (of one compiled before, less) and, on
+        an accelerator, `peak_mib`, the most memory in use until then; `inference`, its
+        results.
 
     Raises:
         InputError: unknown architecture, type or mixing, or a number that makes no
@@ -87,16 +88,7 @@ def bench_step(
             repeats=repeats,
             show_progress=show_progress,
         )
-    runs = {OURS: step_calls(config, NUM_SOURCES)}
-    if not corrupt and mix == "repmix":
-        runs |= training_calls(
-            arch,
-            NUM_SOURCES,
-            config.mix.members,
-            backend=devices[0].platform,
-            dtype=dtype,
-            steps=calls_ahead(devices),
-        )
+    runs = _contenders(config, devices)
     found, peak_gflops = _time_steps(runs, size, batches, repeats, dtype, show_progress)
     least = PASSES * forward_gflop(config, NUM_SOURCES) / peak_gflops
     return {
@@ -113,6 +105,21 @@ def bench_step(
         },
         "inference": answers,
     }
+
+
+def _contenders(config: ConfigDict, devices: parallel.Devices) -> dict[str, Callable]:
+    """Return what makes calls, by name: ours, and PyTorch's where it does the same."""
+    runs = {OURS: step_calls(config, NUM_SOURCES)}
+    if not config.corrupt.rate and config.mix.name == "repmix":
+        runs |= training_calls(
+            config.model.arch,
+            NUM_SOURCES,
+            config.mix.members,
+            backend=devices[0].platform,
+            dtype=config.model.dtype,
+            steps=calls_ahead(devices),
+        )
+    return runs
 
 
 def _time_steps(
