@@ -4,14 +4,18 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Most of the time goes into compiling networks that run for a second.
+# Most of the time goes into compiling networks that run for a second, half of it into
+# fused kernels.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+if version("jaxlib").startswith(("0.9.", "0.10.")):  # another may not know it, and end
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Many tests compile the same small network; pytest's workers and other subprocesses
 # inherit the folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

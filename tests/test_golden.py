@@ -216,7 +216,9 @@ def run_trajectory(variables, batch, *, dtype):
     grad_fn = jax.value_and_grad(partial(forward, level=5, dtype=dtype), has_aux=True)
 
     # Five steps in float64 that are not optimised take longer than the compilation.
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+    optimization = 3 if dtype == "float64" else 0
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": optimization})
     def step(params, batch_stats, opt_state):
         (loss, (_, batch_stats)), grads = grad_fn(params, batch_stats, batch)
         updates, opt_state = tx.update(grads, opt_state, params)
