@@ -14,7 +14,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
-if version("jaxlib").startswith(("0.9.", "0.10.")):  # another may not know it, and end
+# XLA ends a process at a flag that it does not know: these versions know it.
+if version("jaxlib").startswith(("0.9.", "0.10.", "0.11.", "0.12.")):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Many tests compile the same small network; pytest's workers and other subprocesses
 # inherit the folder.
@@ -25,6 +26,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # scikit-learn's threads would spin for the cores that the other worker needs.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
+import jax
 import numpy as np
 import pytest
 from small_settings import SMALL
@@ -46,6 +48,26 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: set RMJAX_SLOW=1"))
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    """Have `pmap` compile as for users, for tests of the last bits of a result."""
+    pmap = jax.pmap
+
+    def optimised_pmap(*arguments, **options):
+        mapped, compiled = pmap(*arguments, **options), {}
+
+        def call(*inputs):
+            shapes = str(jax.tree.map(jax.typeof, inputs))
+            if shapes not in compiled:
+                level = {"xla_backend_optimization_level": 3}
+                compiled[shapes] = mapped.lower(*inputs).compile(level)
+            return compiled[shapes](*inputs)
+
+        return call
+
+    monkeypatch.setattr(jax, "pmap", optimised_pmap)
 
 
 @pytest.fixture(scope="session")

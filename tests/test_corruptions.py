@@ -276,7 +276,7 @@ def test_gradients_are_finite(photo, name):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
-def test_results_do_not_depend_on_the_number_of_devices(photo):
+def test_results_do_not_depend_on_the_number_of_devices(photo, optimised):
     images = np.stack([photo, photo[::-1]] * 4)
     names = ("gaussian_noise", "elastic_transform", "spatter")
     seeds = np.arange(8)
@@ -285,14 +285,14 @@ def test_results_do_not_depend_on_the_number_of_devices(photo):
         keys = jax.vmap(jax.random.key)(batch["seed"])
         return corruptions.random_corrupt(keys, batch["image"], names, rate=1.0)
 
-    def results(devices):
-        batch = parallel.shard({"image": images, "seed": seeds}, devices)
-        lowered = parallel.map_examples(step, devices).lower(0, batch)
-        # Optimised, as for users: else the last bit depends on how many share a device.
-        compiled = lowered.compile({"xla_backend_optimization_level": 3})
-        return parallel.fetch(compiled(0, batch))
-
-    one, eight = map(results, map(parallel.choose_devices, (1, 8)))
+    one, eight = (
+        parallel.fetch(
+            parallel.map_examples(step, devices)(
+                0, parallel.shard({"image": images, "seed": seeds}, devices)
+            )
+        )
+        for devices in (parallel.choose_devices(1), parallel.choose_devices(8))
+    )
     np.testing.assert_array_equal(one, eight)
     assert len(np.unique(one.mean((1, 2, 3)))) == 8
 
