@@ -61,6 +61,8 @@ from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder
 from rmjax.datasets.image_folder import image_folder_dataset_builder
 assert "env" in rmjax.__file__, rmjax.__file__
 rmjax.experiment.config.load_config("attribution_mini")
+from rmjax.evaluation.predict import ANSWER_CODE, ANSWER_LIBRARIES, revision
+assert len(revision(ANSWER_CODE, ANSWER_LIBRARIES)) == 64
 try:
     rmjax.cli.main.main(["--help"])
 except SystemExit as end:
@@ -97,9 +99,9 @@ def test_tensorflow_is_never_imported(small_run, tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-import rmjax.train
+import rmjax.training.train
 from rmjax.datasets.image_folder import image_folder_dataset_builder
-from rmjax.evaluate import evaluate
+from rmjax.evaluation.evaluate import evaluate
 evaluate({str(workdir)!r}, show_progress=False)
 assert "tensorflow" not in sys.modules
 """

@@ -20,8 +20,6 @@ BINS = 15
 FPRS = (0.05, 0.01)  # stated false-positive rates of "synthetic", on real images
 REJECT_FPR = 0.05  # of "unknown", on images of known sources
 
-# Part of what a stored calibration is known by: to be raised when fitting changes.
-RECIPE = 2
 # Temperatures that are looked at; a fit that ends there has nothing to go by.
 _RANGE = (1e-2, 1e2)
 

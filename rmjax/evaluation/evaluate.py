@@ -1,5 +1,7 @@
 """Evaluation: the figures of a run on seen, unseen and unknown, written to files."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from tqdm import tqdm
 from rmjax.data.dataset import choose_evenly, select, take
 from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS
-from rmjax.evaluation.calibration import FPRS, RECIPE, REJECT_FPR, calibrate
+from rmjax.evaluation.calibration import FPRS, REJECT_FPR, calibrate
 from rmjax.evaluation.clusters import cluster_purity, frechet_ratio, purity
 from rmjax.evaluation.description import (
     describe_calibration,
@@ -46,10 +48,14 @@ from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.run import run_facts
 from rmjax.inference.attributor import Attributor, load
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
+from rmjax.utils.revision import revision
 
 logger = logging.getLogger(__name__)
 
 MAX_REFERENCE = 5_000  # training fingerprints that open-set scores compare with
+# What a calibration depends on beside the answers: code, and libraries.
+CALIBRATION_CODE = ("rmjax.evaluation.calibration", "rmjax.inference.calibration")
+CALIBRATION_LIBRARIES = ("numpy", "scipy")
 
 
 def evaluate(
@@ -125,15 +131,17 @@ def evaluate(
     }
     folder = workdir / EVALUATIONS / name_evaluation(options)
     devices = parallel.everywhere(run.devices)
-    runner = make_runner(run.config, len(data.sources), devices, cache_dir)
+    runner = make_runner(
+        run.config, len(data.sources), devices, cache_dir, run.config.data.workers
+    )
     others = {
         "validation": _validation(data),
         "unknown": _unknown(data, parts, split),
     }
     others["reference"] = _reference(data) if others["unknown"] else None
-    digest = _digest(runner, run, others["validation"])
+    digest = _digest(runner, run, others["validation"], fprs, reject_fpr)
     calibration = load_calibration(workdir, run.checkpoint)
-    if calibration.is_for(digest, fprs, reject_fpr):
+    if calibration.digest == digest:
         others["validation"] = None
     bar = tqdm(
         total=_count_images(parts, others, len(conditions)),
@@ -187,12 +195,20 @@ def evaluate(
     return results | {"folder": str(folder)}
 
 
-def _digest(runner: Runner, run: Attributor, validation: Part | None) -> str:
-    """Name the network and the images that a calibration is of."""
+def _digest(
+    runner: Runner,
+    run: Attributor,
+    validation: Part | None,
+    fprs: Sequence[float],
+    reject_fpr: float,
+) -> str:
+    """Name all that a calibration is made from."""
     if validation is None:
         return ""
-    digest = digest_answers(runner, run.variables, {"validation": validation})
-    return f"{RECIPE}-{digest}"
+    answers = digest_answers(runner, run.variables, {"validation": validation})
+    code = revision(CALIBRATION_CODE, CALIBRATION_LIBRARIES)
+    facts = json.dumps([answers, code, list(fprs), reject_fpr])
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _predict_others(

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -22,10 +21,30 @@ from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch, eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.metrics import Predictions
-from rmjax.evaluation.robustness import CLEAN, Condition, Corrupter, cache_file
+from rmjax.evaluation.robustness import (
+    CLEAN,
+    IMAGE_CODE,
+    IMAGE_LIBRARIES,
+    Condition,
+    Corrupter,
+    cache_file,
+    describe_folder,
+)
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.build import embedding_size, make_eval_step
+from rmjax.experiment.run import run_facts
 from rmjax.experiment.step import PyTree
+from rmjax.utils.revision import revision
+
+# What answers depend on beside images and weights: code, and libraries.
+ANSWER_CODE = (
+    *IMAGE_CODE,
+    "rmjax.models",
+    "rmjax.baselines",
+    "rmjax.experiment",
+    "rmjax.evaluation.predict",
+)
+ANSWER_LIBRARIES = (*IMAGE_LIBRARIES, "flax")
 
 SAMPLED = 64  # files of a split that its digest covers
 
@@ -44,6 +63,7 @@ class Runner:
         step: `(variables, batch) -> outputs` over the devices.
         corrupter: makes the conditions.
         cache: keeps decoded images.
+        workers: processes that decode; 0 decodes in threads of this one.
     """
 
     config: ConfigDict
@@ -52,6 +72,7 @@ class Runner:
     step: Callable[[PyTree, PyTree], PyTree]
     corrupter: Corrupter
     cache: ImageCache
+    workers: int = 0
 
     @property
     def batch_size(self) -> int:
@@ -123,6 +144,7 @@ class Runner:
             first_batch=first,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            num_workers=self.workers,
             cache=self.cache,
         )
 
@@ -132,6 +154,7 @@ def make_runner(
     num_sources: int,
     devices: parallel.Devices,
     cache_dir: str | Path | None = None,
+    workers: int = 0,
 ) -> Runner:
     """Compile the config's network for evaluation.
 
@@ -141,6 +164,8 @@ def make_runner(
         devices: where to run; of all processes, which then go through the same calls
             together and all have the answers.
         cache_dir: folder to keep corrupted images in, for other runs.
+        workers: processes that decode. They start anew for every selection, and share
+            no cache of images: not for selections that are gone over again and again.
     """
     return Runner(
         config=config,
@@ -149,6 +174,7 @@ def make_runner(
         step=make_eval_step(config, num_sources, devices),
         corrupter=Corrupter(config, parallel.local(devices), cache_dir),
         cache=ImageCache(config.data.cache_mib * 2**20),
+        workers=workers,
     )
 
 
@@ -298,11 +324,13 @@ def digest_answers(
     digest = hashlib.sha256(digest_images(parts).encode())
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())
-    data = runner.config.data
-    facts = [version("rmjax"), runner.config.eval_batch_size]
-    facts += [data.eval_size, data.eval_resize]
-    facts += [str(condition) for condition in conditions]
-    facts += [runner.config.corrupt.glass_swap, runner.config.corrupt.frost_dir]
+    config = runner.config
+    facts = {
+        "code": revision(ANSWER_CODE, ANSWER_LIBRARIES),
+        "config": run_facts(config) | {"eval_batch_size": config.eval_batch_size},
+        "conditions": [str(condition) for condition in conditions],
+        "frost": describe_folder(config.corrupt.frost_dir),
+    }
     return hashlib.sha256(digest.digest() + json.dumps(facts).encode()).hexdigest()
 
 
