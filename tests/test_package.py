@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {".py", ".md", ".bib", ".txt", ".jinja"}  # of files to be installed
+KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".typed"}  # of files to be installed
 
 
 def run(code, cwd, python=sys.executable):
