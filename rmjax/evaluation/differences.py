@@ -15,8 +15,7 @@ from rmjax.evaluation.bootstrap import (
     draw_sums,
     interval,
 )
-from rmjax.evaluation.results import find_evaluation, read_results
-from rmjax.evaluation.robustness import SETS
+from rmjax.evaluation.results import SETS, find_evaluation, read_results
 
 METRICS = ("attribution", "detection")
 # What says which images were evaluated, and how.

@@ -29,7 +29,7 @@ from rmjax.evaluation.metrics import (
     summarize,
 )
 from rmjax.evaluation.predict import Grid
-from rmjax.evaluation.robustness import CLEAN, SETS, Condition
+from rmjax.evaluation.robustness import CLEAN, SET_KINDS, Condition
 from rmjax.inference.calibration import UNCALIBRATED, Calibration
 
 COMBINED = "combined"  # the name of seen and unseen semantics together
@@ -213,7 +213,7 @@ def summarize_cells(
         kind: _of_kind(own, kind) for kind in dict.fromkeys(c["kind"] for c in own)
     }
     summary: dict[str, dict] = {}
-    for name, members in SETS.items():
+    for name, members in SET_KINDS.items():
         chosen = [kinds[kind] for kind in members if kind in kinds]
         if not chosen:
             continue

@@ -13,6 +13,8 @@ from rmjax.utils.files import replace_text, write_json
 
 SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
+# Sets of conditions, in the order in which they are listed.
+SETS = ("clean", "seen_corruptions", "unseen_corruptions", "resharing")
 EVALUATIONS = "evaluation"  # folder of a run's evaluations
 RESULTS_FILE = "results.json"
 KEYS = (

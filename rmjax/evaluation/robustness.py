@@ -33,6 +33,7 @@ from rmjax.corruptions import (
 from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch
 from rmjax.errors import InputError
+from rmjax.evaluation.results import SETS
 from rmjax.experiment import parallel
 from rmjax.experiment.build import corruption_options
 from rmjax.inputs import to_unit
@@ -66,16 +67,13 @@ class Condition:
     @property
     def set(self) -> str:
         """Return which of the `SETS` it belongs to."""
-        return next(name for name, kinds in SETS.items() if self.name in kinds)
+        return next(name for name, kinds in SET_KINDS.items() if self.name in kinds)
 
 
 CLEAN = Condition("clean", 0)
-SETS = {
-    "clean": (CLEAN.name,),
-    "seen_corruptions": SEEN,
-    "unseen_corruptions": UNSEEN,
-    "resharing": tuple(RESHARING),
-}
+SET_KINDS = dict(
+    zip(SETS, ((CLEAN.name,), SEEN, UNSEEN, tuple(RESHARING)), strict=True)
+)
 
 
 def _grid(names: tuple[str, ...]) -> tuple[Condition, ...]:

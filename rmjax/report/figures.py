@@ -11,17 +11,21 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from rmjax.evaluation.results import SETS as SET_NAMES
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
 INK, GREY, PALE = "#222222", "#6b6b6b", "#ececec"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "text.parse_math": False,  # names may hold a dollar sign
@@ -46,18 +50,11 @@ STYLE = {
 }
 LONGEST = 18  # characters of a name beside an axis
 NAMED = 30  # names beside an axis that are read one by one
-GROUPS = {  # how a group of semantics is drawn: colour, marker, filling
-    "seen": (BLUE, "o", BLUE),
-    "unseen": (ORANGE, "D", "none"),
-    "chosen": (BLUE, "o", BLUE),
+GROUPS = {  # how a group of semantics is drawn
+    "seen": {"color": BLUE, "marker": "o", "mfc": BLUE},
+    "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
+    "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
 }
-SETS = {
-    "clean": "clean",
-    "seen_corruptions": "seen corruptions",
-    "unseen_corruptions": "unseen corruptions",
-    "resharing": "resharing",
-}
-
 NAMES = {  # spoken otherwise than they are spelt
     "jpeg": "JPEG (resharing)",
     "jpeg_compression": "JPEG (ImageNet-C)",
@@ -69,6 +66,14 @@ NAMES = {  # spoken otherwise than they are spelt
 }
 
 styled = matplotlib.rc_context(STYLE)
+
+
+def words(name: str) -> str:
+    """Return the name of a kind, set or score as it is spoken."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+SETS = {name: words(name) for name in SET_NAMES}
 
 
 def render(figure: Figure) -> dict[str, bytes]:
@@ -113,11 +118,6 @@ def ink(colour: Sequence[float]) -> str:
     return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
 
 
-def words(name: str) -> str:
-    """Return the name of a kind, set or score as it is spoken."""
-    return NAMES.get(name, name.replace("_", " "))
-
-
 def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are defined, None if none is."""
     known = [value for value in values if value is not None]
@@ -126,23 +126,68 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 def kind_rows(cells: Sequence[dict]) -> list[tuple[str, list[dict]]]:
     """Return a row of cells for each kind, and before each set a row with its name."""
-    rows, last = [], None
-    order = list(SETS)
-    cells = sorted(cells, key=lambda cell: order.index(cell["set"]))
-    for kind in dict.fromkeys(c["kind"] for c in cells):
-        own = [c for c in cells if c["kind"] == kind]
-        if own[0]["set"] != last:
-            last = own[0]["set"]
-            if last != "clean":
-                rows.append((SETS[last], []))
-        rows.append((words(kind), own))
+    rows: list[tuple[str, list[dict]]] = []
+    for name, spoken in SETS.items():
+        kinds: dict[str, list[dict]] = {}
+        for cell in cells:
+            if cell["set"] == name:
+                kinds.setdefault(cell["kind"], []).append(cell)
+        if kinds and name != "clean":
+            rows.append((spoken, []))
+        rows += [(words(kind), own) for kind, own in kinds.items()]
     return rows
 
 
-def rows_axis(axis: Axes, labels: Sequence[str], size: float = 9) -> None:
-    """Make the axis one of named rows, first on top, over shares."""
-    axis.set_yticks(range(len(labels)), labels, size=size)
-    axis.set(ylim=(len(labels) - 0.5, -0.5), xlim=(-0.02, 1.02))
-    axis.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    axis.grid(axis="x")
-    axis.tick_params(axis="y", length=0)
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    """Return a figure so many inches high, and its axes."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def percent_ticks(*axes: Axis) -> None:
+    """Number axes over shares as per cent."""
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+
+
+def dots(
+    axes: Axes, group: str, points: Sequence[tuple], size: float = 6, **options: Any
+) -> None:
+    """Draw values of a group of semantics as dots, with their intervals as bars.
+
+    Args:
+        axes: to draw on.
+        group: key of `GROUPS`.
+        points: a value, the ends of its interval, and the row of each; a value or ends
+            that are None are not drawn.
+        size: of the dots, in points.
+        **options: of the dots.
+    """
+    style = GROUPS[group] | {"label": f"{group} semantics", "ls": ""} | options
+    for _, low, high, row in points:
+        if low is not None and high is not None:
+            bar = {"color": style["color"], "lw": 2, "solid_capstyle": "butt"}
+            axes.plot((low, high), (row, row), **bar)
+    drawn = [(value, row) for value, _, _, row in points if value is not None]
+    x, y = zip(*drawn, strict=True) if drawn else ((), ())
+    axes.plot(x, y, ms=size, **style)
+
+
+def name_rows(axes: Axes, labels: Sequence[str], size: float = 9) -> None:
+    """Make the y axis one of named rows, first on top."""
+    axes.set_yticks(range(len(labels)), labels, size=size)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+
+
+def name_groups(figure: Figure, groups: Sequence[str]) -> None:
+    """Add a legend of the groups of semantics, if there are several."""
+    if len(groups) > 1:
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def share_axis(axes: Axes) -> None:
+    """Make the x axis one of shares, from 0 to 1."""
+    axes.set_xlim(-0.02, 1.02)
+    percent_ticks(axes.xaxis)
