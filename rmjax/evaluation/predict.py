@@ -292,6 +292,11 @@ def _answer(
             answers.finish(start + count)
 
 
+def count_images(parts: Mapping[str, Part]) -> int:
+    """Return how many images the parts hold."""
+    return sum(selection.size(*splits) for selection, splits in parts.values())
+
+
 def digest_images(parts: Mapping[str, Part]) -> str:
     """Return a SHA-256 of which images the parts hold, and of what they are labelled.
 

@@ -14,8 +14,6 @@ from rmjax.errors import InputError
 from rmjax.utils.files import write_json
 
 CALIBRATION_FILE = "calibration.json"
-
-
 _VERSION = 1
 
 
@@ -68,6 +66,7 @@ class Calibration:
 
         Only where there is a `reject` threshold.
         """
+        assert self.reject is not None
         return self.attribute(logits).max(-1) < self.reject["threshold"]
 
 
@@ -120,4 +119,5 @@ def _read(path: Path) -> dict[str, Calibration]:
 
 
 def log_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Return log softmax(logits / temperature), float64 `[N, classes]`."""
     return log_softmax(np.asarray(logits, np.float64) / temperature, axis=-1)
