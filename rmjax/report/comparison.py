@@ -7,7 +7,6 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from rmjax.evaluation.differences import (
-    METRICS,
     Evaluated,
     cell_differences,
     differences,
@@ -41,12 +40,11 @@ def write_comparison(
     """
     runs = read_runs(workdirs, evaluation)
     names = letters(len(runs))
-    found = {
-        n: differences(runs[0], r) for n, r in zip(names[1:], runs[1:], strict=True)
-    }
+    others = dict(zip(names[1:], runs[1:], strict=True))
+    found = {name: differences(runs[0], run) for name, run in others.items()}
     pictures = {}
     groups = view.parts(runs[0].results)
-    for name, run in zip(names[1:], runs[1:], strict=True):
+    for name, run in others.items():
         for group in groups:
             cells = cell_differences(runs[0].results, run.results, group)
             if len(cells) > 1:
@@ -122,12 +120,9 @@ def verdicts(rows: Sequence[dict], name: str) -> list[str]:
 
 def difference_tables(rows: Sequence[dict], name: str) -> dict[str, Table]:
     """Return by metric the difference of two runs, its interval, and both shares."""
-    words = {None: "no interval", True: "yes", False: "no"}
+    excluded = {None: "no interval", True: "yes", False: "no"}
     head = ["images", "semantics", f"{name} − A", "95 % interval", "excludes 0"]
-    tables = {
-        metric: {"head": [*head, "A, %", f"{name}, %"], "rows": [], "text": 2}
-        for metric in METRICS
-    }
+    tables: dict[str, Table] = {}
     for row in rows:
         ends = f"{points(row['low'])} to {points(row['high'])}"
         body = [
@@ -135,11 +130,12 @@ def difference_tables(rows: Sequence[dict], name: str) -> dict[str, Table]:
             row["semantics"],
             points(row["difference"]),
             DASH if row["low"] is None else ends,
-            "all alike" if row["alike"] else words[excludes_zero(row)],
+            "all alike" if row["alike"] else excluded[excludes_zero(row)],
             percent(row["first"]),
             percent(row["other"]),
         ]
-        tables[row["metric"]]["rows"].append(body)
+        empty: Table = {"head": [*head, "A, %", f"{name}, %"], "rows": [], "text": 2}
+        tables.setdefault(row["metric"], empty)["rows"].append(body)
     return tables
 
 
@@ -152,69 +148,78 @@ def runs_table(runs: Sequence[Evaluated]) -> Table:
     return {"head": ["", "run", "checkpoint", "seed"], "rows": rows, "text": 2}
 
 
+# Numbers as text, by what stands in the first columns.
+Described = dict[tuple[str, ...], str]
+
+
 def side_by_side(
     runs: Sequence[Evaluated],
     head: Sequence[str],
-    describe: Callable[[dict], dict[tuple[str, ...], str]],
+    describe: Callable[[dict], Described],
 ) -> Table:
     """Return a table with a column for each run.
 
     Args:
         runs: what to compare.
         head: names of the first columns.
-        describe: function of results to numbers as text, by what stands in these
-            columns.
+        describe: function of results to what is shown of them.
     """
-    found = [describe(run.results) for run in runs]
-    labels = dict.fromkeys(label for texts in found for label in texts)
-    rows = [[*label, *(texts.get(label, DASH) for texts in found)] for label in labels]
+    described = [describe(run.results) for run in runs]
+    labels = dict.fromkeys(label for texts in described for label in texts)
+    rows = [
+        [*label, *(texts.get(label, DASH) for texts in described)] for label in labels
+    ]
     return {"head": [*head, *letters(len(runs))], "rows": rows, "text": len(head)}
 
 
-def describe_calibration(results: dict) -> dict[tuple[str, ...], str]:
+def describe_calibration(results: dict) -> Described:
     """Return the errors of the probabilities, all semantics together."""
-    cells = view.cells_of(results, view.main_group(results))
-    found = {}
-    for part in dict.fromkeys(cell["set"] for cell in cells):
-        own = [cell for cell in cells if cell["set"] == part]
-        for prefix, what in (("", "source"), ("detection_", "real or synthetic")):
-            for key, name in SCORES.items():
-                text = decimal(view.mean_by_kind(own, prefix + key))
-                found[SETS[part], what, name] = text
-    return found
+    group = view.main_group(results)
+    return {
+        (SETS[part], what, name): decimal(
+            view.mean_of(results, group, part, prefix + key)
+        )
+        for part in dict.fromkeys(c["set"] for c in view.cells_of(results, group))
+        for prefix, what in (("", "source"), ("detection_", "real or synthetic"))
+        for key, name in SCORES.items()
+    }
 
 
-def describe_decisions(results: dict) -> dict[tuple[str, ...], str]:
+def describe_decisions(results: dict) -> Described:
     """Return the rates at the operating points, clean images of all semantics."""
     clean = view.cells_of(results, view.main_group(results))[0]
-    found = {}
-    for point in (results["calibration"] or {}).get("operating_points", []):
-        for key, name in (("fpr", "false alarms, %"), ("tpr", "detected, %")):
-            rate = percent(clean[f"{key}_at_{point['fpr']:g}"])
-            found[f"{percent(point['fpr'], 0)} %", name] = rate
-    return found
+    return {
+        (f"{percent(point['fpr'], 0)} %", name): percent(
+            clean[f"{key}_at_{point['fpr']:g}"]
+        )
+        for point in (results["calibration"] or {}).get("operating_points", [])
+        for key, name in (("fpr", "false alarms, %"), ("tpr", "detected, %"))
+    }
 
 
-def describe_unknown(results: dict) -> dict[tuple[str, ...], str]:
+def describe_unknown(results: dict) -> Described:
     """Return how well known sources are told from unknown ones."""
-    open_set = results["open_set"]
-    found = {}
-    for score, kins in open_set["scores"].items() if open_set else ():
-        for kin in view.KINS:
-            if kins[kin]:
-                for key, name in (("auroc", "AUROC"), ("oscr", "OSCR")):
-                    found[kin, words(score), name] = decimal(kins[kin][key])
-                found[kin, words(score), "FPR95, %"] = percent(kins[kin]["fpr95"])
-    return found
+    scores = results["open_set"]["scores"] if results["open_set"] else {}
+    return {
+        (kin, words(score), name): show(kins[kin][key])
+        for score, kins in scores.items()
+        for kin in view.KINS
+        if kins[kin]
+        for key, name, show in (
+            ("auroc", "AUROC", decimal),
+            ("oscr", "OSCR", decimal),
+            ("fpr95", "FPR95, %", percent),
+        )
+    }
 
 
 def config_table(runs: Sequence[Evaluated]) -> Table:
     """Return the keys in which the configs of training differ."""
 
-    def describe(results: dict) -> dict[tuple[str, ...], str]:
+    def describe(results: dict) -> Described:
         config = leaves(results["run"]["config"])
         return {(key,): json.dumps(value) for key, value in config.items()}
 
     table = side_by_side(runs, ["key"], describe)
     rows = [row for row in table["rows"] if len(set(row[1:])) > 1]
-    return table | {"rows": rows, "text": len(runs) + 1}
+    return {"head": table["head"], "rows": rows, "text": len(runs) + 1}

@@ -15,6 +15,7 @@ from rmjax.report.view import (
     harder,
     hardest,
     interval,
+    least,
     majority,
     mean_of,
     percent,
@@ -36,11 +37,9 @@ def headline(results: dict) -> str:
     )
     if part:
         text += f"; under {SETS[part]} in {_accuracy(summary[part])} %"
-    found = at_chance(results, group)
-    if found and found[0]:
-        text += (
-            f"; in {found[0]} of {found[1]} conditions it is no better than guessing"
-        )
+    lost, conditions = at_chance(results, group) or (0, 0)
+    if lost:
+        text += f"; in {lost} of {conditions} conditions it is no better than guessing"
     return f"{text}. {_unknown_sentence(results)}"
 
 
@@ -62,17 +61,19 @@ def cards(results: dict) -> list[Card]:
     group, part = hardest(results), harder(results)
     summary = results["summary"][group]
     note = f"guessing: {guessing(results)} %"
-    found = [_share("attribution", "clean images", group, summary["clean"], note)]
+    first = _share("attribution", "clean images", group, summary["clean"], note)
     if part:
-        counts = at_chance(results, group, part)
-        note = ""
-        if counts:
-            some = f"no better than guessing in {counts[0]} of {counts[1]} conditions"
-            note = some if counts[0] else "better than guessing in all conditions"
-        found.append(_share("attribution", SETS[part], group, summary[part], note))
+        lost, conditions = at_chance(results, group, part) or (0, 0)
+        note = "better than guessing in all conditions" if conditions else ""
+        if lost:
+            note = f"no better than guessing in {lost} of {conditions} conditions"
+        second = _share("attribution", SETS[part], group, summary[part], note)
     else:
-        found.append(_detection_card(results, group))
-    return [*found, _calibration_card(results, group, part), _last_card(results, group)]
+        name, share = majority(results)
+        note = f"always “{name}”: {percent(share)} %"
+        second = _share("detection", "clean images", group, summary["clean"], note)
+    third = _calibration_card(results, group, part)
+    return [first, second, third, _last_card(results, group)]
 
 
 def _accuracy(figures: dict) -> str:
@@ -87,32 +88,22 @@ def _share(what: str, images: str, group: str, figures: dict, note: str) -> Card
     return {"label": label, "value": value, "note": note.removesuffix("; ")}
 
 
-def _detection_card(results: dict, group: str) -> Card:
-    name, share = majority(results)
-    note = f"always “{name}”: {percent(share)} %"
-    clean = results["summary"][group]["clean"]
-    return _share("detection", "clean images", group, clean, note)
-
-
 def _calibration_card(results: dict, group: str, part: str | None) -> Card:
-    clean = cells_of(results, group)[0]
-
     def change(part: str) -> str:
-        before, after = (
-            decimal(mean_of(results, group, part, key))
-            for key in ("ece_uncalibrated", "ece")
-        )
+        before = decimal(mean_of(results, group, part, "ece_uncalibrated"))
+        after = decimal(mean_of(results, group, part, "ece"))
         return f"{before} → {after}" if results["calibration"] else before
 
+    note = "never calibrated"
     if results["calibration"]:
         note = f"clean: {change('clean')} by calibration"
-    else:
-        note = "never calibrated"
     if part:
         note += f"; under {SETS[part]} {change(part)}"
-    label = f"calibration error, clean images, {group} semantics"
-    value = decimal(clean["ece"])
-    return {"label": label, "value": value, "note": f"{note} (0 is best)"}
+    return {
+        "label": f"calibration error, clean images, {group} semantics",
+        "value": decimal(cells_of(results, group)[0]["ece"]),
+        "note": f"{note} (0 is best)",
+    }
 
 
 def _last_card(results: dict, group: str) -> Card:
@@ -137,12 +128,11 @@ def _last_card(results: dict, group: str) -> Card:
             f"called synthetic (aim: {percent(point['fpr'], 0)} %)",
         }
     recalls = results["clean"][group]["recall"]
-    known = {name: share for name, share in recalls.items() if share is not None}
-    least = min(known, key=known.get)
+    source = least(recalls)
     return {
         "label": f"source recognised least, clean images, {group} semantics",
-        "value": f"{percent(known[least])} %",
-        "note": f"of the images of {least} are attributed to it",
+        "value": f"{percent(recalls[source])} %",
+        "note": f"of the images of {source} are attributed to it",
     }
 
 

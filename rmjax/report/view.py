@@ -1,6 +1,7 @@
 """What a report says about an evaluation, in words; what is not defined is a dash."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rmjax.report.figures import SETS, mean, words
 
@@ -82,14 +83,14 @@ def at_chance(
         In how many of how many conditions the interval reaches down to guessing;
         None if none has an interval.
     """
-    least = [
+    lows = [
         cell["attribution_accuracy_low"]
         for cell in cells_of(results, group)
         if cell["set"] != "clean" and part in (None, cell["set"])
     ]
-    least = [low for low in least if low is not None]
+    lows = [low for low in lows if low is not None]
     chance = 1 / len(results["sources"])
-    return (sum(low <= chance for low in least), len(least)) if least else None
+    return (sum(low <= chance for low in lows), len(lows)) if lows else None
 
 
 def majority(results: dict) -> tuple[str, float]:
@@ -107,14 +108,25 @@ def rejected_unknown(results: dict) -> float | None:
 
 def attributed_unknown(results: dict, source: str) -> float | None:
     """Return the share of images of held-out sources that are attributed to one."""
-    open_set = results["open_set"]
-    pairs = [
-        (found["images"], open_set["attributed_to"][name][source])
-        for name, found in (open_set or {"held_out": {}})["held_out"].items()
-    ]
-    pairs = [(images, share) for images, share in pairs if images and share is not None]
-    total = sum(images for images, _ in pairs)
-    return sum(images * share for images, share in pairs) / total if total else None
+    open_set = results["open_set"] or {"held_out": {}}
+    counts = {name: found["images"] for name, found in open_set["held_out"].items()}
+    shares = {name: open_set["attributed_to"][name][source] for name in counts}
+    known = [n for n, share in shares.items() if counts[n] and share is not None]
+    total = sum(counts[name] for name in known)
+    return sum(counts[n] * shares[n] for n in known) / total if total else None
+
+
+def by_kind(cells: Iterable[dict]) -> dict[str, list[dict]]:
+    """Return cells by kind of condition."""
+    kinds: dict[str, list[dict]] = {}
+    for cell in cells:
+        kinds.setdefault(cell["kind"], []).append(cell)
+    return kinds
+
+
+def mean_by_kind(cells: Iterable[dict], key: str) -> float | None:
+    """Return the mean over the values of each kind, then over kinds."""
+    return mean(mean(cell[key] for cell in own) for own in by_kind(cells).values())
 
 
 def mean_of(results: dict, group: str, part: str, key: str) -> float | None:
@@ -123,22 +135,23 @@ def mean_of(results: dict, group: str, part: str, key: str) -> float | None:
     return mean_by_kind(own, key)
 
 
-def mean_by_kind(cells: list[dict], key: str) -> float | None:
-    """Return the mean over the values of each kind, then over kinds."""
-    kinds = dict.fromkeys(cell["kind"] for cell in cells)
-    return mean(mean(c[key] for c in cells if c["kind"] == kind) for kind in kinds)
+def least(shares: Mapping[Any, float | None]) -> Any:
+    """Return the key of the least share that is defined; None if none is."""
+    known = {key: share for key, share in shares.items() if share is not None}
+    return min(known, key=lambda key: known[key]) if known else None
 
 
 def calibration_harm(results: dict) -> str:
     """Return a sentence where calibration made corrupted images worse, or nothing."""
     group = hardest(results)
     for part in CORRUPTED:
-        keys = ("ece_uncalibrated", "ece")
-        before, after = (mean_of(results, group, part, key) for key in keys)
-        if None not in (before, after) and after > before + HARM:
-            change = f"from {decimal(before)} to {decimal(after)}"
-            where = f"{SETS[part]} ({group} semantics)"
-            return f" Here calibration raised the error under {where} {change}."
+        before = mean_of(results, group, part, "ece_uncalibrated")
+        after = mean_of(results, group, part, "ece")
+        if before is not None and after is not None and after > before + HARM:
+            return (
+                f" Here calibration raised the error under {SETS[part]} ({group} "
+                f"semantics) from {decimal(before)} to {decimal(after)}."
+            )
     return ""
 
 
@@ -149,9 +162,9 @@ def chance_sentence(results: dict) -> str:
         f"Guessing names the right source in {guessing(results)} %; always answering "
         f"“{name}” is right about real or synthetic in {percent(share)} %."
     )
-    found = {group: at_chance(results, group) for group in parts(results)}
-    known = [f"{f[0]} of {f[1]} on {g} semantics" for g, f in found.items() if f]
-    if known and not any(f[0] for f in found.values() if f):
+    counts = {group: at_chance(results, group) for group in parts(results)}
+    known = [f"{c[0]} of {c[1]} on {g} semantics" for g, c in counts.items() if c]
+    if known and not any(c[0] for c in counts.values() if c):
         text += " In every altered condition the network is better than guessing."
     elif known:
         text += (
@@ -163,34 +176,37 @@ def chance_sentence(results: dict) -> str:
 
 def sets_sentence(results: dict) -> str:
     """Return what the sets of altered images are, by name where not all were taken."""
-    kinds: dict[str, dict] = {part: {} for part in SETS}
-    for cell in results["cells"]:
-        kinds[cell["set"]][words(cell["kind"])] = None
+    named = {
+        part: list(by_kind(c for c in results["cells"] if c["set"] == part))
+        for part in SETS
+    }
     seen, unseen, shared = (
-        list(kinds[part])
-        for part in ("seen_corruptions", "unseen_corruptions", "resharing")
+        listed(list(map(words, named[p]))) for p in named if p != "clean"
     )
-    found = []
+    told = []
     if seen:
-        all_of_them = "the 15 of ImageNet-C’s 19 kinds that training may use"
-        ours = f"{listed(seen)}, of the 15 kinds of ImageNet-C that training may use"
-        own = all_of_them if len(seen) == 15 else ours
+        own = f"{seen}, of the 15 kinds of ImageNet-C that training may use"
+        if len(named["seen_corruptions"]) == 15:
+            own = "the 15 of ImageNet-C’s 19 kinds that training may use"
         if results["run"]["config"].get("corrupt", {}).get("rate") == 0:
             own += " (this network was trained without any)"
-        found.append(f"Seen corruptions here are {own}.")
+        told.append(f"Seen corruptions here are {own}.")
     if unseen:
         own = "the four kinds of ImageNet-C kept for testing"
-        own = own if len(unseen) == 4 else f"{listed(unseen)}, of {own}"
-        found.append(f"Unseen corruptions here are {own}.")
+        if len(named["unseen_corruptions"]) != 4:
+            own = f"{unseen}, of {own}"
+        told.append(f"Unseen corruptions here are {own}.")
     if shared:
         what = "what happens to an image on its way through the web"
-        found.append(f"Resharing is {what}, here: {listed(shared)}.")
-    return " ".join(found)
+        told.append(f"Resharing is {what}, here: {shared}.")
+    return " ".join(told)
 
 
 def drawn_to(results: dict) -> str:
     """Return which source altered images are taken for far too often, or nothing."""
     part, group = harder(results), hardest(results)
+    if part is None:
+        return ""
     counts = results["confusion"][group][part]
     total = max(sum(map(sum, counts)), 1)
     named = [sum(column) / total for column in zip(*counts, strict=True)]
@@ -214,13 +230,13 @@ def sure(probability: float) -> str:
 def lowest_recall(results: dict) -> str:
     """Return which cell of source and semantic is attributed rightly least often."""
     rows = results["clean"][main_group(results)]["recall_by_semantic"]
-    known = {(s, m): v for m, row in rows.items() for s, v in row.items()}
-    known = {key: share for key, share in known.items() if share is not None}
-    if not known:
-        return "no images"
-    source, semantic = min(known, key=known.get)
-    share = percent(known[source, semantic])
-    return f"lowest: {source}, {semantic}, {share} %"
+    shares = {(s, m): share for m, row in rows.items() for s, share in row.items()}
+    cell = least(shares)
+    return (
+        f"lowest: {cell[0]}, {cell[1]}, {percent(shares[cell])} %"
+        if cell
+        else "no images"
+    )
 
 
 def unknown_called(results: dict) -> str:
@@ -246,50 +262,37 @@ def unknown_called(results: dict) -> str:
     )
 
 
-def unknown_counts(results: dict) -> str:
-    """Return which images known and unknown sources are told apart on."""
-    open_set = results["open_set"]
-    held = sum(found["images"] for found in open_set["held_out"].values())
-    group = next(iter(results["summary"]))
-    return (
-        f"Clean images of {group} semantics: {open_set['known_images']:,} of known "
-        f"sources and {held:,} of held-out ones."
-    )
-
-
 def known_rejected(results: dict) -> str:
     """Return how many altered images of known sources are called unknown."""
     group = hardest(results)
-    shares = {
+    rates = {
         SETS[part]: mean_of(results, group, part, "rejected")
         for part in CORRUPTED
         if part in results["summary"][group] and results["calibration"]
     }
-    found = [f"{percent(v)} % under {k}" for k, v in shares.items() if v is not None]
-    if not found:
+    told = [f"{percent(v)} % under {k}" for k, v in rates.items() if v is not None]
+    if not told:
         return ""
-    return (
-        f" Of images of known sources ({group} semantics) it calls unknown: "
-        f"{_and(found)}."
-    )
+    return f" Of images of known sources ({group} semantics) it calls unknown: {_and(told)}."
 
 
 def worst_alarms(results: dict, point: dict) -> str:
     """Return where an operating point gives the most false alarms."""
-    cells = [c for c in cells_of(results, main_group(results)) if c["set"] != "clean"]
-    key = f"fpr_at_{point['fpr']:g}"
-    kinds = {c["kind"]: mean(d[key] for d in cells if d["kind"] == c["kind"])
-             for c in cells}  # fmt: skip
-    kinds = {kind: share for kind, share in kinds.items() if share is not None}
-    if not kinds:
+    group, key = main_group(results), f"fpr_at_{point['fpr']:g}"
+    cells = [cell for cell in cells_of(results, group) if cell["set"] != "clean"]
+    rates = {
+        kind: mean(cell[key] for cell in own) for kind, own in by_kind(cells).items()
+    }
+    worst = least({kind: -rate for kind, rate in rates.items() if rate is not None})
+    if worst is None:
         return ""
-    worst = max(kinds, key=kinds.get)
     sets = dict.fromkeys(cell["set"] for cell in cells)
-    means = {part: mean_of(results, main_group(results), part, key) for part in sets}
-    told = [f"{percent(v)} % under {SETS[k]}" for k, v in means.items()]
+    told = [
+        f"{percent(mean_of(results, group, s, key))} % under {SETS[s]}" for s in sets
+    ]
     return (
         f"Aim {percent(point['fpr'], 0)} %, real images called synthetic: "
-        f"{_and(told)}; most under {words(worst)}, {percent(kinds[worst])} %."
+        f"{_and(told)}; most under {words(worst)}, {percent(rates[worst])} %."
     )
 
 
@@ -310,34 +313,12 @@ def alarms(point: dict) -> str:
     return f"{count or 'none'} of {point['real_images']:,}"
 
 
-def map_notes(results: dict) -> list[str]:
-    """Return what is to be said of the Fréchet ratios."""
-    return [
-        f"Fréchet ratio, {group} semantics: {found['frechet_note']}."
-        for group, found in results["clean"].items()
-        if found["frechet_note"]
-    ]
-
-
-def names_without_images(results: dict) -> list[str]:
-    """Return a sentence for each group in which sources have no test images."""
-    found = [
-        f"No {group} test images of {listed(names)}: not in that group's figures."
-        for group, names in results["without_images"].items()
-        if names
-    ]
-    names = (results["open_set"] or {}).get("without_images")
-    if names:
-        found.append(f"No test images of the held-out {listed(names)}.")
-    return found
-
-
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Return names as a list in a sentence, the number alone of those past `most`."""
     more = [f"{len(names) - most} more"] if len(names) > most else []
     return _and([*names[:most], *more])
 
 
-def _and(names: Iterable[str]) -> str:
-    *first, last = names
+def _and(names: Sequence[str]) -> str:
+    *first, last = names or [""]
     return f"{', '.join(first)} and {last}" if first else last
