@@ -106,14 +106,14 @@ def describe_calibration(calibration: Calibration) -> dict | None:
 
 def without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
     """Name the sources that a group has no images of."""
-    found = {}
+    absent = {}
     for group, rows in grid.rows.items():
         present = np.unique(grid.truth["source"][rows])
-        found[group] = [n for i, n in enumerate(sources) if i not in present]
-        if found[group]:
+        absent[group] = [n for i, n in enumerate(sources) if i not in present]
+        if absent[group]:
             logger.warning(
                 "no test images of %s among %s semantics: not in its macro F1",
-                ", ".join(found[group]),
+                ", ".join(absent[group]),
                 group,
             )
-    return found
+    return absent

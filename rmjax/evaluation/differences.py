@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -140,27 +142,34 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
     """
     right = {m: [right_by_set(run, m) for run in (first, other)] for m in METRICS}
     parts = parts_of(first)
-    # One draw for all parts: a group may have images in several.
+    # One draw for all parts: a group of images may be in several.
     whole = draw_resamples(first.answers["group"], draws)
     groups = {name: [name] for name in parts}
     if len(parts) > 1:
         groups["combined"] = list(parts)
     rows = []
-    for group, members in groups.items():
+    for (group, members), part in product(groups.items(), right["attribution"][0]):
         chosen = np.concatenate([parts[name] for name in members])
-        for part in right["attribution"][0]:
-            for metric, (a, b) in right.items():
-                shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
-                change = b[part] - a[part]
-                total, sizes = sum(_draw(change, parts[m], whole) for m in members)
-                with np.errstate(invalid="ignore"):  # a draw without such images
-                    low, high = interval(total / sizes)
-                rows.append(
-                    {"semantics": group, "set": part, "metric": metric}
-                    | {"alike": not change[chosen].any()}
-                    | dict(zip(("first", "other"), shares, strict=True))
-                    | {"difference": shares[1] - shares[0], "low": low, "high": high}
-                )
+        for metric, (a, b) in right.items():
+            shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
+            change = b[part] - a[part]
+            drawn = [_draw(change, parts[member], whole) for member in members]
+            total, sizes = reduce(np.add, drawn)
+            with np.errstate(invalid="ignore"):  # a draw without such images
+                low, high = interval(total / sizes)
+            rows.append(
+                {
+                    "semantics": group,
+                    "set": part,
+                    "metric": metric,
+                    "alike": not change[chosen].any(),
+                    "first": shares[0],
+                    "other": shares[1],
+                    "difference": shares[1] - shares[0],
+                    "low": low,
+                    "high": high,
+                }
+            )
     return rows
 
 
@@ -187,9 +196,9 @@ def right_by_set(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     for condition, (part, kind) in conditions.items():
         kinds[part].setdefault(kind, []).append(right[condition])
     return {
-        part: np.mean([np.mean(values, axis=0) for values in found.values()], axis=0)
-        for part, found in kinds.items()
-        if found
+        part: np.mean([np.mean(values, axis=0) for values in own.values()], axis=0)
+        for part, own in kinds.items()
+        if own
     }
 
 
@@ -207,10 +216,10 @@ def cell_differences(first: dict, other: dict, group: str) -> list[dict]:
     """
     name = "attribution_accuracy"
     former = {(c["condition"], c["semantics"]): c[name] for c in first["cells"]}
-    found = []
+    rows = []
     for cell in other["cells"]:
         if cell["semantics"] == group:
             pair = cell[name], former.get((cell["condition"], group))
             change = None if None in pair else pair[0] - pair[1]
-            found.append(cell | {"difference": change})
-    return found
+            rows.append(cell | {"difference": change})
+    return rows

@@ -293,19 +293,17 @@ def measure_open_set(
     kins = {"near": is_near, "far": ~is_near, "all": np.ones(len(unknown), bool)}
 
     def by_kin(figure: Callable[[np.ndarray], object]) -> dict[str, object]:
-        found = {kin: figure(own) if own.any() else None for kin, own in kins.items()}
-        return found | {"by_source": {name: figure(own) for name, own in rows.items()}}
+        by = {kin: figure(own) if own.any() else None for kin, own in kins.items()}
+        return by | {"by_source": {name: figure(own) for name, own in rows.items()}}
 
-    right = known.guess == known.source
-    scores = {}
-    for name, score in SCORES.items():
+    def measure_score(score: Score) -> dict[str, object]:
         of_known, of_unknown = (
             score(reference, p.embedding, p.attribution, calibration.attribution)
             for p in (known, unknown)
         )
-        scores[name] = by_kin(
-            lambda own, k=of_known, u=of_unknown: measure(k, right, u[own])
-        )
+        right = known.guess == known.source
+        return by_kin(lambda own: measure(of_known, right, of_unknown[own]))
+
     rejected = called = None
     if calibration.reject:
         out = calibration.rejects(unknown.attribution)
@@ -334,7 +332,7 @@ def measure_open_set(
         },
         "without_images": [name for name in held_out if name not in rows],
         "known_images": len(known),
-        "scores": scores,
+        "scores": {name: measure_score(score) for name, score in SCORES.items()},
         "attributed_to": {
             name: dict(zip(sources, (own / own.sum()).tolist(), strict=True))
             for name, own in counts.items()

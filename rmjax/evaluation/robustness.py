@@ -31,7 +31,6 @@ from rmjax.corruptions import (
     reshare,
 )
 from rmjax.data.dataset import Selection
-from rmjax.data.pipeline import Batch
 from rmjax.errors import InputError
 from rmjax.evaluation.results import SETS
 from rmjax.experiment import parallel
@@ -80,7 +79,7 @@ def _grid(names: tuple[str, ...]) -> tuple[Condition, ...]:
     return tuple(Condition(name, value) for name in names for value in SEVERITIES)
 
 
-SUITES = {
+SUITES: dict[str, tuple[Condition, ...]] = {
     "clean": (CLEAN,),
     "seen": (CLEAN, *_grid(SEEN)),
     "unseen": (CLEAN, *_grid(UNSEEN)),
@@ -94,7 +93,7 @@ SUITES["full"] = tuple(
 )
 
 # What may stand before a value.
-KINDS = {kind: (kind,) for kind in (*NAMES, *RESHARING)}
+KINDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in (*NAMES, *RESHARING)}
 KINDS |= {"seen": SEEN, "unseen": UNSEEN}
 
 
@@ -244,7 +243,7 @@ def kind_key(name: str, seed: int = 0) -> jax.Array:
 
 
 def _corrupt_batch(
-    severity: jax.Array, batch: Batch, *, name: str, options: dict
+    severity: jax.Array, batch: dict[str, jax.Array], *, name: str, options: dict
 ) -> jax.Array:
     """Corrupt one replica's uint8 images, each by a key of its split and number."""
 
@@ -258,7 +257,7 @@ def _corrupt_batch(
 
 
 def _reshare_batch(
-    severity: jax.Array, batch: Batch, *, name: str, value: float
+    severity: jax.Array, batch: dict[str, jax.Array], *, name: str, value: float
 ) -> jax.Array:
     return _to_8bit(reshare(to_unit(batch["image"]), name, value))
 

@@ -7,7 +7,6 @@ fewer of them, and shapes, fillings or dashes say the same for a print in grey.
 """
 
 import io
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from rmjax.evaluation.results import SETS as SET_NAMES
+from rmjax.utils.files import replace_bytes
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
 INK, GREY, PALE = "#222222", "#6b6b6b", "#ececec"
@@ -93,9 +93,7 @@ def write_figures(pictures: dict[str, dict[str, bytes]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, files in pictures.items():
         for kind, data in files.items():
-            scratch = folder / f"{name}.{kind}.part"
-            scratch.write_bytes(data)
-            os.replace(scratch, folder / f"{name}.{kind}")
+            replace_bytes(folder / f"{name}.{kind}", data)
 
 
 def short(name: str, longest: int = LONGEST) -> str:

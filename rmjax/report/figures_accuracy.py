@@ -292,8 +292,8 @@ def training(rows: Iterable[dict], names: dict[str, str], share: bool) -> Figure
     looks = ((BLUE, "-"), (ORANGE, "D--"))
     for (kind, points), (colour, look) in zip(curves.items(), looks, strict=False):
         if points:
-            style = {"color": colour, "ms": 5, "mfc": "white", "label": kind}
-            axes.plot(*zip(*points, strict=True), look, **style)
+            style: dict[str, Any] = {"color": colour, "ms": 5, "mfc": "white"}
+            axes.plot(*zip(*points, strict=True), look, label=kind, **style)
     axes.grid()
     axes.legend()
     axes.set_xlabel("training step")

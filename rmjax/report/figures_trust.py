@@ -165,7 +165,7 @@ def fingerprint_map(
         order: all names, in the order of their colours.
         outside: names that the network was not trained with; they are hollow.
     """
-    points, labels = np.stack([x, y]), np.asarray(names, str)
+    points, labels = np.stack([x, y], -1), np.asarray(names, str)
     kinds, counts = np.unique(labels, return_counts=True)
     often = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
     most = sorted(often, key=lambda name: (-often[name], name))[:LISTED]
@@ -181,14 +181,13 @@ def fingerprint_map(
             "facecolors": "none" if hollow else colour,
             "edgecolors": colour,
         }
-        axes.scatter(
-            *points[:, labels == name], 16, alpha=0.85, label=short(name), **look
-        )
-    rest = ~np.isin(labels, shown)
-    if rest.any():
+        own = points[labels == name]
+        axes.scatter(own[:, 0], own[:, 1], 16, alpha=0.85, label=short(name), **look)
+    rest = points[~np.isin(labels, shown)]
+    if len(rest):
         grey: dict[str, Any] = {"c": "#c4c4c4", "linewidths": 0, "zorder": 0}
         others = f"{len(often) - len(shown)} others"
-        axes.scatter(*points[:, rest], s=8, label=others, **grey)
+        axes.scatter(rest[:, 0], rest[:, 1], 8, label=others, **grey)
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", "datalim")
     axes.spines[:].set_visible(True)

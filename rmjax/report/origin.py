@@ -102,7 +102,7 @@ def train_command(run: dict) -> str | None:
 
 def leaves(config: dict, prefix: str = "") -> dict[str, object]:
     """Return the values of a config by dotted key."""
-    flat = {}
+    flat: dict[str, object] = {}
     for key, value in config.items():
         inside = isinstance(value, dict)
         flat |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}
