@@ -41,23 +41,25 @@ def write_comparison(
     runs = read_runs(workdirs, evaluation)
     names = letters(len(runs))
     others = dict(zip(names[1:], runs[1:], strict=True))
-    found = {name: differences(runs[0], run) for name, run in others.items()}
+    rows_of = {name: differences(runs[0], run) for name, run in others.items()}
     pictures = {}
-    groups = view.parts(runs[0].results)
+    subsets = view.subsets(runs[0].results)
     for name, run in others.items():
-        for group in groups:
-            cells = cell_differences(runs[0].results, run.results, group)
+        for subset in subsets:
+            cells = cell_differences(runs[0].results, run.results, subset)
             if len(cells) > 1:
                 drawn = robustness_difference(cells)
-                pictures[f"difference_{name}_{group}"] = render(drawn)
+                pictures[f"difference_{name}_{subset}"] = render(drawn)
     page = render_page(
         "comparison.html.jinja",
         pictures,
         r=runs[0].results,
         runs=dict(zip(names, runs, strict=True)),
-        lines=[line for name, rows in found.items() for line in verdicts(rows, name)],
-        tables_of={name: difference_tables(rows, name) for name, rows in found.items()},
-        groups=groups,
+        lines=[line for name, rows in rows_of.items() for line in verdicts(rows, name)],
+        tables_of={
+            name: difference_tables(rows, name) for name, rows in rows_of.items()
+        },
+        groups=subsets,
         runs_table=runs_table(runs),
         calibration=side_by_side(
             runs, ["images", "probability of", "score"], describe_calibration
@@ -99,13 +101,13 @@ def excludes_zero(row: dict) -> bool | None:
 
 def verdicts(rows: Sequence[dict], name: str) -> list[str]:
     """Return a sentence on each set of conditions: attribution, all or unseen images."""
-    groups = {row["semantics"] for row in rows}
-    group = "unseen" if "unseen" in groups else next(iter(groups))
+    subsets = {row["semantics"] for row in rows}
+    subset = "unseen" if "unseen" in subsets else next(iter(subsets))
     lines = []
     for row in rows:
-        if row["semantics"] != group or row["metric"] != "attribution":
+        if row["semantics"] != subset or row["metric"] != "attribution":
             continue
-        where = f"{SETS[row['set']]}, {group} semantics"
+        where = f"{SETS[row['set']]}, {subset} semantics"
         ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
         how = {
             None: f"no interval, as all draws agree ({points(row['difference'])})",
@@ -174,12 +176,14 @@ def side_by_side(
 
 def describe_calibration(results: dict) -> Described:
     """Return the errors of the probabilities, all semantics together."""
-    group = view.main_group(results)
+    subset = view.main_subset(results)
     return {
-        (SETS[part], what, name): decimal(
-            view.mean_of(results, group, part, prefix + key)
+        (SETS[condition_set], what, name): decimal(
+            view.mean_of(results, subset, condition_set, prefix + key)
         )
-        for part in dict.fromkeys(c["set"] for c in view.cells_of(results, group))
+        for condition_set in dict.fromkeys(
+            c["set"] for c in view.cells_of(results, subset)
+        )
         for prefix, what in (("", "source"), ("detection_", "real or synthetic"))
         for key, name in SCORES.items()
     }
@@ -187,7 +191,7 @@ def describe_calibration(results: dict) -> Described:
 
 def describe_decisions(results: dict) -> Described:
     """Return the rates at the operating points, clean images of all semantics."""
-    clean = view.cells_of(results, view.main_group(results))[0]
+    clean = view.cells_of(results, view.main_subset(results))[0]
     return {
         (f"{percent(point['fpr'], 0)} %", name): percent(
             clean[f"{key}_at_{point['fpr']:g}"]

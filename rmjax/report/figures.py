@@ -50,7 +50,7 @@ STYLE: dict[Any, Any] = {
 }
 LONGEST = 18  # characters of a name beside an axis
 NAMED = 30  # names beside an axis that are read one by one
-GROUPS = {  # how a group of semantics is drawn
+SUBSETS = {  # how a subset of semantics is drawn
     "seen": {"color": BLUE, "marker": "o", "mfc": BLUE},
     "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
     "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
@@ -110,8 +110,8 @@ def ink(colour: Sequence[float]) -> str:
 
     The contrast is that of the Web Content Accessibility Guidelines 2.2.
     """
-    parts = np.asarray(colour[:3], float)
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    rgb = np.asarray(colour[:3], float)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
     return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
 
@@ -149,19 +149,19 @@ def percent_ticks(*axes: Axis) -> None:
 
 
 def dots(
-    axes: Axes, group: str, points: Sequence[tuple], size: float = 6, **options: Any
+    axes: Axes, subset: str, points: Sequence[tuple], size: float = 6, **options: Any
 ) -> None:
-    """Draw values of a group of semantics as dots, with their intervals as bars.
+    """Draw values of a subset of semantics as dots, with their intervals as bars.
 
     Args:
         axes: to draw on.
-        group: key of `GROUPS`.
+        subset: key of `SUBSETS`.
         points: a value, the ends of its interval, and the row of each; a value or ends
             that are None are not drawn.
         size: of the dots, in points.
         **options: of the dots.
     """
-    style = GROUPS[group] | {"label": f"{group} semantics", "ls": ""} | options
+    style = SUBSETS[subset] | {"label": f"{subset} semantics", "ls": ""} | options
     for _, low, high, row in points:
         if low is not None and high is not None:
             bar = {"color": style["color"], "lw": 2, "solid_capstyle": "butt"}
@@ -179,9 +179,9 @@ def name_rows(axes: Axes, labels: Sequence[str], size: float = 9) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def name_groups(figure: Figure, groups: Sequence[str]) -> None:
-    """Add a legend of the groups of semantics, if there are several."""
-    if len(groups) > 1:
+def name_subsets(figure: Figure, subsets: Sequence[str]) -> None:
+    """Add a legend of the subsets of semantics, if there are several."""
+    if len(subsets) > 1:
         figure.legend(loc="outside lower center", ncols=2)
 
 

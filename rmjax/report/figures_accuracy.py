@@ -15,17 +15,17 @@ from matplotlib.transforms import Bbox
 from rmjax.report.figures import (
     BLUE,
     GREY,
-    GROUPS,
     INK,
     NAMED,
     ORANGE,
     SETS,
+    SUBSETS,
     dots,
     ink,
     kind_rows,
     mean,
-    name_groups,
     name_rows,
+    name_subsets,
     new_figure,
     percent_ticks,
     share_axis,
@@ -73,7 +73,7 @@ def robustness(cells: Sequence[dict], metric: str = "attribution_accuracy") -> F
     """Draw a share by kind of corruption and severity, and its mean over them.
 
     Args:
-        cells: of one group of semantics, as in `results.json`.
+        cells: of one subset of semantics, as in `results.json`.
         metric: which of their shares.
     """
     return _kinds_grid(cells, metric, Shades("Blues", 0, 1), frame_least=True)
@@ -135,32 +135,34 @@ def _graded(cell: dict) -> bool:
 def seen_unseen(
     summary: dict[str, dict], metric: str, chance: float, guess: str = "guessing"
 ) -> Figure:
-    """Draw a share by set of conditions and group, with its 95 % intervals.
+    """Draw a share by set of conditions and subset, with its 95 % intervals.
 
     Args:
-        summary: by group of semantics, as in `results.json`.
+        summary: by subset of semantics, as in `results.json`.
         metric: which share, such as "attribution_accuracy".
         chance: the share that answers without looking have.
         guess: what such answers are called.
     """
-    groups = [group for group in GROUPS if group in summary]
-    sets = [part for part in SETS if part in summary[groups[0]]]
+    subsets = [subset for subset in SUBSETS if subset in summary]
+    sets = [
+        condition_set for condition_set in SETS if condition_set in summary[subsets[0]]
+    ]
     figure, axes = new_figure(1.0 + 0.42 * len(sets))
-    for k, group in enumerate(groups):
-        offset = 0.16 * (2 * k - len(groups) + 1)
+    for k, subset in enumerate(subsets):
+        offset = 0.16 * (2 * k - len(subsets) + 1)
         points = [
-            (*(summary[group][s].get(metric + end) for end in ("", "_low", "_high")),
+            (*(summary[subset][s].get(metric + end) for end in ("", "_low", "_high")),
              row + offset)
             for row, s in enumerate(sets)
         ]  # fmt: skip
-        dots(axes, group, points)
-    name_rows(axes, [SETS[part] for part in sets])
+        dots(axes, subset, points)
+    name_rows(axes, [SETS[condition_set] for condition_set in sets])
     share_axis(axes)
     axes.set_xlabel("right answers, %")
     axes.axvline(chance, color=GREY, ls=":", lw=1)
     side = "left" if chance < 0.5 else "right"
     axes.text(chance, len(sets) - 0.55, f" {guess} ", size=8, color=GREY, ha=side)
-    name_groups(figure, groups)
+    name_subsets(figure, subsets)
     return figure
 
 
@@ -169,26 +171,26 @@ def recall(recalls: Shares) -> Figure:
     """Draw the share of each source's images that is attributed to it.
 
     Args:
-        recalls: by group of semantics and source; None: it has no images.
+        recalls: by subset of semantics and source; None: it has no images.
     """
-    groups = [group for group in GROUPS if group in recalls]
-    names = list(dict.fromkeys(name for group in groups for name in recalls[group]))
+    subsets = [subset for subset in SUBSETS if subset in recalls]
+    names = list(dict.fromkeys(name for subset in subsets for name in recalls[subset]))
     pitch, size, dot = (0.27, 9, 6) if len(names) <= NAMED else (0.15, 7, 4)
     figure, axes = new_figure(0.9 + pitch * len(names))
     for row, name in enumerate(names):
-        shares = [recalls[group].get(name) for group in groups]
+        shares = [recalls[subset].get(name) for subset in subsets]
         ends = [share for share in shares if share is not None]
         if len(ends) > 1:
             axes.plot(ends, [row] * len(ends), color="#bbbbbb", lw=2, zorder=1)
         if not ends:
             axes.text(0, row, "no images", va="center", color=GREY, size=size)
-    for group in groups:
-        points = [(v, None, None, names.index(n)) for n, v in recalls[group].items()]
-        dots(axes, group, points, dot)
+    for subset in subsets:
+        points = [(v, None, None, names.index(n)) for n, v in recalls[subset].items()]
+        dots(axes, subset, points, dot)
     name_rows(axes, [short(name) for name in names], size)
     share_axis(axes)
     axes.set_xlabel("attributed to their source, %")
-    name_groups(figure, groups)
+    name_subsets(figure, subsets)
     return figure
 
 

@@ -7,10 +7,10 @@ from matplotlib.ticker import MaxNLocator
 
 from rmjax.report.figures import (
     GREY,
-    GROUPS,
+    SUBSETS,
     dots,
-    name_groups,
     name_rows,
+    name_subsets,
     new_figure,
     short,
     styled,
@@ -41,9 +41,9 @@ def cell_dots(
     Returns:
         None where no cell has such a value.
     """
-    groups = [g for g in GROUPS if any(row["semantics"] == g for row in rows)]
+    subsets = [g for g in SUBSETS if any(row["semantics"] == g for row in rows)]
     drawn = [row for row in rows if row[what[0]] is not None]
-    if not drawn or not groups:
+    if not drawn or not subsets:
         return None
     places = {label: place for place, label in enumerate(names)}
     # The parts of a cell's name stand under each other.
@@ -52,15 +52,15 @@ def cell_dots(
         for name in names.values()
     ]
     lines = max(label.count("\n") for label in labels) + 1
-    pitch = max(0.17 * lines, 0.16 * len(groups)) + 0.14
+    pitch = max(0.17 * lines, 0.16 * len(subsets)) + 0.14
     figure, axes = new_figure(1.0 + pitch * len(labels))
-    for k, group in enumerate(groups):
-        offset = 0.15 * (2 * k - len(groups) + 1)
-        own = [row for row in drawn if row["semantics"] == group]
+    for k, subset in enumerate(subsets):
+        offset = 0.15 * (2 * k - len(subsets) + 1)
+        own = [row for row in drawn if row["semantics"] == subset]
         points = [
             (*(row[name] for name in what), places[row["cell"]] + offset) for row in own
         ]
-        dots(axes, group, points)
+        dots(axes, subset, points)
     name_rows(axes, labels, 9 if lines == 1 else 8)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -72,5 +72,5 @@ def cell_dots(
         for label in names.keys() - {row["cell"] for row in drawn}:
             words = " reference" if label == reference else " not compared"
             axes.text(0, places[label], words, va="center", color=GREY, size=8)
-    name_groups(figure, groups)
+    name_subsets(figure, subsets)
     return figure

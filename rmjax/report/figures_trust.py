@@ -119,7 +119,7 @@ def operating_points(cells: Sequence[dict], fpr: str) -> Figure:
     """Draw which share of synthetic and of real images is called synthetic, by kind.
 
     Args:
-        cells: of one group of semantics, as in `results.json`.
+        cells: of one subset of semantics, as in `results.json`.
         fpr: the operating point as its keys spell it, such as "0.05".
     """
     rows = kind_rows(cells)

@@ -91,20 +91,20 @@ def draw_figures(results: dict, log: list[dict]) -> dict[str, Figure]:
 
 
 def _accuracy_figures(results: dict) -> dict[str, Figure]:
-    groups, sources = view.parts(results), results["sources"]
-    clean, main = results["clean"], view.main_group(results)
+    subsets, sources = view.subsets(results), results["sources"]
+    clean, main = results["clean"], view.main_subset(results)
     figures = {}
-    for group in groups:
-        cells = view.cells_of(results, group)
+    for subset in subsets:
+        cells = view.cells_of(results, subset)
         if len(cells) > 1:
-            figures[f"robustness_{group}"] = accuracy.robustness(cells)
-        counts = clean[group]["confusion"]
-        figures[f"confusion_{group}"] = accuracy.confusion(counts, sources)
-    part = view.harder(results)
-    if part:
-        counts = results["confusion"][view.hardest(results)][part]
-        figures[f"confusion_{part}"] = accuracy.confusion(counts, sources)
-    if len(groups) > 1 or part:  # more than a single dot
+            figures[f"robustness_{subset}"] = accuracy.robustness(cells)
+        counts = clean[subset]["confusion"]
+        figures[f"confusion_{subset}"] = accuracy.confusion(counts, sources)
+    condition_set = view.harder(results)
+    if condition_set:
+        counts = results["confusion"][view.hardest(results)][condition_set]
+        figures[f"confusion_{condition_set}"] = accuracy.confusion(counts, sources)
+    if len(subsets) > 1 or condition_set:  # more than a single dot
         name, share = view.majority(results)
         for what, chance, guess in (
             ("attribution", 1 / len(sources), "guessing"),
@@ -113,7 +113,7 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
             figures[f"semantics_{what}"] = accuracy.seen_unseen(
                 results["summary"], f"{what}_accuracy", chance, guess
             )
-    figures["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
+    figures["recall"] = accuracy.recall({g: clean[g]["recall"] for g in subsets})
     shares = clean[main]["recall_by_semantic"]
     if len(shares) > 1:
         unseen = results["semantics"].get("unseen", [])
@@ -122,16 +122,16 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
 
 
 def _trust_figures(results: dict) -> dict[str, Figure]:
-    main, calibration = view.main_group(results), results["calibration"]
+    main, calibration = view.main_subset(results), results["calibration"]
     labels = {
         "attribution": ("probability of the source named", "right answers, %"),
         "detection": ("probability of synthetic", "synthetic images, %"),
     }
     figures = {}
-    for part, what in reliability_shown(results):
-        bins = results["reliability"][main][part][what]
+    for condition_set, what in reliability_shown(results):
+        bins = results["reliability"][main][condition_set][what]
         after = bins["calibrated"] if calibration else None
-        figures[f"reliability_{what}_{part}"] = trust.reliability(
+        figures[f"reliability_{what}_{condition_set}"] = trust.reliability(
             bins["uncalibrated"], after, labels[what]
         )
     for point in (calibration or {}).get("operating_points", []):
@@ -150,7 +150,11 @@ def reliability_shown(results: dict) -> list[tuple[str, str]]:
     """Return the sets of conditions and answers that reliability is drawn for."""
     harder = view.harder(results)
     shown = ["clean", *([harder] if harder else [])]
-    return [(part, what) for what in ("attribution", "detection") for part in shown]
+    return [
+        (condition_set, what)
+        for what in ("attribution", "detection")
+        for condition_set in shown
+    ]
 
 
 def _maps(points: dict, results: dict) -> dict[str, Figure]:

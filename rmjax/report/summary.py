@@ -1,6 +1,6 @@
 """What a report says about an evaluation first: a sentence and four numbers.
 
-All are of the group of semantics that asks the most, as each says of itself.
+All are of the subset of semantics that asks the most, as each says of itself.
 """
 
 from rmjax.report.figures import SETS
@@ -27,17 +27,19 @@ Card = dict[str, str]
 
 def headline(results: dict) -> str:
     """Return in two sentences what the network can and cannot do."""
-    group, part = hardest(results), harder(results)
-    summary = results["summary"][group]
-    of = " of semantics that it was never trained on" if group == "unseen" else ""
+    subset, condition_set = hardest(results), harder(results)
+    summary = results["summary"][subset]
+    of = " of semantics that it was never trained on" if subset == "unseen" else ""
     text = (
         f"Shown unaltered images{of}, the network names the right one of "
         f"{len(results['sources'])} sources in {_accuracy(summary['clean'])} % of the "
         f"cases (guessing: {guessing(results)} %)"
     )
-    if part:
-        text += f"; under {SETS[part]} in {_accuracy(summary[part])} %"
-    lost, conditions = at_chance(results, group) or (0, 0)
+    if condition_set:
+        text += (
+            f"; under {SETS[condition_set]} in {_accuracy(summary[condition_set])} %"
+        )
+    lost, conditions = at_chance(results, subset) or (0, 0)
     if lost:
         text += f"; in {lost} of {conditions} conditions it is no better than guessing"
     return f"{text}. {_unknown_sentence(results)}"
@@ -58,55 +60,57 @@ def _unknown_sentence(results: dict) -> str:
 
 def cards(results: dict) -> list[Card]:
     """Return the four numbers that matter most: `label`, `value`, `note` of each."""
-    group, part = hardest(results), harder(results)
-    summary = results["summary"][group]
+    subset, condition_set = hardest(results), harder(results)
+    summary = results["summary"][subset]
     note = f"guessing: {guessing(results)} %"
-    first = _share("attribution", "clean images", group, summary["clean"], note)
-    if part:
-        lost, conditions = at_chance(results, group, part) or (0, 0)
+    first = _share("attribution", "clean images", subset, summary["clean"], note)
+    if condition_set:
+        lost, conditions = at_chance(results, subset, condition_set) or (0, 0)
         note = "better than guessing in all conditions" if conditions else ""
         if lost:
             note = f"no better than guessing in {lost} of {conditions} conditions"
-        second = _share("attribution", SETS[part], group, summary[part], note)
+        second = _share(
+            "attribution", SETS[condition_set], subset, summary[condition_set], note
+        )
     else:
         name, share = majority(results)
         note = f"always “{name}”: {percent(share)} %"
-        second = _share("detection", "clean images", group, summary["clean"], note)
-    third = _calibration_card(results, group, part)
-    return [first, second, third, _last_card(results, group)]
+        second = _share("detection", "clean images", subset, summary["clean"], note)
+    third = _calibration_card(results, subset, condition_set)
+    return [first, second, third, _last_card(results, subset)]
 
 
 def _accuracy(figures: dict) -> str:
     return percent(figures["attribution_accuracy"])
 
 
-def _share(what: str, images: str, group: str, figures: dict, note: str) -> Card:
+def _share(what: str, images: str, subset: str, figures: dict, note: str) -> Card:
     ends = interval(figures, f"{what}_accuracy", "{low}–{high} %; ")
     note = (ends if ";" in ends else "") + note
     value = f"{percent(figures[f'{what}_accuracy'])} %"
-    label = f"{what}, {images}, {group} semantics"
+    label = f"{what}, {images}, {subset} semantics"
     return {"label": label, "value": value, "note": note.removesuffix("; ")}
 
 
-def _calibration_card(results: dict, group: str, part: str | None) -> Card:
-    def change(part: str) -> str:
-        before = decimal(mean_of(results, group, part, "ece_uncalibrated"))
-        after = decimal(mean_of(results, group, part, "ece"))
+def _calibration_card(results: dict, subset: str, condition_set: str | None) -> Card:
+    def change(condition_set: str) -> str:
+        before = decimal(mean_of(results, subset, condition_set, "ece_uncalibrated"))
+        after = decimal(mean_of(results, subset, condition_set, "ece"))
         return f"{before} → {after}" if results["calibration"] else before
 
     note = "never calibrated"
     if results["calibration"]:
         note = f"clean: {change('clean')} by calibration"
-    if part:
-        note += f"; under {SETS[part]} {change(part)}"
+    if condition_set:
+        note += f"; under {SETS[condition_set]} {change(condition_set)}"
     return {
-        "label": f"calibration error, clean images, {group} semantics",
-        "value": decimal(cells_of(results, group)[0]["ece"]),
+        "label": f"calibration error, clean images, {subset} semantics",
+        "value": decimal(cells_of(results, subset)[0]["ece"]),
         "note": f"{note} (0 is best)",
     }
 
 
-def _last_card(results: dict, group: str) -> Card:
+def _last_card(results: dict, subset: str) -> Card:
     """Return what becomes of unknown sources, or else of real images."""
     real = results["sources"][0]
     taken = attributed_unknown(results, real)
@@ -120,17 +124,17 @@ def _last_card(results: dict, group: str) -> Card:
     point = next(iter((results["calibration"] or {}).get("operating_points", [])), None)
     if point:
         name = f"{point['fpr']:g}"
-        clean = cells_of(results, group)[0]
+        clean = cells_of(results, subset)[0]
         return {
-            "label": f"synthetic images detected, clean images, {group} semantics",
+            "label": f"synthetic images detected, clean images, {subset} semantics",
             "value": f"{percent(clean[f'tpr_at_{name}'])} %",
             "note": f"where {percent(clean[f'fpr_at_{name}'])} % of the real images are "
             f"called synthetic (aim: {percent(point['fpr'], 0)} %)",
         }
-    recalls = results["clean"][group]["recall"]
+    recalls = results["clean"][subset]["recall"]
     source = least(recalls)
     return {
-        "label": f"source recognised least, clean images, {group} semantics",
+        "label": f"source recognised least, clean images, {subset} semantics",
         "value": f"{percent(recalls[source])} %",
         "note": f"of the images of {source} are attributed to it",
     }

@@ -11,10 +11,10 @@ from rmjax.report.view import (
     cells_of,
     decimal,
     interval,
-    main_group,
+    main_subset,
     mean_of,
-    parts,
     percent,
+    subsets,
 )
 
 CONFUSIONS = 10  # most frequent ones listed
@@ -33,54 +33,54 @@ class Table(TypedDict):
 
 
 def main_table(results: dict) -> Table:
-    """Return the main figures by group of semantics and set of conditions."""
+    """Return the main figures by subset of semantics and set of conditions."""
     head = ["attribution, %", "detection, %", "macro F1, %", "NMI"]
     rows = [
         [
-            group,
-            SETS[part],
-            *(interval(summary[part], f"{name}_accuracy") for name in ANSWERS),
-            percent(summary[part]["macro_f1"]),
-            decimal(summary[part]["nmi"]),
+            subset,
+            SETS[condition_set],
+            *(interval(summary[condition_set], f"{name}_accuracy") for name in ANSWERS),
+            percent(summary[condition_set]["macro_f1"]),
+            decimal(summary[condition_set]["nmi"]),
         ]
-        for group, summary in results["summary"].items()
-        for part in SETS
-        if part in summary
+        for subset, summary in results["summary"].items()
+        for condition_set in SETS
+        if condition_set in summary
     ]
     return {"head": ["semantics", "images", *head], "rows": rows, "text": 2}
 
 
 def kinds_table(results: dict) -> Table:
     """Return attribution and detection by kind of condition."""
-    kinds = {group: summary["kinds"] for group, summary in results["summary"].items()}
-    columns = [(group, name) for group in kinds for name in ANSWERS]
+    kinds = {subset: summary["kinds"] for subset, summary in results["summary"].items()}
+    columns = [(subset, name) for subset in kinds for name in ANSWERS]
     rows = [
         [words(kind), *(percent(kinds[g][kind][f"{n}_accuracy"]) for g, n in columns)]
         for kind in next(iter(kinds.values()))
     ]
-    head = ["kind", *(f"{name}, {group}, %" for group, name in columns)]
+    head = ["kind", *(f"{name}, {subset}, %" for subset, name in columns)]
     return {"head": head, "rows": rows, "text": 1}
 
 
 def recall_table(results: dict) -> Table:
-    """Return the recall of each source in each group."""
-    groups = results["clean"]
+    """Return the recall of each source in each subset."""
+    subsets = results["clean"]
     rows = []
     for number, source in enumerate(results["sources"], 1):
-        shares = [groups[group]["recall"].get(source) for group in groups]
+        shares = [subsets[subset]["recall"].get(source) for subset in subsets]
         told = ["no images" if share is None else percent(share) for share in shares]
         rows.append([f"{number}", source, *told])
-    head = ["no.", "source", *(f"{group}, %" for group in groups)]
+    head = ["no.", "source", *(f"{subset}, %" for subset in subsets)]
     return {"head": head, "rows": rows, "text": 2}
 
 
 def semantics_table(results: dict) -> Table:
     """Return both accuracies on each semantic."""
     rows = [
-        [name, group, f"{own['images']:,}"]
+        [name, subset, f"{own['images']:,}"]
         + [percent(own[f"{answer}_accuracy"]) for answer in ANSWERS]
-        for group in parts(results)
-        for name, own in results["clean"][group]["by_semantic"].items()
+        for subset in subsets(results)
+        for name, own in results["clean"][subset]["by_semantic"].items()
     ]
     head = ["semantic", "group", "images", "attribution, %", "detection, %"]
     return {"head": head, "rows": rows, "text": 2}
@@ -93,7 +93,9 @@ def confusions_table(results: dict) -> Table:
         (count / sum(row), count, source, sources[j])
         for i, (source, row) in enumerate(
             zip(
-                sources, results["clean"][main_group(results)]["confusion"], strict=True
+                sources,
+                results["clean"][main_subset(results)]["confusion"],
+                strict=True,
             )
         )
         for j, count in enumerate(row)
@@ -117,16 +119,20 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
         prefix: "" of the attribution, "detection_" of real or synthetic.
     """
 
-    def change(group: str, part: str, key: str) -> str:
-        before = decimal(mean_of(results, group, part, f"{key}_uncalibrated"))
-        after = decimal(mean_of(results, group, part, key))
+    def change(subset: str, condition_set: str, key: str) -> str:
+        before = decimal(mean_of(results, subset, condition_set, f"{key}_uncalibrated"))
+        after = decimal(mean_of(results, subset, condition_set, key))
         return f"{before} → {after}" if results["calibration"] else before
 
     rows = [
-        [group, SETS[part], *(change(group, part, prefix + score) for score in SCORES)]
-        for group, summary in results["summary"].items()
-        for part in SETS
-        if part in summary
+        [
+            subset,
+            SETS[condition_set],
+            *(change(subset, condition_set, prefix + score) for score in SCORES),
+        ]
+        for subset, summary in results["summary"].items()
+        for condition_set in SETS
+        if condition_set in summary
     ]
     return {"head": ["semantics", "images", *SCORES.values()], "rows": rows, "text": 2}
 
@@ -137,11 +143,11 @@ def points_table(results: dict) -> Table:
     for point in results["calibration"]["operating_points"]:
         aim = f"{percent(point['fpr'], 0)} %"
         in_validation = f"{alarms(point)} ({percent(point['achieved'])} %)"
-        for group in results["summary"]:
-            clean = cells_of(results, group)[0]
+        for subset in results["summary"]:
+            clean = cells_of(results, subset)[0]
             rates = [clean[f"{rate}_at_{point['fpr']:g}"] for rate in ("fpr", "tpr")]
             threshold = decimal(point["threshold"])
-            rows.append([aim, group, *map(percent, rates), in_validation, threshold])
+            rows.append([aim, subset, *map(percent, rates), in_validation, threshold])
     head = ["aim", "semantics", "false alarms, %", "detected, %"]
     head += ["false alarms in validation", "threshold"]
     return {"head": head, "rows": rows, "text": 2}
@@ -158,7 +164,7 @@ def points_by_kind(results: dict) -> Table:
     }
     rows = [
         [words(kind), *(percent(mean(cell[key] for cell in own)) for key in columns)]
-        for kind, own in by_kind(cells_of(results, main_group(results))).items()
+        for kind, own in by_kind(cells_of(results, main_subset(results))).items()
     ]
     return {"head": ["kind", *columns.values()], "rows": rows, "text": 1}
 
@@ -204,11 +210,11 @@ def rejected_table(results: dict) -> Table:
 
 
 def map_table(results: dict) -> Table:
-    """Return purities and Fréchet ratio of each group."""
+    """Return purities and Fréchet ratio of each subset."""
     names = ("purity", "fingerprint_purity", "frechet_ratio")
     rows = [
-        [group, *(decimal(own.get(name)) for name in names)]
-        for group, own in results["clean"].items()
+        [subset, *(decimal(own.get(name)) for name in names)]
+        for subset, own in results["clean"].items()
     ]
     head = ["semantics", "purity", "purity of fingerprints", "Fréchet ratio"]
     return {"head": head, "rows": rows, "text": 1}

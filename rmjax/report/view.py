@@ -32,19 +32,19 @@ def interval(figures: dict, name: str, show: str = "{value} ({low}–{high})") -
     return show.format(**{key: percent(share) for key, share in ends.items()})
 
 
-def main_group(results: dict) -> str:
-    """Return the group of semantics that holds all images evaluated."""
+def main_subset(results: dict) -> str:
+    """Return the subset of semantics that holds all images evaluated."""
     return next(g for g in ("combined", "chosen", "seen") if g in results["summary"])
 
 
-def parts(results: dict) -> list[str]:
-    """Return the groups of semantics that share no image."""
-    return [group for group in results["summary"] if group != "combined"]
+def subsets(results: dict) -> list[str]:
+    """Return the subsets of semantics that share no image."""
+    return [subset for subset in results["summary"] if subset != "combined"]
 
 
-def cells_of(results: dict, group: str) -> list[dict]:
-    """Return the cells of a group of semantics."""
-    return [cell for cell in results["cells"] if cell["semantics"] == group]
+def cells_of(results: dict, subset: str) -> list[dict]:
+    """Return the cells of a subset of semantics."""
+    return [cell for cell in results["cells"] if cell["semantics"] == subset]
 
 
 def spoken(condition: str) -> str:
@@ -59,25 +59,27 @@ def guessing(results: dict) -> str:
 
 
 def hardest(results: dict) -> str:
-    """Return the group of semantics that asks the most of the network."""
-    return "unseen" if "unseen" in results["summary"] else main_group(results)
+    """Return the subset of semantics that asks the most of the network."""
+    return "unseen" if "unseen" in results["summary"] else main_subset(results)
 
 
 def harder(results: dict) -> str | None:
     """Return the set of altered images that asks the most, None if there is none."""
-    summary = results["summary"][main_group(results)]
-    return next((part for part in CORRUPTED if part in summary), None)
+    summary = results["summary"][main_subset(results)]
+    return next(
+        (condition_set for condition_set in CORRUPTED if condition_set in summary), None
+    )
 
 
 def at_chance(
-    results: dict, group: str, part: str | None = None
+    results: dict, subset: str, condition_set: str | None = None
 ) -> tuple[int, int] | None:
     """Count the altered conditions in which the source is named as if by guessing.
 
     Args:
         results: of an evaluation.
-        group: of semantics.
-        part: set of conditions; None: all but clean.
+        subset: of semantics.
+        condition_set: set of conditions; None: all but clean.
 
     Returns:
         In how many of how many conditions the interval reaches down to guessing;
@@ -85,8 +87,8 @@ def at_chance(
     """
     lows = [
         cell["attribution_accuracy_low"]
-        for cell in cells_of(results, group)
-        if cell["set"] != "clean" and part in (None, cell["set"])
+        for cell in cells_of(results, subset)
+        if cell["set"] != "clean" and condition_set in (None, cell["set"])
     ]
     lows = [low for low in lows if low is not None]
     chance = 1 / len(results["sources"])
@@ -95,7 +97,7 @@ def at_chance(
 
 def majority(results: dict) -> tuple[str, float]:
     """Return which of "real" and "synthetic" is more frequent, and its share."""
-    counts = [sum(row) for row in results["clean"][main_group(results)]["confusion"]]
+    counts = [sum(row) for row in results["clean"][main_subset(results)]["confusion"]]
     real = counts[0] / max(sum(counts), 1)
     return ("real", real) if real > 0.5 else ("synthetic", 1 - real)
 
@@ -109,7 +111,7 @@ def rejected_unknown(results: dict) -> float | None:
 def attributed_unknown(results: dict, source: str) -> float | None:
     """Return the share of images of held-out sources that are attributed to one."""
     open_set = results["open_set"] or {"held_out": {}}
-    counts = {name: found["images"] for name, found in open_set["held_out"].items()}
+    counts = {name: about["images"] for name, about in open_set["held_out"].items()}
     shares = {name: open_set["attributed_to"][name][source] for name in counts}
     known = [n for n, share in shares.items() if counts[n] and share is not None]
     total = sum(counts[name] for name in known)
@@ -129,9 +131,9 @@ def mean_by_kind(cells: Iterable[dict], key: str) -> float | None:
     return mean(mean(cell[key] for cell in own) for own in by_kind(cells).values())
 
 
-def mean_of(results: dict, group: str, part: str, key: str) -> float | None:
+def mean_of(results: dict, subset: str, condition_set: str, key: str) -> float | None:
     """Return a number of a set: the mean over values, then over kinds."""
-    own = [cell for cell in cells_of(results, group) if cell["set"] == part]
+    own = [cell for cell in cells_of(results, subset) if cell["set"] == condition_set]
     return mean_by_kind(own, key)
 
 
@@ -143,13 +145,13 @@ def least(shares: Mapping[Any, float | None]) -> Any:
 
 def calibration_harm(results: dict) -> str:
     """Return a sentence where calibration made corrupted images worse, or nothing."""
-    group = hardest(results)
-    for part in CORRUPTED:
-        before = mean_of(results, group, part, "ece_uncalibrated")
-        after = mean_of(results, group, part, "ece")
+    subset = hardest(results)
+    for condition_set in CORRUPTED:
+        before = mean_of(results, subset, condition_set, "ece_uncalibrated")
+        after = mean_of(results, subset, condition_set, "ece")
         if before is not None and after is not None and after > before + HARM:
             return (
-                f" Here calibration raised the error under {SETS[part]} ({group} "
+                f" Here calibration raised the error under {SETS[condition_set]} ({subset} "
                 f"semantics) from {decimal(before)} to {decimal(after)}."
             )
     return ""
@@ -162,7 +164,7 @@ def chance_sentence(results: dict) -> str:
         f"Guessing names the right source in {guessing(results)} %; always answering "
         f"“{name}” is right about real or synthetic in {percent(share)} %."
     )
-    counts = {group: at_chance(results, group) for group in parts(results)}
+    counts = {subset: at_chance(results, subset) for subset in subsets(results)}
     known = [f"{c[0]} of {c[1]} on {g} semantics" for g, c in counts.items() if c]
     if known and not any(c[0] for c in counts.values() if c):
         text += " In every altered condition the network is better than guessing."
@@ -177,8 +179,10 @@ def chance_sentence(results: dict) -> str:
 def sets_sentence(results: dict) -> str:
     """Return what the sets of altered images are, by name where not all were taken."""
     named = {
-        part: list(by_kind(c for c in results["cells"] if c["set"] == part))
-        for part in SETS
+        condition_set: list(
+            by_kind(c for c in results["cells"] if c["set"] == condition_set)
+        )
+        for condition_set in SETS
     }
     seen, unseen, shared = (
         listed(list(map(words, named[p]))) for p in named if p != "clean"
@@ -204,10 +208,10 @@ def sets_sentence(results: dict) -> str:
 
 def drawn_to(results: dict) -> str:
     """Return which source altered images are taken for far too often, or nothing."""
-    part, group = harder(results), hardest(results)
-    if part is None:
+    condition_set, subset = harder(results), hardest(results)
+    if condition_set is None:
         return ""
-    counts = results["confusion"][group][part]
+    counts = results["confusion"][subset][condition_set]
     total = max(sum(map(sum, counts)), 1)
     named = [sum(column) / total for column in zip(*counts, strict=True)]
     true = [sum(row) / total for row in counts]
@@ -215,7 +219,7 @@ def drawn_to(results: dict) -> str:
     if named[most] - true[most] < EXCESS:
         return ""
     return (
-        f"Under {SETS[part]} ({group} semantics) {percent(named[most])} % of all images "
+        f"Under {SETS[condition_set]} ({subset} semantics) {percent(named[most])} % of all images "
         f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % "
         "really are from it."
     )
@@ -229,7 +233,7 @@ def sure(probability: float) -> str:
 
 def lowest_recall(results: dict) -> str:
     """Return which cell of source and semantic is attributed rightly least often."""
-    rows = results["clean"][main_group(results)]["recall_by_semantic"]
+    rows = results["clean"][main_subset(results)]["recall_by_semantic"]
     shares = {(s, m): share for m, row in rows.items() for s, share in row.items()}
     cell = least(shares)
     return (
@@ -264,22 +268,22 @@ def unknown_called(results: dict) -> str:
 
 def known_rejected(results: dict) -> str:
     """Return how many altered images of known sources are called unknown."""
-    group = hardest(results)
+    subset = hardest(results)
     rates = {
-        SETS[part]: mean_of(results, group, part, "rejected")
-        for part in CORRUPTED
-        if part in results["summary"][group] and results["calibration"]
+        SETS[condition_set]: mean_of(results, subset, condition_set, "rejected")
+        for condition_set in CORRUPTED
+        if condition_set in results["summary"][subset] and results["calibration"]
     }
     told = [f"{percent(v)} % under {k}" for k, v in rates.items() if v is not None]
     if not told:
         return ""
-    return f" Of images of known sources ({group} semantics) it calls unknown: {_and(told)}."
+    return f" Of images of known sources ({subset} semantics) it calls unknown: {_and(told)}."
 
 
 def worst_alarms(results: dict, point: dict) -> str:
     """Return where an operating point gives the most false alarms."""
-    group, key = main_group(results), f"fpr_at_{point['fpr']:g}"
-    cells = [cell for cell in cells_of(results, group) if cell["set"] != "clean"]
+    subset, key = main_subset(results), f"fpr_at_{point['fpr']:g}"
+    cells = [cell for cell in cells_of(results, subset) if cell["set"] != "clean"]
     rates = {
         kind: mean(cell[key] for cell in own) for kind, own in by_kind(cells).items()
     }
@@ -288,7 +292,7 @@ def worst_alarms(results: dict, point: dict) -> str:
         return ""
     sets = dict.fromkeys(cell["set"] for cell in cells)
     told = [
-        f"{percent(mean_of(results, group, s, key))} % under {SETS[s]}" for s in sets
+        f"{percent(mean_of(results, subset, s, key))} % under {SETS[s]}" for s in sets
     ]
     return (
         f"Aim {percent(point['fpr'], 0)} %, real images called synthetic: "
