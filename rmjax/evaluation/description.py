@@ -105,15 +105,15 @@ def describe_calibration(calibration: Calibration) -> dict | None:
 
 
 def without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
-    """Name the sources that a group has no images of."""
+    """Name the sources that a subset has no images of."""
     absent = {}
-    for group, rows in grid.rows.items():
+    for subset, rows in grid.rows.items():
         present = np.unique(grid.truth["source"][rows])
-        absent[group] = [n for i, n in enumerate(sources) if i not in present]
-        if absent[group]:
+        absent[subset] = [n for i, n in enumerate(sources) if i not in present]
+        if absent[subset]:
             logger.warning(
                 "no test images of %s among %s semantics: not in its macro F1",
-                ", ".join(absent[group]),
-                group,
+                ", ".join(absent[subset]),
+                subset,
             )
     return absent

@@ -169,8 +169,8 @@ def evaluate(
         "data": describe_data(run, data, parts, grid),
         "sources": list(data.sources),
         "semantics": {
-            group: list(selection.semantic_names)
-            for group, (selection, _) in parts.items()
+            subset: list(selection.semantic_names)
+            for subset, (selection, _) in parts.items()
         },
         "without_images": without_images(grid, data.sources),
         **measure_grid(grid, data.sources, calibration, draws=draws),
@@ -266,7 +266,7 @@ def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None
 def _choose_parts(
     data: ExperimentData, split: str, semantics: tuple[str, ...]
 ) -> dict[str, Part]:
-    """Say which images to evaluate on: by group, a selection and its splits."""
+    """Say which images to evaluate on: by subset, a selection and its splits."""
     known = tuple(data.dataset.split_sizes)
     if split not in (*known, "all"):
         raise InputError(
@@ -281,10 +281,10 @@ def _choose_parts(
         if data.unseen is not None:
             unseen_splits = data.unseen_splits if split == "test" else splits
             parts["unseen"] = (data.unseen, unseen_splits)
-    for group, (selection, used) in list(parts.items()):
+    for subset, (selection, used) in list(parts.items()):
         if not selection.size(*used):
-            logger.warning("no images of %s semantics in %s", group, ", ".join(used))
-            del parts[group]
+            logger.warning("no images of %s semantics in %s", subset, ", ".join(used))
+            del parts[subset]
     if not parts:
         raise InputError(f"no images to evaluate on in split '{split}'")
     return parts

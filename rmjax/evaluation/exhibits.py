@@ -33,7 +33,7 @@ def draw_map(
         parts["unknown"] = shifted
         names += data.held_out.source_names
     whole = Predictions.concatenate(parts.values())
-    group = np.repeat(list(parts), [len(part) for part in parts.values()])
+    subset = np.repeat(list(parts), [len(part) for part in parts.values()])
     rows = choose_evenly(whole.source, MAX_MAP)
     places = fingerprint_map(whole.embedding[rows], perplexity=PERPLEXITY)
     return {
@@ -46,7 +46,7 @@ def draw_map(
         "y": [round(float(y), 2) for y in places[:, 1]],
         "source": [names[i] for i in whole.source[rows]],
         "semantic": [data.dataset.semantic_names[i] for i in whole.semantic[rows]],
-        "semantics": group[rows].tolist(),
+        "semantics": subset[rows].tolist(),
     }
 
 
@@ -60,8 +60,8 @@ def save_mistakes(
     """Save the clean images that are most confidently attributed to a wrong source."""
     (folder / "mistakes").mkdir()
     mistakes: list[dict] = []
-    for group, (selection, splits) in parts.items():
-        predictions = grid.predictions(0, group)
+    for subset, (selection, splits) in parts.items():
+        predictions = grid.predictions(0, subset)
         shares = calibration.attribute(predictions.attribution).max(-1)
         wrong = np.flatnonzero(predictions.guess != predictions.source)
         order = np.argsort(-shares[wrong], kind="stable")
@@ -77,7 +77,7 @@ def save_mistakes(
             mistakes.append(
                 {
                     "file": file,
-                    "semantics": group,
+                    "semantics": subset,
                     "semantic": semantic,
                     "source": sources[predictions.source[row]],
                     "attributed": sources[predictions.guess[row]],

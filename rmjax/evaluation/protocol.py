@@ -58,9 +58,9 @@ def measure_grid(
         seed: of these draws.
 
     Returns:
-        `cells`, one dict for each condition and group of semantics; `summary`, means
+        `cells`, one dict for each condition and subset of semantics; `summary`, means
         over the values of a kind and then over kinds, with the worst cell; `confusion`
-        and `reliability` by group and set of conditions.
+        and `reliability` by subset and set of conditions.
     """
     # One draw for all parts: a group of images may be in several.
     whole = draw_resamples(grid.truth["group"], draws, seed)
@@ -70,48 +70,48 @@ def measure_grid(
     }
     members = _members(grid)
     sizes = {
-        group: len(np.unique(np.concatenate([resamples[p].code for p in parts])))
-        for group, parts in members.items()
+        subset: len(np.unique(np.concatenate([resamples[p].code for p in parts])))
+        for subset, parts in members.items()
     }
     cells: list[dict] = []
-    samples: dict[str, dict] = {group: {} for group in members}
-    confusion: dict[str, dict] = {group: {} for group in members}
-    stated: dict[str, dict] = {group: {} for group in members}
+    samples: dict[str, dict] = {subset: {} for subset in members}
+    confusion: dict[str, dict] = {subset: {} for subset in members}
+    stated: dict[str, dict] = {subset: {} for subset in members}
     for number, condition in enumerate(grid.conditions):
         predictions = {part: grid.predictions(number, part) for part in grid.rows}
         drawn = {
             part: _draw(predictions[part], resamples[part], len(sources))
             for part in grid.rows
         }
-        for group, parts in members.items():
+        for subset, parts in members.items():
             own = Predictions.concatenate([predictions[part] for part in parts])
             scores = confusion_scores(reduce(np.add, [drawn[part] for part in parts]))
             cell = measure_cell(own, sources, calibration)
             counts = np.array(cell.pop("confusion"))
             del cell["recall"]  # of every cell it would be too much
-            head = _describe(condition) | {"semantics": group, "images": len(own)}
+            head = _describe(condition) | {"semantics": subset, "images": len(own)}
             for name in SCORES:
-                head |= {name: cell[name], **_bounds(name, scores[name], sizes[group])}
+                head |= {name: cell[name], **_bounds(name, scores[name], sizes[subset])}
             cells.append(head | cell)
-            samples[group][str(condition)] = scores
-            confusion[group].setdefault(condition.set, []).append(counts)
-            pool = stated[group].setdefault(condition.set, [])
+            samples[subset][str(condition)] = scores
+            confusion[subset].setdefault(condition.set, []).append(counts)
+            pool = stated[subset].setdefault(condition.set, [])
             pool.append(_confidences(own, calibration))
     return {
         "cells": cells,
         "summary": {
-            group: summarize_cells(cells, group, samples[group], sizes[group])
-            for group in members
+            subset: summarize_cells(cells, subset, samples[subset], sizes[subset])
+            for subset in members
         },
         "confusion": {
-            group: {
+            subset: {
                 name: np.sum(counts, axis=0).tolist() for name, counts in own.items()
             }
-            for group, own in confusion.items()
+            for subset, own in confusion.items()
         },
         "reliability": {
-            group: {name: _reliability(pool) for name, pool in own.items()}
-            for group, own in stated.items()
+            subset: {name: _reliability(pool) for name, pool in own.items()}
+            for subset, own in stated.items()
         },
     }
 
@@ -123,9 +123,9 @@ def _bounds(name: str, draws: np.ndarray, groups: int) -> dict[str, float | None
 
 
 def _members(grid: Grid) -> dict[str, tuple[str, ...]]:
-    """Return the groups of semantics with the parts that they are made of."""
-    groups = {part: (part,) for part in grid.rows}
-    return groups | ({COMBINED: tuple(groups)} if len(groups) > 1 else {})
+    """Return the subsets of semantics with the parts that they are made of."""
+    subsets = {part: (part,) for part in grid.rows}
+    return subsets | ({COMBINED: tuple(subsets)} if len(subsets) > 1 else {})
 
 
 def _draw(predictions: Predictions, resamples: Resamples, n: int) -> np.ndarray:
@@ -146,7 +146,7 @@ def _describe(condition: Condition) -> dict:
 def measure_cell(
     predictions: Predictions, sources: Sequence[str], calibration: Calibration
 ) -> dict:
-    """Return the figures of one condition and group, `recall` and `confusion` too."""
+    """Return the figures of one condition and subset, `recall` and `confusion` too."""
     measured = measure_calibration(predictions, calibration)
     detection = {f"detection_{k}": v for k, v in measured["detection"].items()}
     return (
@@ -182,15 +182,15 @@ def measure_decisions(
 
 def summarize_cells(
     cells: Sequence[dict],
-    group: str,
+    subset: str,
     samples: Mapping[str, Samples],
     size: int,
 ) -> dict:
     """Average the scores over the values of each kind, then over the kinds of a set.
 
     Args:
-        cells: of all groups.
-        group: the one to summarise.
+        cells: of all subsets.
+        subset: the one to summarise.
         samples: bootstrap draws of its scores, by condition.
         size: groups of images that were drawn from.
 
@@ -200,7 +200,7 @@ def summarize_cells(
         `kinds`, the scores of every kind; `worst`, the condition of the least
         attribution accuracy.
     """
-    own = [cell for cell in cells if cell["semantics"] == group]
+    own = [cell for cell in cells if cell["semantics"] == subset]
     values = {name: {cell["condition"]: cell[name] for cell in own} for name in SCORES}
     kinds: dict[str, list[str]] = {}
     for cell in own:
@@ -272,7 +272,7 @@ def _reliability(pool: Sequence[dict]) -> dict[str, dict[str, list]]:
 def measure_clean(
     grid: Grid, sources: Sequence[str], semantics: Sequence[str]
 ) -> dict[str, dict]:
-    """Return what is reported of clean images and their fingerprints, by group.
+    """Return what is reported of clean images and their fingerprints, by subset.
 
     Args:
         grid: the answers.
@@ -281,10 +281,10 @@ def measure_clean(
     """
     parts = {part: grid.predictions(0, part) for part in grid.rows}
     return {
-        group: _measure_clean(
+        subset: _measure_clean(
             Predictions.concatenate([parts[m] for m in members]), sources, semantics
         )
-        for group, members in _members(grid).items()
+        for subset, members in _members(grid).items()
     }
 
 

@@ -162,20 +162,20 @@ def _format_summary(summary: dict[str, dict]) -> str:
     rows = [["mean over severities", *(f"{g} {name[:6]}." for g, name in columns)]]
 
     def add(label: str, means: Mapping[str, dict]) -> None:
-        shares = (means[group][f"{name}_accuracy"] for group, name in columns)
+        shares = (means[subset][f"{name}_accuracy"] for subset, name in columns)
         rows.append([label, *map(_format_number, shares)])
 
     first = next(iter(summary.values()))
     for kind in first["kinds"]:
         if kind != "clean":
-            add(kind, {group: own["kinds"][kind] for group, own in summary.items()})
+            add(kind, {subset: own["kinds"][kind] for subset, own in summary.items()})
     for name in SETS:
         if name in first:
             add(name.replace("_", " "), {g: own[name] for g, own in summary.items()})
     worst = [
-        f"worst, {group} semantics: {own['worst']['condition']}, attribution "
+        f"worst, {subset} semantics: {own['worst']['condition']}, attribution "
         f"{own['worst']['attribution_accuracy']:.4f}"
-        for group, own in summary.items()
+        for subset, own in summary.items()
     ]
     return "\n".join([_lay_out(rows, 22, 18), *worst])
 
