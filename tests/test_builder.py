@@ -18,7 +18,7 @@ from rmjax.datasets.attribution88 import Config, prepare
 from rmjax.datasets.attribution88.make_archive import make_archive
 from rmjax.datasets.image_folder import prepare as prepare_folder
 from rmjax.errors import InputError
-from rmjax.workers import in_blocks, ordered_map
+from rmjax.utils.processes import in_blocks, ordered_map
 
 CONFIG = Config(name="a")
 

@@ -9,19 +9,21 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import (
-    UNCALIBRATED,
-    Calibration,
     balanced_weights,
     calibrate,
     expected_calibration_error,
     fit_temperature,
-    load_calibration,
     measure_calibration,
     reliability_bins,
-    save_calibration,
     top_label,
 )
-from rmjax.metrics import Predictions
+from rmjax.evaluation.metrics import Predictions
+from rmjax.inference.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    load_calibration,
+    save_calibration,
+)
 
 
 def simulate(n=20_000, temperature=2.5, classes=4, seed=0):

@@ -11,7 +11,7 @@ import rmjax
 from rmjax.errors import InputError
 from rmjax.models.backbones import make_backbone
 from rmjax.models.repmix import make_model
-from rmjax.train import train
+from rmjax.training.train import train
 
 # Kernel size, input and output channels of every convolution, as published.
 LAYERS = {

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax import checkpoint_files
-from rmjax.checkpoint_folder import has_checkpoints
-from rmjax.checkpoints import Checkpoints, load_variables
 from rmjax.errors import InputError, TrainingError
-from rmjax.train_step import TrainState
+from rmjax.experiment import checkpoint_files
+from rmjax.experiment.checkpoint_folder import has_checkpoints
+from rmjax.experiment.checkpoints import Checkpoints, load_variables
+from rmjax.experiment.step import TrainState
 
 
 def make_state(step, size=3):

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmjax import bench_data, bench_evaluate, bench_inference, preview
-from rmjax.cli import main
+from rmjax.bench import data as bench_data
+from rmjax.bench import evaluate as bench_evaluate
+from rmjax.bench import inference as bench_inference
+from rmjax.cli.main import main
 from rmjax.evaluation.results import read_results
+from rmjax.report import preview
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def test_help_is_there(capsys, command):
 
 
 def test_help_does_not_wait_for_jax():
-    code = "import sys; import rmjax.cli; sys.exit('jax' in sys.modules)"
+    code = "import sys; import rmjax.cli.main; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

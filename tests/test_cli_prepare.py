@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from rmjax.cli import main
+from rmjax.cli.main import main
 from rmjax.datasets.attribution88.make_archive import make_archive
 
 

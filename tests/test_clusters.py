@@ -5,10 +5,10 @@ import pytest
 from scipy.linalg import sqrtm
 from threadpoolctl import threadpool_limits
 
+from rmjax.data.dataset import choose_evenly
 from rmjax.errors import InputError
 from rmjax.evaluation import clusters
 from rmjax.evaluation.clusters import (
-    choose_evenly,
     cluster_purity,
     fingerprint_map,
     frechet_distance,

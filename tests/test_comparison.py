@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from results_sample import sample_results, write_answers, write_run
 
-from rmjax.cli import main
+from rmjax.cli.main import main
 from rmjax.errors import InputError
+from rmjax.evaluation.differences import (
+    Evaluated,
+    cell_differences,
+    differences,
+    read_runs,
+)
 from rmjax.report.comparison import letters, points, verdicts, write_comparison
-from rmjax.report.differences import Evaluated, cell_differences, differences, read_runs
 
 
 @pytest.fixture(autouse=True)

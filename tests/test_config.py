@@ -2,8 +2,8 @@
 
 import pytest
 
-from rmjax.config import flatten, load_config, shipped_configs
 from rmjax.errors import InputError
+from rmjax.experiment.config import flatten, load_config, shipped_configs
 
 
 @pytest.mark.parametrize("name", shipped_configs())

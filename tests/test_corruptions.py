@@ -11,10 +11,11 @@ from jax.experimental import checkify
 from PIL import Image
 from scipy import ndimage
 
-from rmjax import corruptions, parallel
+from rmjax import corruptions
 from rmjax.corruptions import blur
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.weather import plasma
+from rmjax.experiment import parallel
 
 # Mean absolute error against the published code, in 8-bit levels.
 BOUNDS = {

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from rmjax import cpu
+from rmjax.utils import cpu
 
 PROGRAM = """
 import resource

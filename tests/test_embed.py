@@ -16,11 +16,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 import rmjax
-from rmjax.cli import main
+from rmjax.cli.main import main
 from rmjax.data.listing import list_images
-from rmjax.embed import embed_images
 from rmjax.errors import InputError
-from rmjax.transformer import FingerprintTransformer
+from rmjax.inference.embed import embed_images
+from rmjax.inference.transformer import FingerprintTransformer
 
 COUNT = 10
 

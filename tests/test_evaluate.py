@@ -12,18 +12,18 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
-from rmjax import cli
-from rmjax.checkpoints import Checkpoints
+from rmjax.cli import main as cli
 from rmjax.corruptions import NAMES
 from rmjax.data.dataset import take
 from rmjax.errors import InputError
-from rmjax.evaluate import _choose_parts, evaluate
 from rmjax.evaluation.description import DEFAULTS, name_evaluation, write_command
+from rmjax.evaluation.evaluate import _choose_parts, evaluate
 from rmjax.evaluation.results import format_results, read_results
-from rmjax.experiment import build_model, network_input
-from rmjax.experiment_data import open_data
-from rmjax.run import CHECKPOINTS, start_workdir
-from rmjax.train_step import create_state
+from rmjax.experiment.build import build_model, network_input
+from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.data import open_data
+from rmjax.experiment.run import CHECKPOINTS, start_workdir
+from rmjax.experiment.step import create_state
 
 SUITE = "contrast:1,contrast:5,zoom_blur:5,flip"
 
@@ -206,7 +206,7 @@ def test_too_few_images_for_a_figure_are_said_to_be(workdir):
 
 
 def test_a_source_without_test_images_is_named(workdir, monkeypatch, caplog):
-    from rmjax import evaluate as module
+    from rmjax.evaluation import evaluate as module
 
     def without_cips(data, split, semantics):
         labels = data.seen.labels["test"]["source"]
@@ -224,7 +224,7 @@ def test_a_source_without_test_images_is_named(workdir, monkeypatch, caplog):
 def test_without_validation_images_nothing_is_calibrated(
     small_run, tmp_path, monkeypatch
 ):
-    from rmjax import evaluate as module
+    from rmjax.evaluation import evaluate as module
 
     workdir = shutil.copytree(small_run, tmp_path / "run")
     monkeypatch.setattr(module, "_validation", lambda _: None)
@@ -279,7 +279,7 @@ def test_the_recorded_command_gives_the_same_options(monkeypatch):
 
 
 def test_a_failure_leaves_the_former_evaluation_whole(workdir, monkeypatch):
-    from rmjax import evaluate as module
+    from rmjax.evaluation import evaluate as module
 
     folder = Path(evaluate(workdir, draws=10, show_progress=False)["folder"])
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rmjax import experiment_data
 from rmjax.errors import InputError
-from rmjax.experiment_data import open_data
+from rmjax.experiment import data as experiment_data
+from rmjax.experiment.data import open_data
 
 
 def test_held_out_sources_are_tested_on_alone(small_config):

@@ -19,12 +19,12 @@ import jax
 import numpy as np
 import pytest
 
-from rmjax import train as training
-from rmjax.checkpoint_folder import steps
-from rmjax.config import flatten, load_config
 from rmjax.data.dataset import find_dataset, open_dataset
 from rmjax.errors import InputError, TrainingError
-from rmjax.logs import read_log
+from rmjax.experiment.checkpoint_folder import steps
+from rmjax.experiment.config import flatten, load_config
+from rmjax.experiment.log import read_log
+from rmjax.training import train as training
 
 TOTAL, EPOCH = 24, 8
 

@@ -13,13 +13,15 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 import rmjax
-from rmjax.bench_gallery import bench_gallery, format_gallery_bench
-from rmjax.checkpoints import Checkpoints
-from rmjax.cli import main
+from rmjax.bench.gallery import bench_gallery, format_gallery_bench
+from rmjax.cli.main import main
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, network_input
-from rmjax.experiment_data import open_data
+from rmjax.experiment.build import build_model, network_input
+from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.data import open_data
+from rmjax.experiment.run import CHECKPOINTS, CONFIG_FILE, start_workdir
+from rmjax.experiment.step import create_state
 from rmjax.gallery import ask
 from rmjax.gallery.approximate import approximate, build_index, stored_index
 from rmjax.gallery.evaluate import average_precision, chance, measure_draw
@@ -41,8 +43,6 @@ from rmjax.gallery.store import (
     remove,
     save_gallery,
 )
-from rmjax.run import CHECKPOINTS, CONFIG_FILE, start_workdir
-from rmjax.train_step import create_state
 
 
 def draw(counts, dim=6, spread=0.3, seed=0):

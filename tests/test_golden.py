@@ -18,11 +18,11 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from torch_files import save_zip
 
+from rmjax.experiment.optim import make_optimizer
 from rmjax.losses import compound_loss, soft_accuracy
 from rmjax.mixing import mix
 from rmjax.models.convert import from_torch, torch_name
 from rmjax.models.repmix import make_model
-from rmjax.optim import make_optimizer
 from rmjax.pretrained.weights import read_weights
 
 SIZE, GROUPS = 96, 3

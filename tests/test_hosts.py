@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from rmjax import load as rmjax_load
-from rmjax.checkpoint_folder import remove, steps
-from rmjax.cli import main
-from rmjax.config import flatten, load_config
-from rmjax.evaluate import evaluate
-from rmjax.logs import read_log
-from rmjax.train import train
+from rmjax.cli.main import main
+from rmjax.evaluation.evaluate import evaluate
+from rmjax.experiment.checkpoint_folder import remove, steps
+from rmjax.experiment.config import flatten, load_config
+from rmjax.experiment.log import read_log
+from rmjax.training.train import train
 
 # The command, but a silent process counts as lost sooner.
 COMMAND = """
@@ -290,9 +290,7 @@ def test_a_process_that_leaves_is_told(tmp_path):
 def test_a_coordinator_that_is_not_there_is_told(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    code = (
-        f"from rmjax.hosts import connect; connect('127.0.0.1:{port}', 2, 1, seconds=2)"
-    )
+    code = f"from rmjax.experiment.hosts import connect; connect('127.0.0.1:{port}', 2, 1, seconds=2)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert (

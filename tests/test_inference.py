@@ -10,9 +10,9 @@ from scipy.special import softmax
 
 import rmjax
 from rmjax.errors import InputError
-from rmjax.evaluation.calibration import Calibration, save_calibration
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment_data import open_data
+from rmjax.experiment.data import open_data
+from rmjax.inference.calibration import Calibration, save_calibration
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from rmjax.errors import TrainingError
-from rmjax.logs import EVENTS, METRICS_FILE, RunLog, read_log, write_json
+from rmjax.experiment.log import EVENTS, METRICS_FILE, RunLog, read_log
+from rmjax.utils.files import write_json
 
 
 def test_a_resumed_log_repeats_no_step(tmp_path):

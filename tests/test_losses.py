@@ -8,12 +8,11 @@ from rmjax.losses import (
     TEMPERATURE,
     compound_loss,
     contrastive_loss,
-    detection_from_attribution,
-    gate,
     get_loss,
     hard_accuracy,
     soft_accuracy,
 )
+from rmjax.models.heads import detection_from_attribution, gate
 
 
 def test_gate_scales_real_and_synthetic_by_their_probabilities():

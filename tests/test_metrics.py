@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from rmjax.metrics import (
+from rmjax.evaluation.metrics import (
     SCORES,
     Predictions,
     confusion_scores,

@@ -179,7 +179,6 @@ def test_levels_of_the_registry():
     [
         ("stir", {}, "stir.*repmix, none, mixup, manifold, pairs"),
         ("tokens", {"level": 5}, "mix.level = 5.*0 to 4"),
-        ("repmix", {"partners": "twin"}, "partners 'twin'.*any, same_source"),
         ("pairs", {"partners": "same_source"}, "mix.partners = 'same_source'"),
         ("factorial", {"partners": "same_source"}, "'factorial' finds its own"),
         ("amplitude", {"band": (0.2, 0.1)}, "mix.band = .0.2, 0.1.*least"),

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from rmjax.optim import make_optimizer, make_schedule
+from rmjax.experiment.optim import make_optimizer, make_schedule
 
 
 def test_schedule_falls_after_each_epoch():

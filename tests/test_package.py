@@ -56,13 +56,13 @@ def test_installed_wheel_works_from_another_directory(wheel, tmp_path):
     code = f"""
 import sys
 sys.path += {borrowed}
-import rmjax.cli, rmjax.config, rmjax.evaluate, rmjax.train
+import rmjax.cli.main, rmjax.experiment.config, rmjax.evaluation.evaluate, rmjax.training.train
 from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder
 from rmjax.datasets.image_folder import image_folder_dataset_builder
 assert "env" in rmjax.__file__, rmjax.__file__
-rmjax.config.load_config("attribution_mini")
+rmjax.experiment.config.load_config("attribution_mini")
 try:
-    rmjax.cli.main(["--help"])
+    rmjax.cli.main.main(["--help"])
 except SystemExit as end:
     assert end.code == 0
 """

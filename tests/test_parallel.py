@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax import parallel
 from rmjax.errors import InputError
+from rmjax.experiment import parallel
 
 
 @pytest.fixture(params=[1, 2, 8])

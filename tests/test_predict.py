@@ -6,8 +6,8 @@ from tqdm import tqdm
 
 from rmjax.evaluation.predict import digest_images, make_runner, predict_grid
 from rmjax.evaluation.robustness import parse_suite
-from rmjax.experiment_data import open_data
-from rmjax.inference import load
+from rmjax.experiment.data import open_data
+from rmjax.inference.attributor import load
 
 SUITE = parse_suite("contrast:3,flip")
 

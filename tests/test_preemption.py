@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from rmjax.preemption import stop_requests
+from rmjax.training.preemption import stop_requests
 
 
 def test_sigterm_is_a_request_as_long_as_the_block_lasts():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy import fft, ndimage, signal
 
-from rmjax import preprocess
+from rmjax import inputs as preprocess
 from rmjax.errors import InputError
 
 

@@ -11,23 +11,23 @@ import safetensors.numpy
 from torch_files import Call, save_old, save_zip
 
 import rmjax
-from rmjax.cli import main
-from rmjax.config import load_config
+from rmjax.cli.main import main
 from rmjax.errors import InputError
-from rmjax.experiment import build_model, network_input
+from rmjax.experiment.build import build_model, network_input
+from rmjax.experiment.config import load_config
+from rmjax.experiment.run import load_config as load_run
+from rmjax.experiment.run import load_source_names
+from rmjax.experiment.step import create_state
+from rmjax.inputs import IMAGENET_MEAN, IMAGENET_STD
 from rmjax.models.convert import to_imagenet, to_torch
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import STAGES
-from rmjax.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from rmjax.pretrained import convert as conversion
 from rmjax.pretrained import pickles
 from rmjax.pretrained.convert import convert
 from rmjax.pretrained.files import read_file
-from rmjax.pretrained.start import starting_backbone
 from rmjax.pretrained.weights import read_weights
-from rmjax.run import load_config as load_run
-from rmjax.run import load_source_names
-from rmjax.train_step import create_state
+from rmjax.training.start import starting_backbone
 
 
 def random_variables(num_sources, embedding_dim=256):

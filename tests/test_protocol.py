@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from rmjax.evaluation.calibration import UNCALIBRATED, Calibration
+from rmjax.evaluation.metrics import SCORES
 from rmjax.evaluation.openset import fit_reference
 from rmjax.evaluation.predict import Grid
 from rmjax.evaluation.protocol import measure_decisions, measure_grid
 from rmjax.evaluation.robustness import parse_suite
 from rmjax.evaluation.unknown import measure_open_set
-from rmjax.metrics import SCORES
+from rmjax.inference.calibration import UNCALIBRATED, Calibration
 
 SOURCES = ("real", "a", "b")
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from results_sample import sample_results, write_run
 
-from rmjax.cli import main
+from rmjax.cli.main import main
 from rmjax.errors import InputError
 from rmjax.report.page import write_report
 

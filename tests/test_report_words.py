@@ -5,7 +5,7 @@ import json
 import numpy as np
 from results_sample import sample_results
 
-from rmjax.config import load_config
+from rmjax.experiment.config import load_config
 from rmjax.report.origin import train_command
 from rmjax.report.summary import cards, headline
 from rmjax.report.tables import confusions_table

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from rmjax import parallel
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
 from rmjax.evaluation.robustness import (
@@ -14,7 +13,8 @@ from rmjax.evaluation.robustness import (
     cache_file,
     parse_suite,
 )
-from rmjax.experiment_data import open_data
+from rmjax.experiment import parallel
+from rmjax.experiment.data import open_data
 
 
 def test_suites_are_as_large_as_they_should_be():

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from rmjax import scaling
-from rmjax.bench_scaling import bench_scaling
-from rmjax.cli import main
-from rmjax.config import load_config
+from rmjax.bench import plan as scaling
+from rmjax.bench.plan import MACHINES, allreduce_seconds, measure_size, plan_training
+from rmjax.bench.scaling import bench_scaling
+from rmjax.cli.main import main
 from rmjax.errors import InputError
-from rmjax.scaling import MACHINES, allreduce_seconds, measure_size, plan_training
+from rmjax.experiment.config import load_config
 
 
 @pytest.fixture(scope="module")

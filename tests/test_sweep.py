@@ -10,13 +10,13 @@ from results_sample import sample_results
 from small_settings import SMALL
 from sweep_sample import REFERENCE, sample_findings
 
-from rmjax.cli import main
+from rmjax.cli.main import main
 from rmjax.errors import InputError
 from rmjax.sweep.record import read_entries
 from rmjax.sweep.report import write_sweep
 from rmjax.sweep.sweep import commands, describe_plan, plan_sweep, run_sweep
 from rmjax.sweep.tables import format_findings
-from rmjax.train import train
+from rmjax.training.train import train
 
 # Compiled in no time, of which each process takes its own.
 SHALLOW = SMALL | {"model.arch": "shallow"}

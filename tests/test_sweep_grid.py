@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from rmjax.baselines.run import check_fit
-from rmjax.cli import main
-from rmjax.config import load_config
+from rmjax.cli.main import main
 from rmjax.configs.attribution88.method import GRID
 from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
+from rmjax.experiment.config import load_config
 from rmjax.sweep.cells import find_reference, make_cells
 from rmjax.sweep.grid import expand, parse_grid, split
 from rmjax.sweep.grids import GRIDS
+from rmjax.training.fit import check_fit
 
 ROOT = Path(__file__).resolve().parents[1]
 

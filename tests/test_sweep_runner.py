@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from rmjax.cli_sweep import slurm_shard
+from rmjax.cli.sweep import slurm_shard
 from rmjax.errors import InputError, Preempted
 from rmjax.sweep.devices import shares, threads
 from rmjax.sweep.runner import BUSY, DONE, FAILED, Task, last_line, run_tasks
-from rmjax.workers import lock
+from rmjax.utils.locks import lock
 
 
 def python(code):
@@ -206,7 +206,7 @@ def test_a_file_system_without_locks_is_told(task, ended, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr("rmjax.workers.fcntl.flock", refuse)
+    monkeypatch.setattr("rmjax.utils.processes.fcntl.flock", refuse)
     with pytest.raises(InputError, match=r"can't lock .*a\.lock: Function not impl"):
         run_tasks([task("a", "")], [{}], ended)
     assert ended == []

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import rmjax
-from rmjax import meter
-from rmjax import train as training
-from rmjax.checkpoints import Checkpoints
 from rmjax.data.pipeline import train_batches
 from rmjax.errors import InputError, TrainingError
-from rmjax.logs import read_log
-from rmjax.parallel import choose_devices, place
-from rmjax.train import Progress, train
-from rmjax.train_step import create_state
+from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.log import read_log
+from rmjax.experiment.parallel import choose_devices, place
+from rmjax.experiment.step import create_state
+from rmjax.training import meter
+from rmjax.training import train as training
+from rmjax.training.train import Progress, train
 
 
 def run(config, workdir):
@@ -248,6 +248,7 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"corrupt.rate": 0.5, "corrupt.recipe": "fry"}, "recipe 'fry'.*blur_jpeg"),
         ({"loss": "triplet"}, "unknown loss 'triplet'.*compound"),
         ({"mix.level": 9}, "mix.level = 9.*0 to 6"),
+        ({"mix.partners": "twin"}, "mix.partners 'twin'.*any, same_source"),
         ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),
         ({"model.dtype": "float16"}, "model.dtype 'float16'.*float32, bfloat16"),
         ({"model.input": "sepia"}, "unknown input 'sepia'.*rgb"),

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from rmjax.experiment.parallel import AXIS
+from rmjax.experiment.step import augment, create_state, draw_level, train_step
+from rmjax.inputs import rgb
 from rmjax.losses import LOSSES
 from rmjax.mixing import Mixed, Mixing, make_mixing, mix_nothing
 from rmjax.models.repmix import make_model
-from rmjax.parallel import AXIS
-from rmjax.preprocess import rgb
-from rmjax.train_step import augment, create_state, draw_level, train_step
 
 IMAGES, SIZE, CROP = 16, 36, 32
 GROUPS, PAIRS = (

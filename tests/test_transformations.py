@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax.cli import main
+from rmjax.cli.main import main
 from rmjax.corruptions import reshare
 from rmjax.data.dataset import find_dataset, open_dataset
 from rmjax.data.images import decode_rgb
+from rmjax.datasets.image_folder.transformations import prepare, transformations
 from rmjax.errors import InputError
-from rmjax.prepare.transformations import prepare, transformations
 
 SEMANTICS = ("bus", "cat")
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from rmjax.datasets.attribution_mini import images
 from rmjax.errors import InputError
 from rmjax.prepare.builder import disk_errors_in_words, only_one
-from rmjax.workers import OrderedMap, cores, ordered_map
+from rmjax.utils.processes import OrderedMap, cores, ordered_map
 
 MIN_IMAGES_PER_CELL = 5
 

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from rmjax.datasets.attribution_mini.attribution_mini_dataset_builder import Builder
 from rmjax.errors import InputError
-from rmjax.inference import load as load_run
+from rmjax.inference.attributor import load as load_run
 
 SEEN = 6  # semantics that the spectral classifier is trained on
 

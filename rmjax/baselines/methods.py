@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 
 from rmjax.baselines import solve
-from rmjax.baselines.model import (
+from rmjax.baselines.networks import (
     Correlations,
     Fitted,
     LinearScores,
@@ -24,7 +24,7 @@ class Method:
 
     Attributes:
         head: `(num_sources, components, images) -> module`, see
-            `rmjax.baselines.model`.
+            `rmjax.baselines.networks`.
         solve: `(samples, grid) -> parameters of the head` for each value of the grid,
             see `rmjax.baselines.solve`.
         frozen_backbone: whether features come from `model.arch`, or are pixels.

@@ -1,4 +1,4 @@
-"""Fitting the heads of `rmjax.baselines.model` to features.
+"""Fitting the heads of `rmjax.baselines.networks` to features.
 
 Each function takes `Samples` and a grid of values of its one hyperparameter, and
 yields for every value the parameters of its head, as NumPy arrays by name.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve
 
-from rmjax.baselines.model import MAX_NEIGHBOURS
+from rmjax.baselines.networks import MAX_NEIGHBOURS
 
 # scikit-learn is imported where it is needed: who asks a run about images, whichever
 # it is, need not wait for it.

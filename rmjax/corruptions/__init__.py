@@ -6,7 +6,6 @@ References:
 """
 
 from rmjax.corruptions.blur_jpeg import random_blur_jpeg
-from rmjax.corruptions.frost import load_panes
 from rmjax.corruptions.registry import (
     CORRUPTIONS,
     NAMES,
@@ -31,7 +30,6 @@ __all__ = [
     "check_resharing",
     "check_settings",
     "corrupt",
-    "load_panes",
     "random_blur_jpeg",
     "random_corrupt",
     "reshare",

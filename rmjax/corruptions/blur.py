@@ -7,12 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax.corruptions import draws
-from rmjax.corruptions.linear import (
-    apply_chosen,
-    apply_sparse,
-    centre_zooms,
-    gaussian,
-)
+from rmjax.corruptions.linear import apply_chosen, apply_sparse, centre_zooms, gaussian
 from rmjax.corruptions.severity import floor_through, pick
 
 GAUSSIAN_SIGMAS = (1.0, 2.0, 3.0, 4.0, 6.0)

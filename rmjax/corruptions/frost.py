@@ -1,23 +1,18 @@
 """Frost on a pane in front of the camera: drawn, or from photographs of your own."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rmjax.corruptions import draws
 from rmjax.corruptions.blur import blur_along
 from rmjax.corruptions.severity import pick
 from rmjax.corruptions.weather import plasma_over
-from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
 
 # Mean of red, green and blue over many places of the reference's photographs.
 COLOUR = (0.545, 0.635, 0.685)
 # Needles: share of the pixels that are seeds, half of their length in pixels.
 SEEDS, REACH = 0.01, 8
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def frost(
@@ -46,34 +41,6 @@ def frost(
         pane = _cut(key, jnp.asarray(panes), image.shape)
     keep = pick((1, 0.8, 0.7, 0.65, 0.6), severity)
     return keep * image + pick((0.4, 0.6, 0.7, 0.7, 0.75), severity) * pane
-
-
-def load_panes(folder: str | Path, size: int) -> np.ndarray:
-    """Load photographs of frost for images of `size` px.
-
-    Smaller ones are enlarged to 1.1 times that, as the reference does; of larger ones
-    the middle stays that all have in common.
-
-    Returns:
-        float32 `[photographs, side, side, 3]` in [0, 1].
-
-    Raises:
-        InputError: no images there, or one that can't be read.
-    """
-    folder = Path(folder)
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise InputError(
-            f"no photographs of frost in {folder}: give a folder with images "
-            f"({', '.join(SUFFIXES)})"
-        )
-    least = int(np.ceil(1.1 * size))
-    panes = [decode_rgb(file.read_bytes(), str(file)) for file in files]
-    panes = [
-        p if min(p.shape[:2]) >= least else resize_shorter(p, least) for p in panes
-    ]
-    side = min(min(pane.shape[:2]) for pane in panes)
-    return np.stack([centre(pane, side) for pane in panes]).astype(np.float32) / 255
 
 
 def _cut(key: jax.Array, panes: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax.corruptions.severity import round_through
-from rmjax.preprocess import dct_matrix
+from rmjax.inputs import dct_matrix
 
 LUMINANCE = np.array(
     [

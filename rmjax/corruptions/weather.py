@@ -7,7 +7,7 @@ from rmjax.corruptions import draws
 from rmjax.corruptions.blur import blur_along
 from rmjax.corruptions.linear import apply_sparse, centre_zooms
 from rmjax.corruptions.severity import pick
-from rmjax.preprocess import LUMA
+from rmjax.inputs import LUMA
 
 SNOW_ZOOMS = (3.0, 2.0, 4.0, 4.5, 2.5)
 SNOW_RADII = (10, 12, 12, 12, 12)

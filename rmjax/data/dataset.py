@@ -343,3 +343,27 @@ def _prepare_command(name: str, data_dir: str | Path) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def choose_evenly(source: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
+    """Choose at most `limit` images, the sources as evenly as their numbers allow.
+
+    Args:
+        source: of all images, integers `[N]`.
+        limit: how many at most.
+        seed: of the choice.
+
+    Returns:
+        The chosen indices, ascending.
+
+    Raises:
+        InputError: a limit below 0.
+    """
+    if limit < 0:
+        raise InputError(f"the most images to choose is 0 or more; got {limit}")
+    order = np.random.default_rng(seed).permutation(len(source))
+    rank = np.empty(len(source), np.int64)  # the how-manieth of its source
+    for label in np.unique(source):
+        own = order[source[order] == label]
+        rank[own] = np.arange(len(own))
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:limit])

@@ -12,7 +12,7 @@ import numpy as np
 from rmjax.data.dataset import Dataset
 from rmjax.data.facts import Facts
 from rmjax.errors import InputError
-from rmjax.logs import write_json
+from rmjax.utils.files import write_json
 
 LISTED = 20  # duplicate groups of a kind; all are counted
 PATHS = 10  # of one group

@@ -23,7 +23,7 @@ from rmjax.data.dataset import Dataset, open_dataset
 from rmjax.data.images import decode_rgb, readable_formats
 from rmjax.data.labels import hash_name
 from rmjax.errors import InputError
-from rmjax.workers import BLOCK, FEW, cores, ordered_map
+from rmjax.utils.processes import BLOCK, FEW, cores, ordered_map
 
 THUMBNAIL = 8  # side in pixels
 

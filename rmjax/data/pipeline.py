@@ -18,7 +18,7 @@ from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
 from rmjax.data.partners import Choose, make_partners
 from rmjax.errors import InputError
-from rmjax.preemption import leave_stopping_to_parent
+from rmjax.utils.processes import leave_stopping_to_parent
 
 Batch = dict[str, np.ndarray]
 

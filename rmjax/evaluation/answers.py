@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.logs import write_json
+from rmjax.utils.files import write_json
 
 
 class Answers:

@@ -3,96 +3,27 @@
 Both come from validation images alone and are stored with the run, by checkpoint.
 """
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 from scipy.special import expit, log_softmax, logit
 
-from rmjax.errors import InputError
+from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.thresholds import detection_threshold, rejection_threshold
-from rmjax.logs import write_json
-from rmjax.metrics import Predictions
+from rmjax.inference.calibration import UNCALIBRATED, Calibration, log_probabilities
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_FILE = "calibration.json"
 BINS = 15
 FPRS = (0.05, 0.01)  # stated false-positive rates of "synthetic", on real images
 REJECT_FPR = 0.05  # of "unknown", on images of known sources
 
-_VERSION = 1
 # Part of what a stored calibration is known by: to be raised when fitting changes.
 RECIPE = 2
 # Temperatures that are looked at; a fit that ends there has nothing to go by.
 _RANGE = (1e-2, 1e2)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How logits of one checkpoint become probabilities and decisions.
-
-    Attributes:
-        images: validation images that it was fitted on; 0: none, and then it leaves
-            the network's own softmax as it is.
-        attribution: temperature that gated logits are divided by.
-        detection: temperature of the logits of real and synthetic.
-        reject: with `threshold`, the probability of the best source under which an
-            image is called unknown; `fpr`, the stated share of known validation images
-            that are; `achieved`, their real share; `score`. None without images.
-        operating_points: for each stated `fpr` the `threshold` of P(synthetic) from
-            which on an image is called synthetic, the `real_images` that it rests on
-            and the share of them `achieved`.
-        validation: ECE, Brier score and NLL on the validation images, before and
-            after, of `attribution` and `detection`.
-        digest: of the network and the validation images.
-    """
-
-    images: int = 0
-    attribution: float = 1.0
-    detection: float = 1.0
-    reject: dict | None = None
-    operating_points: tuple[dict, ...] = ()
-    validation: dict | None = None
-    digest: str = ""
-
-    def attribute(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probability of each source, float64 `[N, num_sources]`."""
-        return np.exp(_log_softmax(logits, self.attribution))
-
-    def detect(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probability of being synthetic, float64 `[N]`."""
-        return np.exp(_log_softmax(logits, self.detection))[:, 1]
-
-    def probabilities(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return `attribution` `[N, num_sources]` and `detection` `[N, 2]` of logits."""
-        synthetic = self.detect(outputs["detection"])
-        return {
-            "attribution": self.attribute(outputs["attribution"]),
-            "detection": np.stack([1 - synthetic, synthetic], axis=-1),
-        }
-
-    def rejects(self, logits: np.ndarray) -> np.ndarray:
-        """Tell by attribution logits which images are of no known source, bool `[N]`.
-
-        Only where there is a `reject` threshold.
-        """
-        return self.attribute(logits).max(-1) < self.reject["threshold"]
-
-    def is_for(self, digest: str, fprs: Sequence[float], reject_fpr: float) -> bool:
-        """Tell whether it is of these images and this network, and of these rates."""
-        stated = [point["fpr"] for point in self.operating_points]
-        return (
-            self.reject is not None
-            and (self.digest, stated) == (digest, list(fprs))
-            and self.reject["fpr"] == reject_fpr
-        )
-
-
-UNCALIBRATED = Calibration()
 
 
 def calibrate(
@@ -218,11 +149,11 @@ def measure_calibration(
     balance = balanced_weights(synthetic)
     found: dict[str, dict[str, float]] = {"attribution": {}, "detection": {}}
     for suffix, way in (("", calibration), ("_uncalibrated", UNCALIBRATED)):
-        log_p = _log_softmax(predictions.attribution, way.attribution)
+        log_p = log_probabilities(predictions.attribution, way.attribution)
         errors = _errors(log_p, truth)
         bins = reliability_bins(*top_label(np.exp(log_p), truth))
         errors["ece"] = expected_calibration_error(bins)
-        log_p = _log_softmax(predictions.detection, way.detection)
+        log_p = log_probabilities(predictions.detection, way.detection)
         detection = _errors(log_p, synthetic, balance)
         detection["brier"] /= 2  # of one class: the other's error is the same
         bins = reliability_bins(np.exp(log_p[:, 1]), synthetic, balance)
@@ -301,52 +232,3 @@ def expected_calibration_error(bins: Sequence[dict]) -> float:
     Naeini et al., AAAI 2015, with bins of equal mass (Nguyen and O'Connor, 2015).
     """
     return sum(b["mass"] * abs(b["confidence"] - b["accuracy"]) for b in bins)
-
-
-def save_calibration(workdir: Path, checkpoint: int, calibration: Calibration) -> None:
-    """Store a calibration with its run, beside those of other checkpoints.
-
-    Raises:
-        InputError: the file can't be written, or not be read.
-    """
-    path = workdir / CALIBRATION_FILE
-    stored = {step: asdict(c) for step, c in _read(path).items()}
-    stored[str(checkpoint)] = asdict(calibration)
-    try:
-        write_json(path, {"schema_version": _VERSION, "checkpoints": stored})
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror}") from error
-
-
-def load_calibration(workdir: Path, checkpoint: int) -> Calibration:
-    """Return the stored calibration of a checkpoint, or else `UNCALIBRATED`.
-
-    Raises:
-        InputError: the file can't be read.
-    """
-    return _read(workdir / CALIBRATION_FILE).get(str(checkpoint), UNCALIBRATED)
-
-
-def _read(path: Path) -> dict[str, Calibration]:
-    """Return the stored calibrations by checkpoint."""
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] == _VERSION:
-            return {
-                step: Calibration(
-                    **found | {"operating_points": tuple(found["operating_points"])}
-                )
-                for step, found in content["checkpoints"].items()
-            }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise InputError(
-        f"{path}: damaged, or of another version of rmjax; remove it and run `rmjax "
-        "evaluate` again"
-    )
-
-
-def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    return log_softmax(np.asarray(logits, np.float64) / temperature, axis=-1)

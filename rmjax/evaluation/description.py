@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from rmjax.evaluation.bootstrap import DRAWS
-from rmjax.evaluation.calibration import FPRS, REJECT_FPR, Calibration
+from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
-from rmjax.experiment_data import ExperimentData
-from rmjax.inference import Attributor
-from rmjax.run import PACKAGES
+from rmjax.experiment.data import ExperimentData
+from rmjax.experiment.run import PACKAGES
+from rmjax.inference.attributor import Attributor
+from rmjax.inference.calibration import Calibration
 
 logger = logging.getLogger(__name__)
 

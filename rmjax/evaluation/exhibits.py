@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from rmjax.data.dataset import choose_evenly
 from rmjax.data.images import decode_rgb
-from rmjax.evaluation.calibration import Calibration
-from rmjax.evaluation.clusters import choose_evenly, fingerprint_map
+from rmjax.evaluation.clusters import fingerprint_map
+from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.predict import Grid, Part
-from rmjax.experiment_data import ExperimentData
-from rmjax.metrics import Predictions
+from rmjax.experiment.data import ExperimentData
+from rmjax.inference.calibration import Calibration
 
 MAX_MISTAKES = 24
 MISTAKE_SIDE = 256  # pixels; larger images are shown smaller

@@ -17,15 +17,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rmjax import hosts, parallel
 from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch, eval_batches
 from rmjax.evaluation.answers import Answers
+from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.robustness import CLEAN, Condition, Corrupter, cache_file
-from rmjax.experiment import embedding_size, make_eval_step
-from rmjax.metrics import Predictions
-from rmjax.train_step import PyTree
+from rmjax.experiment import hosts, parallel
+from rmjax.experiment.build import embedding_size, make_eval_step
+from rmjax.experiment.step import PyTree
 
 SAMPLED = 64  # files of a split that its digest covers
 

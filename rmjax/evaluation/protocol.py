@@ -15,16 +15,12 @@ from rmjax.evaluation.bootstrap import (
     resample_counts,
 )
 from rmjax.evaluation.calibration import (
-    UNCALIBRATED,
-    Calibration,
     balanced_weights,
     measure_calibration,
     reliability_bins,
     top_label,
 )
-from rmjax.evaluation.predict import Grid
-from rmjax.evaluation.robustness import CLEAN, SETS, Condition
-from rmjax.metrics import (
+from rmjax.evaluation.metrics import (
     SCORES,
     Predictions,
     confusion_scores,
@@ -32,6 +28,9 @@ from rmjax.metrics import (
     recall,
     summarize,
 )
+from rmjax.evaluation.predict import Grid
+from rmjax.evaluation.robustness import CLEAN, SETS, Condition
+from rmjax.inference.calibration import UNCALIBRATED, Calibration
 
 COMBINED = "combined"  # the name of seen and unseen semantics together
 

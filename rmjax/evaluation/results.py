@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmjax.errors import InputError
-from rmjax.logs import replace_text, write_json
+from rmjax.utils.files import replace_text, write_json
 
 SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1

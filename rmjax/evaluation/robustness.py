@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax import parallel
 from rmjax.corruptions import (
     NAMES,
     RESHARING,
@@ -34,8 +33,9 @@ from rmjax.corruptions import (
 from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import Batch
 from rmjax.errors import InputError
-from rmjax.experiment import corruption_options
-from rmjax.preprocess import to_unit
+from rmjax.experiment import parallel
+from rmjax.experiment.build import corruption_options
+from rmjax.inputs import to_unit
 
 
 @dataclass(frozen=True)

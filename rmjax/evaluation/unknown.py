@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rmjax.evaluation.calibration import Calibration
+from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.openset import SCORES, Reference, measure
-from rmjax.metrics import Predictions
+from rmjax.inference.calibration import Calibration
 
 
 def measure_open_set(

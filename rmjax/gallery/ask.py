@@ -10,8 +10,8 @@ from rmjax.data.dataset import Selection, take
 from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment import embedding_size
-from rmjax.experiment_data import open_data
+from rmjax.experiment.build import embedding_size
+from rmjax.experiment.data import open_data
 from rmjax.gallery.approximate import approximate, stored_index
 from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
 from rmjax.gallery.space import get_space
@@ -23,7 +23,7 @@ from rmjax.gallery.store import (
     enrol,
     load_gallery,
 )
-from rmjax.inference import Attributor, load
+from rmjax.inference.attributor import Attributor, load
 
 FIT_IMAGES = 5000  # at most, that a space is fitted to
 AT_ONCE = 256  # images held at once: bounds the memory

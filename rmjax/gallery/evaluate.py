@@ -11,14 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rmjax import parallel
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
-from rmjax.experiment import build_model, network_input
-from rmjax.experiment_data import ExperimentData, open_data
+from rmjax.experiment import parallel
+from rmjax.experiment.build import build_model, network_input
+from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.gallery.search import REJECT, choose_threshold, neighbours, prototypes
 from rmjax.gallery.space import SPACES
-from rmjax.inference import Attributor, load
+from rmjax.inference.attributor import Attributor, load
 
 # Whose images are enrolled and asked about.
 SETTINGS = {

@@ -19,8 +19,8 @@ import numpy as np
 from rmjax.errors import InputError
 from rmjax.gallery.search import UNKNOWN
 from rmjax.gallery.space import Space
-from rmjax.logs import write_json
-from rmjax.workers import lock
+from rmjax.utils.files import write_json
+from rmjax.utils.locks import lock
 
 FILE = "gallery.json"
 VERSION = 1

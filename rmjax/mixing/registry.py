@@ -17,7 +17,6 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from rmjax.data.partners import check_partners
 from rmjax.errors import InputError
 from rmjax.mixing.maps import mix_boxes, mix_channels, mix_statistics, mix_tokens
 from rmjax.mixing.samples import (
@@ -72,7 +71,6 @@ def make_mixing(name: str, **settings: int | float | str | tuple) -> Mixing:
         raise InputError(f"mix.members = {s.members}: a sample has at least 1 member")
     if s.beta < 0:
         raise InputError(f"mix.beta = {s.beta}: give a positive one, or 0 for uniform")
-    check_partners(s.partners)
     if len(s.band) != 2 or not 0 <= s.band[0] < s.band[1]:
         raise InputError(
             f"mix.band = {tuple(s.band)}: give a least and a greater frequency, in "

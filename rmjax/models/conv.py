@@ -141,7 +141,7 @@ def choose_lowering(
         backend: JAX's name of it.
         forward: without gradients.
 
-    Thresholds were measured on CPU with jaxlib 0.10.2 as `rmjax.cpu` sets it up: 1x1
+    Thresholds were measured on CPU with jaxlib 0.10.2 as `rmjax.utils.cpu` sets it up: 1x1
     convolutions are matrix products; XLA's convolution is slow on maps of a few pixels;
     3x3 convolutions of 128 channels or more take a tenth to a third less time by
     Winograd's tiles. Forward alone, chunks of images stay in the caches, so that tiles

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.errors import InputError
-from rmjax.losses import detection_from_attribution, gate
 from rmjax.models.backbones import check_backbone, make_backbone
+from rmjax.models.heads import detection_from_attribution, gate
 from rmjax.models.norm import widen
 from rmjax.models.resnet import linear
 
@@ -30,7 +30,7 @@ class RepMix(nn.Module):
         num_sources: sources to tell apart, at least 2; source 0 is `real`. 0: a bare
             backbone, without heads.
         embedding_dim: size of the embedding (the fingerprint).
-        gated_source: see `rmjax.losses.gate`; None leaves the attribution logits as
+        gated_source: see `rmjax.models.heads.gate`; None leaves the attribution logits as
             they are.
         detects: whether there is a head for detection; without, its logits follow from
             the attribution logits.
@@ -81,7 +81,7 @@ class RepMix(nn.Module):
         """Embed and classify images, mixed on the way where `mix_fn` says so.
 
         Args:
-            x: images `[batch, H, W, channels]`, from one of `rmjax.preprocess.INPUTS`.
+            x: images `[batch, H, W, channels]`, from one of `rmjax.inputs.INPUTS`.
             train: normalise with, and record, the batch's statistics.
             mix_fn: `[batch, ...] -> [samples, ...]`, applied at `level`; None mixes nothing.
             level: 0..6, see `ResNet`.

@@ -42,7 +42,8 @@ from rmjax.prepare.records import (
     num_shards,
 )
 from rmjax.prepare.split_lists import Finder
-from rmjax.workers import FEW, cores, in_blocks, lock, ordered_map
+from rmjax.utils.locks import lock
+from rmjax.utils.processes import FEW, cores, in_blocks, ordered_map
 
 MADE_FROM = "made_from.txt"
 

@@ -12,13 +12,7 @@ from pathlib import Path, PurePosixPath
 from rmjax.errors import InputError
 from rmjax.prepare.archive import read_members
 from rmjax.prepare.lists import LISTS, Labels, Open, opener, opener_of_bytes, read_list
-from rmjax.prepare.manifest import (
-    InsideRoot,
-    Manifest,
-    Row,
-    check_groups,
-    check_once,
-)
+from rmjax.prepare.manifest import InsideRoot, Manifest, Row, check_groups, check_once
 
 
 def read_archive_lists(archive: Path) -> Manifest:

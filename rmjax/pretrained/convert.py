@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.checkpoints import Checkpoints
-from rmjax.config import apply_changes
-from rmjax.digest import first_not_finite, named_leaves
 from rmjax.errors import InputError, TrainingError
-from rmjax.experiment import variable_shapes
+from rmjax.experiment.build import variable_shapes
+from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.config import apply_changes
+from rmjax.experiment.digest import first_not_finite, named_leaves
+from rmjax.experiment.run import CHECKPOINTS, start_workdir
 from rmjax.pretrained.weights import Weights, read_weights
-from rmjax.run import CHECKPOINTS, start_workdir
 
 
 def convert(

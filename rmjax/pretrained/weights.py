@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.config import flatten
 from rmjax.configs.repmix import get_config
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
+from rmjax.experiment.config import flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
 from rmjax.pretrained.files import file_hash, read_file

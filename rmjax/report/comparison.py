@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
-from rmjax.report import view
-from rmjax.report.differences import (
+from rmjax.evaluation.differences import (
     METRICS,
     Evaluated,
     cell_differences,
     differences,
     read_runs,
 )
+from rmjax.report import view
 from rmjax.report.figures import SETS, render, words
 from rmjax.report.figures_accuracy import robustness_difference
 from rmjax.report.origin import leaves

@@ -300,7 +300,7 @@ def training(rows: Iterable[dict], names: dict[str, str], share: bool) -> Figure
     """Draw what a run has logged over its steps; without any there is no figure.
 
     Args:
-        rows: what `rmjax.logs.read_log` returns.
+        rows: what `rmjax.experiment.log.read_log` returns.
         names: what to draw of which kind of rows, such as `{"train": "loss"}`.
         share: whether it is one, to be shown as per cent.
     """

@@ -4,9 +4,9 @@ import json
 import shlex
 from pathlib import Path
 
-from rmjax.audit_report import format_audit
-from rmjax.config import flatten, load_config, shipped_configs
+from rmjax.audit.report import format_audit
 from rmjax.errors import InputError
+from rmjax.experiment.config import flatten, load_config, shipped_configs
 from rmjax.report.view import listed
 
 AGAIN = "runs/again"  # stands for a new folder

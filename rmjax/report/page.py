@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from rmjax.errors import InputError
 from rmjax.evaluation.results import find_evaluation, read_results
-from rmjax.logs import read_log
+from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
 from rmjax.report import summary, tables, view

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import jax
 from ml_collections import ConfigDict
 
-from rmjax.baselines.run import check_fit
-from rmjax.config import flatten, load_config
 from rmjax.data.dataset import check_every_source
 from rmjax.errors import InputError
-from rmjax.experiment import (
+from rmjax.experiment.build import (
     build_augment,
     build_model,
     build_optimizer,
     build_step,
     network_input,
 )
-from rmjax.experiment_data import ExperimentData, open_data
-from rmjax.run import whole_facts
+from rmjax.experiment.config import flatten, load_config
+from rmjax.experiment.data import ExperimentData, open_data
+from rmjax.experiment.run import whole_facts
 from rmjax.sweep.grid import expand, parse_grid, read_value, split
 from rmjax.sweep.grids import Alternative
-from rmjax.train import check_settings, count_steps
+from rmjax.training.fit import check_fit
+from rmjax.training.train import check_settings, count_steps
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity

@@ -8,7 +8,7 @@ import numpy as np
 
 from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS, Resamples, draw_resamples, interval
-from rmjax.report.differences import (
+from rmjax.evaluation.differences import (
     METRICS,
     Evaluated,
     check_comparable,

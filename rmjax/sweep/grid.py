@@ -8,8 +8,8 @@ from itertools import product
 
 from ml_collections import ConfigDict
 
-from rmjax.config import apply_changes, flatten
 from rmjax.errors import InputError
+from rmjax.experiment.config import apply_changes, flatten
 from rmjax.sweep.grids import GRIDS, Alternative
 
 # Keys that the command itself sets, and by which option.

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rmjax.errors import InputError
-from rmjax.logs import write_json
 from rmjax.sweep.cells import Cell
+from rmjax.utils.files import write_json
 
 RECORD_FILE = "sweep.json"
 SCHEMA, SCHEMA_VERSION = "rmjax-sweep", 1

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from rmjax.errors import Preempted, harmless
-from rmjax.logs import replace_text
-from rmjax.workers import Busy, lock
+from rmjax.utils.files import replace_text
+from rmjax.utils.locks import Busy, lock
 
 POLL = 0.1  # seconds between two looks at the processes
 LONGEST = 300  # characters of a log's line in a message

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from rmjax.checkpoint_files import DamagedCheckpoint
-from rmjax.checkpoints import Checkpoints
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.run import (
+from rmjax.experiment.checkpoint_files import DamagedCheckpoint
+from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.run import (
     CHECKPOINTS,
     check_config,
     first_difference,

@@ -20,7 +20,7 @@ from rmjax.sweep.report import write_sweep
 from rmjax.sweep.runner import BUSY, FAILED, Task, run_tasks
 from rmjax.sweep.runs import DONE, Run
 from rmjax.sweep.tables import Findings, Unfinished, describe_run, format_findings
-from rmjax.workers import lock
+from rmjax.utils.locks import lock
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rmjax.logs import replace_text
 from rmjax.report.comparison import excludes_zero, points
 from rmjax.report.figures import SETS
 from rmjax.report.tables import Table
 from rmjax.report.view import DASH, interval, percent
 from rmjax.sweep.record import Record
+from rmjax.utils.files import replace_text
 
 REFERENCE = "reference"
 # Of a CSV file, in this order.

@@ -1,0 +1,1 @@
+"""What tells the source beside a fingerprint."""

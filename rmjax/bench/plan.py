@@ -1,0 +1,303 @@
+"""What a training costs on machines that are not at hand: counted, then estimated.
+
+Counting comes from the network's shapes alone. The estimate rests on what XLA moves
+through an H100's memory in ResNet-50's training step, and on the two steps that were
+measured there: it is at `MEMORY_SHARE` of the memory's speed, in float32 and in bfloat16
+alike. Other machines are scaled by their memory, and by their products where those are
+slower.
+
+References:
+    H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s):
+        https://www.nvidia.com/en-us/data-center/h100/
+    What NVLink gives a ring of its 450 GB/s: https://github.com/NVIDIA/nccl/issues/1264
+    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips a host):
+        https://docs.cloud.google.com/tpu/docs/v5e
+    The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
+        algorithms for clusters of workstations, JPDC 2009
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rmjax.errors import InputError
+from rmjax.experiment.build import build_model, network_input, variable_shapes
+from rmjax.mixing import make_mixing
+from rmjax.models.conv import Conv
+from rmjax.models.repmix import RepMix
+
+PyTree = Any
+
+# A training step's products are those of a forward pass, and as many again for the
+# gradients of inputs and of weights each.
+PASSES = 3
+# Fitted to XLA's `bytes accessed` of eight programs that it compiled for an H100, and to
+# their scratch memory (docs/scaling.md): passes over the values that convolutions put
+# out, in the network's type, and over the parameters; values kept for the gradients.
+MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
+# Measured there: 256 images in bfloat16 in 50.9 ms and 64 in float32 in 25.7 ms are 0.4
+# of 3,350 GB/s; a large product reached 590 of 989 TFLOP/s.
+MEMORY_SHARE, PRODUCT_SHARE = 0.4, 0.6
+# JPEG images of 256 px that one of its host's processors decoded a second.
+DECODED = 970
+ADAM = 4  # values a parameter: itself, its gradient, and two moments
+SAVED = 3  # of them in a checkpoint
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Accelerators that train together.
+
+    Attributes:
+        torus: chips along each axis of their network.
+        tflops: of one's bfloat16 products, as its maker says.
+        memory_gb: of one.
+        memory_speed: of one's memory, GB/s.
+        link_speed: of a ring through it, GB/s in one direction.
+        latency_us: of an all-reduce of a few values, microseconds; assumed.
+        cores: virtual processors of all hosts, that decode images.
+        price: of one chip, US dollars an hour on demand; assumed.
+    """
+
+    torus: tuple[int, ...]
+    tflops: float
+    memory_gb: float
+    memory_speed: float
+    link_speed: float
+    latency_us: float
+    cores: int
+    price: float
+
+    @property
+    def chips(self) -> int:
+        """How many there are."""
+        return math.prod(self.torus)
+
+
+MACHINES: dict[str, Machine] = {
+    "h100": Machine((1,), 989, 80, 3350, 375, 0, 26, 11.06),
+    "h100x8": Machine((8,), 989, 80, 3350, 375, 20, 208, 11.06),
+    "v5e-8": Machine((2, 4), 197, 16, 819, 100, 10, 224, 1.2),
+    "v5e-64": Machine((8, 8), 197, 16, 819, 100, 30, 1792, 1.2),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the shapes of a network say.
+
+    Attributes:
+        params: trained values.
+        stats: running statistics.
+        norms: batch norms.
+        maps: values an image that its convolutions put out.
+        gflop: of an image's forward pass, by the definition of the convolution.
+    """
+
+    params: int
+    stats: int
+    norms: int
+    maps: int
+    gflop: float
+
+
+def measure_size(config: ConfigDict, num_sources: int) -> Size:
+    """Count a config's network for images of `data.crop` px; nothing is computed."""
+    model, variables, inputs = _plain_network(config, num_sources)
+    apply = partial(
+        model.apply,
+        capture_intermediates=lambda module, _: isinstance(module, Conv),
+        mutable=["intermediates"],
+    )
+    _, outputs = jax.eval_shape(apply, variables, inputs)
+    stats = variables.get("batch_stats", {})
+    return Size(
+        params=_count(variables["params"]),
+        stats=_count(stats),
+        norms=len(jax.tree.leaves(stats)) // 2,  # a mean and a variance each
+        maps=_count(outputs),
+        gflop=forward_gflop(config, num_sources),
+    )
+
+
+def forward_gflop(config: ConfigDict, num_sources: int) -> float:
+    """Return GFLOP of an image's forward pass, by the definition of the convolution."""
+    model, variables, inputs = _plain_network(config, num_sources)
+    lowered = jax.jit(model.apply).lower(variables, inputs)
+    return lowered.cost_analysis()["flops"] / 1e9
+
+
+def _plain_network(
+    config: ConfigDict, num_sources: int
+) -> tuple[RepMix, PyTree, jax.ShapeDtypeStruct]:
+    """Return the network without tricks, and the shapes of its variables and input."""
+    model = build_model(config, num_sources, lowering="native")
+    return model, variable_shapes(config, num_sources), network_input(config)
+
+
+def allreduce_seconds(volume: float, machine: Machine) -> float:
+    """Return seconds of an all-reduce, by rings along one axis after the other.
+
+    Args:
+        volume: bytes that every chip has.
+        machine: its torus, links and latency; a lone chip needs no time.
+    """
+    seconds = machine.latency_us / 1e6 if machine.chips > 1 else 0.0
+    for chips in machine.torus:
+        volume /= chips  # what a chip sends in a round, and reduces along the next axis
+        seconds += 2 * (chips - 1) * volume / (machine.link_speed * 1e9)
+    return seconds
+
+
+def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
+    """Estimate a training step of `batch` images over all chips.
+
+    Nothing overlaps but reading images: gradients are reduced after all are known.
+
+    Returns:
+        Seconds: `compute`, `gradients` (their all-reduce), `norms` (the statistics of
+        batch norms over all chips: mean, variance and the gradients' sums, one after
+        the other), `input` (decoding on the hosts' cores), and `step`.
+    """
+    images = batch / machine.chips
+    maps = size.maps * images * jnp.dtype(dtype).itemsize
+    moved = MAP_PASSES * maps + PARAM_PASSES * size.params * 4
+    moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
+    speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
+    multiplying = images * PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
+    parts = {
+        "compute": max(moving, multiplying),
+        "gradients": allreduce_seconds(4 * (size.params + size.stats), machine),
+        "norms": 3 * size.norms * allreduce_seconds(0, machine),
+        "input": batch / (DECODED * machine.cores),
+    }
+    busy = parts["compute"] + parts["gradients"] + parts["norms"]
+    return parts | {"step": max(busy, parts["input"])}
+
+
+def chip_gb(size: Size, images: float, dtype: str) -> float:
+    """Estimate the memory of one chip with so many images, in GB."""
+    maps = MAPS_KEPT * size.maps * images * jnp.dtype(dtype).itemsize
+    return (4 * ADAM * size.params + maps) / 1e9
+
+
+def plan_training(
+    config: ConfigDict,
+    *,
+    num_sources: int,
+    images: int,
+    epochs: int,
+    machines: Sequence[str] = tuple(MACHINES),
+    price: float | None = None,
+) -> dict:
+    """Estimate a whole training on several machines.
+
+    Args:
+        config: `batch_size`, `mix`, `model` and `data.crop` count.
+        num_sources: classes.
+        images: in the training set; an epoch is one pass over first members.
+        epochs: of them.
+        machines: keys of `MACHINES`.
+        price: US dollars a chip and hour, instead of those there.
+
+    Returns:
+        `size` (see `Size`), `checkpoint_mb`, `allreduce_mb`, `steps`, `read` (images
+        decoded in all); and by machine `batch_multiple`, which its chips can share;
+        where the batch is one, `step_ms` and its parts, `images_per_second`,
+        `efficiency` (compute's share of the step), `bound`, `chip_gb`, `fits`, `hours`
+        and `dollars`.
+
+    Raises:
+        InputError: no such machine (the message lists the choices), or numbers under 1.
+    """
+    if min(num_sources, images, epochs) < 1:
+        raise InputError(
+            f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
+            "give at least 1"
+        )
+    if config.fit.name:
+        raise InputError(
+            f"fit.name = '{config.fit.name}': only a training by gradient is planned"
+        )
+    size = measure_size(config, num_sources)
+    mixing, batch = make_mixing(**config.mix), config.batch_size
+    read = images * epochs * mixing.drawn
+    steps = epochs * max(images * mixing.drawn // batch, 1)
+    rows = {}
+    for name in machines:
+        if name not in MACHINES:
+            choices = ", ".join(MACHINES)
+            raise InputError(f"unknown machine '{name}'; choose from {choices}")
+        machine = MACHINES[name]
+        if price is not None:
+            machine = replace(machine, price=price)
+        multiple = machine.chips * mixing.unit
+        rows[name] = {"batch_multiple": multiple}
+        if batch % multiple == 0:
+            rows[name] |= _estimate(size, machine, batch, config.model.dtype, steps)
+    return {
+        "batch_size": batch,
+        "dtype": config.model.dtype,
+        "size": vars(size),
+        "checkpoint_mb": 4 * (SAVED * size.params + size.stats) / 1e6,
+        "allreduce_mb": 4 * (size.params + size.stats) / 1e6,
+        "steps": steps,
+        "read": read,
+        "machines": rows,
+    }
+
+
+def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) -> dict:
+    parts = step_seconds(size, machine, batch, dtype)
+    hours = steps * parts["step"] / 3600
+    needed = chip_gb(size, batch / machine.chips, dtype)
+    return {
+        **{f"{name}_ms": 1e3 * seconds for name, seconds in parts.items()},
+        "images_per_second": batch / parts["step"],
+        "efficiency": parts["compute"] / parts["step"],
+        "bound": max(parts.keys() - {"step"}, key=parts.get),
+        "chip_gb": needed,
+        "fits": needed < machine.memory_gb,
+        "hours": hours,
+        "dollars": hours * machine.chips * machine.price,
+    }
+
+
+def format_plan(plan: dict) -> str:
+    """Return `plan_training`'s results as lines of text."""
+    size = plan["size"]
+    lines = [
+        f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP an image "
+        f"and forward pass, {size['maps'] / 1e6:.1f} M values in its maps",
+        f"{plan['steps']:,} steps of {plan['batch_size']} images ({plan['dtype']}), "
+        f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced a "
+        f"step, {plan['checkpoint_mb']:.0f} MB a checkpoint",
+        "",
+        f"{'estimated':<9}{'ms a step':>10}{'compute':>9}{'gradients':>10}{'norms':>7}"
+        f"{'input':>8}{'images/s':>10}{'efficiency':>11}{'GB a chip':>10}{'hours':>8}"
+        f"{'USD':>8}",
+    ]
+    for name, row in plan["machines"].items():
+        if "step_ms" not in row:
+            lines.append(
+                f"{name:<9} needs a multiple of {row['batch_multiple']} images"
+            )
+            continue
+        lines.append(
+            f"{name:<9}{row['step_ms']:>10.1f}{row['compute_ms']:>9.1f}"
+            f"{row['gradients_ms']:>10.2f}{row['norms_ms']:>7.2f}{row['input_ms']:>8.2f}"
+            f"{row['images_per_second']:>10,.0f}{row['efficiency']:>11.0%}"
+            f"{row['chip_gb']:>10.1f}{row['hours']:>8.1f}{row['dollars']:>8,.0f}"
+            + ("" if row["fits"] else "  does not fit")
+        )
+    return "\n".join(lines)
+
+
+def _count(tree: PyTree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,1 @@
+"""The `rmjax` command: thin functions from options to the library."""

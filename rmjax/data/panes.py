@@ -1,0 +1,38 @@
+"""Photographs of frost, for the corruption of that name."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rmjax.data.images import centre, decode_rgb, resize_shorter
+from rmjax.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def load_panes(folder: str | Path, size: int) -> np.ndarray:
+    """Load photographs of frost for images of `size` px.
+
+    Smaller ones are enlarged to 1.1 times that, as the reference does; of larger ones
+    the middle stays that all have in common.
+
+    Returns:
+        float32 `[photographs, side, side, 3]` in [0, 1].
+
+    Raises:
+        InputError: no images there, or one that can't be read.
+    """
+    folder = Path(folder)
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(
+            f"no photographs of frost in {folder}: give a folder with images "
+            f"({', '.join(SUFFIXES)})"
+        )
+    least = int(np.ceil(1.1 * size))
+    panes = [decode_rgb(file.read_bytes(), str(file)) for file in files]
+    panes = [
+        p if min(p.shape[:2]) >= least else resize_shorter(p, least) for p in panes
+    ]
+    side = min(min(pane.shape[:2]) for pane in panes)
+    return np.stack([centre(pane, side) for pane in panes]).astype(np.float32) / 255

@@ -1,0 +1,1 @@
+"""One experiment: what its config stands for, and what its run leaves."""

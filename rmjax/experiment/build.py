@@ -1,0 +1,284 @@
+"""The network of an experiment and what goes with it, built from its config."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from rmjax.baselines.methods import make_fitted, works_in_tiles
+from rmjax.baselines.networks import Fitted
+from rmjax.corruptions import check_settings, random_blur_jpeg, random_corrupt
+from rmjax.data.panes import load_panes
+from rmjax.errors import InputError
+from rmjax.experiment import parallel
+from rmjax.experiment.optim import make_optimizer, make_schedule
+from rmjax.experiment.step import CorruptFn, PyTree, augment, eval_step, train_step
+from rmjax.inputs import get_input
+from rmjax.losses import get_loss
+from rmjax.mixing import Mixing
+from rmjax.models.backbones import check_backbone, make_backbone
+from rmjax.models.forward import prepare
+from rmjax.models.repmix import DTYPES, RepMix, make_model
+from rmjax.models.tiles import map_tiles
+from rmjax.utils.processes import cores
+
+
+def build_model(
+    config: ConfigDict,
+    num_sources: int,
+    axis_name: str | None = None,
+    lowering: str = "auto",
+) -> RepMix | Fitted:
+    """Build the config's network.
+
+    `axis_name` synchronises its batch norms over it; `lowering` is how convolutions
+    are computed, "auto" where there will be gradients.
+
+    Raises:
+        InputError: unknown architecture, type or loss, or numbers that don't fit
+            together.
+    """
+    loss = get_loss(config.loss)
+    if config.model.dtype not in DTYPES:
+        raise InputError(
+            f"unknown model.dtype '{config.model.dtype}'; choose from "
+            + ", ".join(DTYPES)
+        )
+    common = {
+        "embedding_dim": config.model.embedding_dim,
+        "axis_name": axis_name,
+        "dtype": DTYPES[config.model.dtype],
+        "remat": config.model.remat and lowering == "auto",
+        "crop": network_input(config).shape[1],
+    }
+    if not config.fit.name:
+        model = make_model(
+            config.model.arch,
+            num_sources,
+            gated_source=config.model.gated_source if loss.gated else None,
+            detects=loss.detects,
+            **common,
+        )
+        return model.clone(lowering=lowering)
+    check_backbone(config.model.arch)
+    return make_fitted(
+        config.fit.name,
+        num_sources,
+        tile=common["crop"],
+        components=config.model.embedding_dim,
+        images=config.fit.images,
+        backbone=make_backbone(config.model.arch, lowering=lowering, **common),
+    )
+
+
+def build_optimizer(
+    config: ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Build the config's optimiser and its schedule."""
+    return make_optimizer(
+        make_schedule(config.optim.lr, config.optim.lr_decay, steps_per_epoch),
+        b1=config.optim.b1,
+        b2=config.optim.b2,
+        eps=config.optim.eps,
+        weight_decay=config.optim.weight_decay,
+    )
+
+
+def build_step(
+    config: ConfigDict,
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    mixing: Mixing,
+) -> Callable:
+    """Return `step(state, batch, level=...)` of one replica, the config filled in."""
+    return partial(
+        train_step,
+        model=model,
+        loss=get_loss(config.loss),
+        optimizer=optimizer,
+        mixing=mixing,
+        augment=build_augment(config),
+        pieces=config.accumulate_steps,
+        seed=config.seed,
+    )
+
+
+def make_train_steps(
+    config: ConfigDict,
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    mixing: Mixing,
+    devices: parallel.Devices,
+) -> dict[int, Callable]:
+    """Return, for each of the mixing's levels, `step(state, batch)` over the devices.
+
+    Each is compiled when it is first called.
+    """
+    step = build_step(config, model, optimizer, mixing)
+    return {
+        level: parallel.map_step(partial(step, level=level), devices)
+        for level in mixing.levels
+    }
+
+
+def check_crop(config: ConfigDict) -> None:
+    """Raise an InputError for training windows larger than what they are cut from."""
+    if config.data.crop > config.data.size:
+        raise InputError(
+            f"data.crop = {config.data.crop} px is larger than data.size = "
+            f"{config.data.size} px, what it is cut from"
+        )
+
+
+def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return what makes the network's input of training images; errors as below."""
+    return partial(
+        augment,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        corrupt=build_corruption(config),
+        transform=build_input(config),
+    )
+
+
+def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """Return what makes the config's network input of images in [0, 1].
+
+    A network that works in tiles of the size that it was trained on gets each tile
+    transformed by itself.
+
+    Raises:
+        InputError: there is no such input.
+    """
+    transform = get_input(config.model.input)
+    if not works_in_tiles(config.fit.name, config.model.arch):
+        return transform
+    return partial(map_tiles, function=transform, size=config.data.crop)
+
+
+def build_corruption(config: ConfigDict) -> CorruptFn | None:
+    """Return what corrupts the config's training images; None when nothing does.
+
+    Raises:
+        InputError: an unknown recipe or name, or a number out of range.
+    """
+    settings = config.corrupt
+    if settings.recipe not in CORRUPTION_RECIPES:
+        raise InputError(
+            f"unknown corrupt.recipe '{settings.recipe}'; choose from "
+            + ", ".join(CORRUPTION_RECIPES)
+        )
+    if not 0 <= settings.rate <= 1:
+        raise InputError(f"corrupt: rate = {settings.rate} is not a probability")
+    return CORRUPTION_RECIPES[settings.recipe](config) if settings.rate else None
+
+
+def _imagenet_c(config: ConfigDict) -> CorruptFn:
+    settings = config.corrupt
+    names, severities = tuple(settings.names), tuple(settings.severities)
+    try:
+        check_settings(names, severities, settings.rate, config.data.crop)
+    except InputError as error:
+        raise InputError(f"corrupt: {error}") from error
+    return partial(
+        random_corrupt,
+        names=names,
+        severities=severities,
+        rate=settings.rate,
+        **corruption_options(config, config.data.crop),
+    )
+
+
+def _blur_jpeg(config: ConfigDict) -> CorruptFn:
+    return partial(random_blur_jpeg, rate=config.corrupt.rate)
+
+
+# What `corrupt.recipe` may be.
+CORRUPTION_RECIPES: dict[str, Callable[[ConfigDict], CorruptFn]] = {
+    "imagenet_c": _imagenet_c,
+    "blur_jpeg": _blur_jpeg,
+}
+
+
+def corruption_options(config: ConfigDict, size: int) -> dict:
+    """Return the config's options of `corrupt`, for images of `size` px.
+
+    Raises:
+        InputError: no photographs of frost where the config says.
+    """
+    settings = config.corrupt
+    panes = load_panes(settings.frost_dir, size) if settings.frost_dir else None
+    return {
+        "rounding": settings.rounding,
+        "glass_swap": settings.glass_swap,
+        "frost_panes": panes,
+    }
+
+
+def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
+    """Return shape `[1, H, W, channels]` and type of what the network is trained on."""
+    images = jax.ShapeDtypeStruct((1, config.data.crop, config.data.crop, 3), "float32")
+    return jax.eval_shape(build_input(config), images)
+
+
+def variable_shapes(config: ConfigDict, num_sources: int) -> PyTree:
+    """Return shapes and types of the config's variables; nothing is computed."""
+    model = build_model(config, num_sources)
+    return jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+
+
+def embedding_size(config: ConfigDict, num_sources: int) -> int:
+    """Return the size of the config's fingerprints; nothing is computed.
+
+    It is `model.embedding_dim` unless `fit.name` has its own, see docs/baselines.md.
+    """
+    model = build_model(config, num_sources)
+    variables = variable_shapes(config, num_sources)
+    outputs = jax.eval_shape(model.apply, variables, network_input(config))
+    return outputs["embedding"].shape[-1]
+
+
+def make_eval_step(
+    config: ConfigDict,
+    num_sources: int,
+    devices: parallel.Devices,
+    layers: tuple[str, ...] = ("embedding",),
+) -> Callable:
+    """Compile the config's `eval_step(variables, batch)` over the devices.
+
+    What it prepares of the variables is kept until it is called with others, or with
+    images of another size. A device works on its part in pieces of one size, whatever
+    else shares the batch: sums in another order would round differently.
+    """
+    model = build_model(config, num_sources, lowering="forward")
+    transform = build_input(config)
+    on_cpu = devices[0].platform == "cpu"
+
+    @cache
+    def compiled(at_once: int | None) -> Callable:
+        step = partial(eval_step, model=model, transform=transform, layers=layers)
+        step = partial(step, at_once=at_once)
+        return parallel.map_examples(step, devices, streams=cores())
+
+    last = None, None, None, None  # variables, size of the images, what was prepared
+
+    def run(variables: PyTree, batch: PyTree) -> PyTree:
+        nonlocal last
+        _, items, *size, _ = batch["image"].shape
+        if last[0] is not variables or last[1] != size:
+            images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
+            inputs = jax.eval_shape(transform, images)
+            prepared, at_once = prepare(model.apply, variables, inputs)
+            prepared = parallel.place(prepared, devices)
+            last = variables, size, prepared, at_once
+        at_once = _power_of_two(min(last[3], items // cores())) if on_cpu else None
+        return compiled(at_once)(last[2], batch)
+
+    return run
+
+
+def _power_of_two(number: int) -> int:
+    """Return the largest one up to `number`; 1 for less."""
+    return 1 << max(number, 1).bit_length() - 1

@@ -1,0 +1,101 @@
+"""Where a run's figures go: a JSON-lines file and TensorBoard events."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from rmjax.errors import TrainingError
+from rmjax.utils.files import replace_text
+
+METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"
+
+
+class RunLog:
+    """Writes scalars of a run to `metrics.jsonl` and `tensorboard/` in its workdir.
+
+    A resumed run repeats the steps after its last checkpoint: what was logged of
+    them before is dropped, so that every step stands there once.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, silent: bool = False):
+        """Open the log of `workdir` for a run that goes on after `start_step`.
+
+        `silent` writes nothing: of several processes, one alone is to log.
+
+        Raises:
+            TrainingError: it can't be written, as in `write` and `close`.
+        """
+        self._silent = silent
+        if silent:
+            return
+        self._path = workdir / METRICS_FILE
+        events = workdir / EVENTS
+        with _writing(self._path):
+            kept = [r for r in read_log(workdir) if r["step"] <= start_step]
+            _write_lines(self._path, kept)
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        with _writing(events):
+            events.mkdir(exist_ok=True)
+            # Not SummaryWriter: where its thread meets a full disk, training hangs.
+            self._events = EventsWriter(str(events / "events"))
+            purge = Event(step=start_step + 1, wall_time=time.time())
+            purge.session_log.status = SessionLog.START
+            self._events.write_event(purge)
+
+    def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
+        """Log `scalars` of `step`; `kind` is "train", "validation" or "tuning"."""
+        if self._silent:
+            return
+        row = {"step": step, "kind": kind, **scalars}
+        with _writing(self._path):
+            self._file.write(json.dumps(row) + "\n")
+        with _writing(self._path.with_name(EVENTS)):
+            for name, value in scalars.items():
+                summary = scalar(f"{kind}/{name}", value)
+                event = Event(step=step, wall_time=time.time(), summary=summary)
+                self._events.write_event(event)
+            self._events.flush()
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        if self._silent:
+            return
+        with _writing(self._path):
+            self._file.close()
+        with _writing(self._path.with_name(EVENTS)):
+            self._events.close()
+
+
+def read_log(workdir: Path) -> list[dict]:
+    """Return the rows of a run's `metrics.jsonl`; a line cut by a kill is left out."""
+    path = workdir / METRICS_FILE
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+    return rows
+
+
+def _write_lines(path: Path, rows: list[dict]) -> None:
+    replace_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"can't write the log {path}: {error.strerror}; what was saved stays: make "
+            "room, then run the same command again"
+        ) from error

@@ -1,0 +1,170 @@
+"""What a training run leaves in its workdir besides checkpoints, and reads back."""
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rmjax.configs.repmix import get_config
+from rmjax.errors import InputError
+from rmjax.experiment.config import flatten
+from rmjax.utils.files import write_json
+
+CONFIG_FILE = "config.json"
+RUN_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+
+# What may differ when a run is taken up again, and between its processes: nothing that
+# its figures depend on.
+_FREE_KEYS = {
+    "data.dir",
+    "data.cache_mib",
+    "data.workers",
+    "fit.memory_gib",
+    "model.remat",
+    "num_epochs",
+    "num_devices",
+    "eval_batch_size",
+    "log_every_steps",
+    "checkpoint_every_steps",
+}
+PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+def start_workdir(
+    workdir: Path,
+    config: ConfigDict,
+    sources: Sequence[str],
+    semantics: Sequence[str],
+    *,
+    provenance: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Write config, class names and package versions; a second time, compare.
+
+    `provenance` says where weights that were not trained here come from, `training`
+    what the images are like that others are trained on.
+
+    Raises:
+        InputError: the workdir belongs to another config or other classes.
+    """
+    if (workdir / CONFIG_FILE).exists():
+        _check_same(workdir, config, sources)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(
+        workdir / RUN_FILE,
+        {
+            "source_names": list(sources),
+            "semantic_names": list(semantics),
+            "provenance": provenance,
+            "training": training,
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES},
+        },
+    )
+    # Last: where this file is, the others are.
+    write_json(workdir / CONFIG_FILE, config.to_dict())
+
+
+def run_facts(config: ConfigDict) -> dict[str, Any]:
+    """Return the config's leaves, by dotted key, that figures depend on."""
+    return {k: v for k, v in flatten(config).items() if k not in _FREE_KEYS}
+
+
+def whole_facts(config: ConfigDict) -> dict[str, Any]:
+    """Return what the figures of a finished run depend on: its length as well."""
+    return run_facts(config) | {"num_epochs": config.num_epochs}
+
+
+def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Return the first key that two configs' facts don't share; None if they agree."""
+    keys = {**old, **new}
+    return next((key for key in keys if old.get(key) != new.get(key)), None)
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """Return the config of the run in `workdir`.
+
+    Raises:
+        InputError: there is no run, or a damaged one.
+    """
+    path = workdir / CONFIG_FILE
+    config = ConfigDict(_tuples(_read_json(path)))
+    absent = [key for key in flatten(get_config()) if key not in flatten(config)]
+    if absent:
+        raise InputError(
+            f"{path}: made by another version of rmjax, as it has no key {absent[0]}; "
+            "train anew"
+        )
+    return config
+
+
+def load_facts(workdir: Path) -> dict[str, Any]:
+    """Return what `start_workdir` wrote beside the config.
+
+    `source_names` in order, `provenance`, `training`, and versions.
+
+    Raises:
+        InputError: there is no run, or a damaged one.
+    """
+    return _read_json(workdir / RUN_FILE)
+
+
+def load_source_names(workdir: Path) -> list[str]:
+    """Return the names of the classes that the run in `workdir` knows, in order."""
+    return load_facts(workdir)["source_names"]
+
+
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """Check that the run in `workdir`, if there is one, can be gone on with.
+
+    Raises:
+        InputError: it belongs to another config, or is damaged.
+    """
+    if not (workdir / CONFIG_FILE).exists():
+        return
+    old, new = run_facts(load_config(workdir)), run_facts(config)
+    key = first_difference(old, new)
+    if key is not None:
+        raise InputError(
+            f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
+            f"there and {new.get(key)!r} here; choose another --workdir"
+        )
+
+
+def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
+    check_config(workdir, config)
+    known = load_source_names(workdir)
+    if known != list(sources):
+        raise InputError(
+            f"{workdir} was trained on the sources {', '.join(known)}, the data now "
+            f"has {', '.join(sources)}; choose another --workdir"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(
+            f"no run in {path.parent}: {path.name} is missing; give the --workdir "
+            "of an `rmjax train`"
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+
+
+def _tuples(data: dict) -> dict:
+    """Turn the lists that JSON made of a config's tuples back into tuples."""
+    return {
+        key: _tuples(value)
+        if isinstance(value, dict)
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for key, value in data.items()
+    }

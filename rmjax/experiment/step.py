@@ -1,0 +1,311 @@
+"""One training step and one evaluation step, as pure functions of one replica."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rmjax import losses
+from rmjax.experiment.parallel import AXIS
+from rmjax.inputs import random_flip_crop, to_unit
+from rmjax.mixing import Mixed, Mixing, fold_keys
+from rmjax.models.forward import map_chunks
+from rmjax.models.norm import widen
+from rmjax.models.repmix import RepMix
+
+# What a random key is folded with, for each consumer of randomness.
+KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
+
+PyTree = Any
+Batch = dict[str, jax.Array]
+InputTransform = Callable[[jax.Array], jax.Array]
+# (keys `[batch]`, images `[batch, H, W, 3]` in [0, 1]) -> such images.
+CorruptFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (keys `[batch]`, uint8 `[batch, H, W, 3]`) -> the network's input.
+AugmentFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Attributes:
+        step: number of steps done, int32 scalar.
+        params: the network's parameters.
+        batch_stats: running means and variances of its batch normalisations.
+        opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+
+
+def create_state(
+    model: RepMix,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    input_shape: tuple[int, int, int],
+    pretrained: PyTree | None = None,
+) -> TrainState:
+    """Initialise the parameters (from `seed`), then the optimiser for them.
+
+    Args:
+        model: the network.
+        optimizer: the optimiser whose state to make.
+        seed: of the random initialisation.
+        input_shape: `(H, W, C)` of what the network sees.
+        pretrained: variables, or some of them, to take the place of random ones.
+    """
+
+    def init(key: jax.Array, pretrained: PyTree) -> TrainState:
+        fresh = model.init(key, jnp.zeros((1, *input_shape)))
+        taken = flatten_dict(pretrained)
+        variables = unflatten_dict(flatten_dict(fresh) | taken)
+        params = variables["params"]
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(params),
+        )
+
+    return jax.jit(init)(jax.random.key(seed), pretrained or {})
+
+
+def draw_level(levels: tuple[int, ...], seed: int, step: int) -> int:
+    """Return where step number `step` mixes: one of a mixing's levels, all as likely.
+
+    Drawn here and not in the step, so that each level has a program of its own: XLA's CPU
+    compiler makes gradients of convolutions 20 times as slow in a branch.
+    """
+    random = np.random.default_rng((seed, step, KEY_LEVEL))
+    return levels[random.integers(len(levels))]
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    level: int,
+    model: RepMix,
+    loss: losses.Loss,
+    optimizer: optax.GradientTransformation,
+    mixing: Mixing,
+    augment: AugmentFn,
+    pieces: int,
+    seed: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Take one optimiser step on one replica's share of a batch.
+
+    All randomness is a function of `seed` and the place of an image in the stream of
+    training images, so it depends neither on the replicas nor on the pieces.
+
+    Args:
+        state: the state before.
+        batch: `image` uint8 `[images, H, W, 3]`, and int32 `[images]` each: `source`,
+            `position` (in the stream).
+        level: where representations are mixed, see `draw_level`.
+        model: the network.
+        loss: what is asked of it.
+        optimizer: turns gradients into updates.
+        mixing: how representations are mixed.
+        augment: makes the network's input of images.
+        pieces: equal parts of the share that go through the network one after the
+            other; each is normalised with its own statistics, and contrasts its own
+            samples.
+        seed: of all random draws.
+
+    Returns:
+        The state after, and scalars averaged over all replicas: `loss`,
+        `attribution_loss`, `detection_loss`, `soft_accuracy`, `accuracy`; and
+        `grad_norm`, of the averaged gradient.
+    """
+    root = jax.random.key(seed)
+
+    def gradients(stats: PyTree, piece: Batch) -> tuple[PyTree, PyTree]:
+        keys = jax.vmap(partial(jax.random.fold_in, root))(piece["position"])
+        forward = partial(
+            _forward_loss,
+            batch_stats=stats,
+            inputs=augment(keys, piece["image"]),
+            sources=piece["source"],
+            level=level,
+            model=model,
+            loss=loss,
+            mix_fn=partial(mixing.mix_fn, fold_keys(keys, KEY_MIX)),
+        )
+        grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
+        return stats, (grads, metrics)
+
+    stats, means = _average_pieces(gradients, state.batch_stats, batch, pieces)
+    stats, (grads, metrics) = jax.lax.pmean((stats, means), AXIS)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=stats,
+        opt_state=opt_state,
+    )
+    return new_state, metrics
+
+
+def _average_pieces(
+    function: Callable[[PyTree, Batch], tuple[PyTree, PyTree]],
+    carried: PyTree,
+    batch: Batch,
+    pieces: int,
+) -> tuple[PyTree, PyTree]:
+    """Apply `(carried, piece) -> (carried, result)` to the pieces of a batch in turn.
+
+    Returns:
+        What the last piece carries, and the mean of the results.
+    """
+    if pieces == 1:
+        return function(carried, batch)
+
+    def add(carry: tuple[PyTree, PyTree], piece: Batch) -> tuple[tuple, None]:
+        # Otherwise an unrolled loop may do all pieces at once. (XLA's CPU compiler
+        # drops the barrier unless its pass `cse_barrier_expander` is disabled.)
+        (carried, total), piece = jax.lax.optimization_barrier((carry, piece))
+        carried, result = function(carried, piece)
+        return (carried, jax.tree.map(jnp.add, total, result)), None
+
+    cut = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+    piece = jax.tree.map(lambda x: x[0], cut)
+    _, shapes = jax.eval_shape(function, carried, piece)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # XLA's CPU compiler makes gradients of convolutions 20 times as slow in a loop.
+    unroll = jax.default_backend() == "cpu"
+    (carried, total), _ = jax.lax.scan(add, (carried, zeros), cut, unroll=unroll)
+    return carried, jax.tree.map(lambda x: x / pieces, total)
+
+
+def augment(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    crop: int,
+    flip: bool,
+    corrupt: CorruptFn | None,
+    transform: InputTransform,
+) -> jax.Array:
+    """Make the network's input of training images.
+
+    Args:
+        keys: typed random keys `[images]`.
+        images: uint8 `[images, H, W, 3]`.
+        crop: side of the random window in pixels.
+        flip: whether to mirror at random.
+        corrupt: what images suffer after that, each by its own key; None: nothing.
+        transform: from images in [0, 1] to the network's input.
+
+    Returns:
+        `[images, crop, crop, channels]`, before a transform that changes the size.
+    """
+    images = random_flip_crop(fold_keys(keys, KEY_AUGMENT), images, crop, flip=flip)
+    images = to_unit(images)
+    if corrupt is not None:
+        images = corrupt(fold_keys(keys, KEY_CORRUPT), images)
+    return transform(images)
+
+
+def _forward_loss(
+    params: PyTree,
+    *,
+    batch_stats: PyTree,
+    inputs: jax.Array,
+    sources: jax.Array,
+    level: int,
+    model: RepMix,
+    loss: losses.Loss,
+    mix_fn: Callable[[jax.Array], Mixed],
+) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+    """Return the loss of images mixed at `level`, the new statistics and metrics."""
+    mixed = None
+
+    def mix(h: jax.Array) -> jax.Array:
+        nonlocal mixed  # the mix decides who is mixed, the loss needs to know
+        mixed = mix_fn(h)
+        return mixed.h
+
+    outputs, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        inputs,
+        train=True,
+        mix_fn=mix,
+        level=level,
+        mutable=["batch_stats"],
+    )
+    metrics = _measure(outputs, sources[mixed.places], mixed.weights, loss)
+    return metrics["loss"], (updated.get("batch_stats", {}), metrics)
+
+
+def _measure(
+    outputs: dict[str, jax.Array],
+    sources: jax.Array,
+    weights: jax.Array,
+    loss: losses.Loss,
+) -> dict[str, jax.Array]:
+    """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
+    attribution = outputs["attribution"]
+    total, terms = losses.compound_loss(
+        attribution, outputs["detection"], sources, weights, detects=loss.detects
+    )
+    if loss.contrasts:
+        total += losses.contrastive_loss(
+            outputs["embedding"], sources, weights, attribution.shape[-1], AXIS
+        )
+    return {
+        "loss": total,
+        "attribution_loss": terms["attribution"],
+        "detection_loss": terms["detection"],
+        "soft_accuracy": losses.soft_accuracy(attribution, sources, weights),
+        "accuracy": losses.hard_accuracy(attribution, sources, weights),
+    }
+
+
+def eval_step(
+    variables: PyTree,
+    batch: Batch,
+    *,
+    model: RepMix,
+    transform: InputTransform,
+    layers: tuple[str, ...] = ("embedding",),
+    at_once: int | None = None,
+) -> dict[str, jax.Array]:
+    """Return what the network says of each image.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        batch: `image` uint8 `[items, H, W, 3]`.
+        model: the network.
+        transform: from images in [0, 1] to the network's input.
+        layers: the activations wanted, see `RepMix`.
+        at_once: images that run together; None for all.
+
+    Returns:
+        The `layers`, maps averaged over their places, `[items, channels]` each; gated
+        `attribution` and `detection` logits, where the network has heads.
+    """
+    heads = ("attribution", "detection") if model.num_sources else ()
+
+    def answer(images: jax.Array) -> dict[str, jax.Array]:
+        outputs = model.apply(variables, transform(to_unit(images)))
+        return {name: _mean_places(outputs[name]) for name in (*layers, *heads)}
+
+    images = batch["image"]
+    return map_chunks(answer, images, at_once or len(images))
+
+
+def _mean_places(x: jax.Array) -> jax.Array:
+    """Average a map `[items, H, W, channels]` over its places; leave vectors alone."""
+    return x.mean((1, 2), dtype=widen(x.dtype)) if x.ndim == 4 else x

@@ -1,0 +1,197 @@
+"""What is said of one image: its provenance, then the network's answer and its limits."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rmjax.data.dataset import REAL
+from rmjax.data.images import decode_rgb
+from rmjax.data.listing import read_bytes
+from rmjax.errors import InputError
+from rmjax.inference.attributor import Attributor, cut_ends, decode
+from rmjax.inference.domain import warn_about
+from rmjax.provenance import CAVEAT, describe, find_provenance
+
+INCONCLUSIVE, UNKNOWN = "inconclusive", "unknown"
+# Images whose views run together. One number, so that the network is compiled for few
+# shapes.
+_AT_ONCE = 12
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return decode_rgb(file.getvalue())
+
+
+def _scaled(pixels: np.ndarray, share: float) -> np.ndarray:
+    """Scale down and up again, bilinearly."""
+    image = Image.fromarray(pixels)
+    small = [max(round(n * share), 1) for n in image.size]
+    for size in (small, image.size):
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+# What the image might go through when it is shared once more: names and values as in
+# the suite `resharing` of an evaluation. Done by libraries and on the whole image, whose
+# size is anything, where `rmjax.corruptions` would be compiled for each.
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "flip": lambda pixels: pixels[:, ::-1],
+    "jpeg:90": lambda pixels: _jpeg(pixels, 90),
+    "jpeg:75": lambda pixels: _jpeg(pixels, 75),
+    "bilinear:0.75": lambda pixels: _scaled(pixels, 0.75),
+}
+
+
+def attribute(
+    model: Attributor, images: Iterable[str | Path]
+) -> Iterator[dict[str, Any]]:
+    """Say of each image what it is and how far that can be trusted.
+
+    Args:
+        model: the network, with heads.
+        images: paths.
+
+    Yields:
+        For each image a dict that JSON can hold. `image`, the path. Where it can't be
+        read, `error` alone besides. Else `provenance`, see `rmjax.provenance`, and
+        `file`, the same in words but for the caveat;
+        `answer`: `real`, a source, `unknown` or `inconclusive`; `reason` for it;
+        `synthetic`, the probability of being synthetic, were both equally likely
+        before; `sources`, `[source, probability]` from the most probable on;
+        `stability`: the share of `views` with the answer of the image itself, and
+        those; `warnings`, where the image lies outside of what the network was
+        trained on.
+
+    Raises:
+        InputError: the network knows no sources.
+    """
+    if not model.source_names:
+        raise InputError(
+            f"{model.name} knows no sources: give a run of `rmjax train`, or a RepMix"
+        )
+    remaining = iter(images)
+    while block := list(islice(remaining, _AT_ONCE)):
+        read = [_read(model, path) for path in block]
+        pixels = [view for _, views in read for view in views]
+        outputs = _run(model, pixels, len(block))
+        for path, (known, views) in zip(block, read, strict=True):
+            rows = {k: v[: len(views)] for k, v in outputs.items()}
+            outputs = {k: v[len(views) :] for k, v in outputs.items()}
+            said = _judge(model, rows) if views else {}
+            yield {"image": str(path)} | known | said
+
+
+def describe_model(model: Attributor) -> dict[str, Any]:
+    """Return which network it is: name, version, what it was calibrated on."""
+    return {
+        "name": model.name,
+        "checkpoint": model.checkpoint,
+        "sha256": model.digest,
+        "rmjax": version("rmjax"),
+        "calibrated": model.calibration.images > 0,
+        "operating_points": list(model.calibration.operating_points),
+        "reject": model.calibration.reject,
+        "provenance": model.provenance,
+    }
+
+
+def _read(
+    model: Attributor, path: str | Path
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return what the file itself tells, and its views for the network, itself first."""
+    try:
+        data = read_bytes(path)
+        pixels = cut_ends(decode(data, str(path)))
+    except InputError as error:
+        return {"error": str(error)}, []
+    views = [model.read(pixels)]
+    views += [model.read(view(pixels)) for view in VIEWS.values()]
+    provenance = find_provenance(data)
+    return {
+        "file": [line for line in describe(provenance) if line != CAVEAT],
+        "provenance": asdict(provenance),
+        "warnings": warn_about(data, views[0].shape[:2], model),
+    }, views
+
+
+def _run(
+    model: Attributor, pixels: Sequence[np.ndarray], images: int
+) -> dict[str, np.ndarray]:
+    if not pixels:
+        return {}
+    # A lone image is not made to wait for the batch of many.
+    count = 1 if images == 1 else _AT_ONCE
+    return model.run(pixels, (1 + len(VIEWS)) * count)
+
+
+def _judge(model: Attributor, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the logits of an image and of its views into an answer."""
+    chances = model.calibration.probabilities(outputs)
+    synthetic = chances["detection"][:, 1]
+    sources = chances["attribution"]
+    rejected = np.zeros(len(sources), bool)
+    if model.calibration.reject:
+        rejected = model.calibration.rejects(outputs["attribution"])
+    points = [point["threshold"] for point in model.calibration.operating_points]
+    said = [
+        _answer(model.source_names, *row, points)
+        for row in zip(synthetic, sources, rejected, strict=True)
+    ]
+    answer, reason = said[0]
+    views = [
+        {"view": name, "answer": other, "synthetic": float(chance)}
+        for name, (other, _), chance in zip(VIEWS, said[1:], synthetic[1:], strict=True)
+    ]
+    order = np.argsort(-sources[0], kind="stable")
+    return {
+        "answer": answer,
+        "reason": reason,
+        "synthetic": float(synthetic[0]),
+        "sources": [[model.source_names[i], float(sources[0, i])] for i in order],
+        "stability": float(np.mean([view["answer"] == answer for view in views])),
+        "views": views,
+    }
+
+
+def _answer(
+    names: Sequence[str],
+    synthetic: float,
+    sources: np.ndarray,
+    rejected: bool,
+    thresholds: Sequence[float],
+) -> tuple[str, str]:
+    """Return the answer for one image, and why it is that.
+
+    Args:
+        names: of the sources.
+        synthetic: calibrated probability of being synthetic.
+        sources: that of each source.
+        rejected: whether the best of them is below the threshold for unknown sources.
+        thresholds: of the operating points, none for a network without.
+    """
+    low, high = min(thresholds, default=0.5), max(thresholds, default=0.5)
+    best = names[int(sources.argmax())]
+    at = f"P(synthetic) = {synthetic:.3f}"
+    if low <= synthetic < high:
+        return (
+            INCONCLUSIVE,
+            f"{at} lies between the operating points {low:.3f} and {high:.3f}",
+        )
+    is_synthetic = synthetic >= high
+    if rejected:
+        return UNKNOWN, "no known source is probable enough, real images among them"
+    if is_synthetic == (best == REAL):
+        said = "synthetic" if is_synthetic else "real"
+        return INCONCLUSIVE, f"detection says {said} ({at}), attribution {best}"
+    if is_synthetic:
+        return best, f"{at}, from {high:.3f} on it is called synthetic"
+    return REAL, f"{at}, under {low:.3f} it is called real"

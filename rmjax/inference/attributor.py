@@ -1,0 +1,344 @@
+"""A trained run, loaded, to be asked about any images."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rmjax.data.images import decode_rgb, resize_shorter
+from rmjax.data.listing import read_bytes
+from rmjax.errors import InputError
+from rmjax.experiment import parallel
+from rmjax.experiment.build import (
+    build_model,
+    make_eval_step,
+    network_input,
+    variable_shapes,
+)
+from rmjax.experiment.checkpoints import load_variables
+from rmjax.experiment.run import CHECKPOINTS, load_config, load_facts
+from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
+from rmjax.models.resnet import ACTIVATIONS
+from rmjax.pretrained.weights import read_weights
+
+# Every input transform and the stages of every network need so many pixels.
+MIN_SIDE = 16
+# Sides of an image to each other; what is longer is cut at its ends.
+MAX_ASPECT = 16
+
+ImageLike = str | Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class Attributor:
+    """A trained network with what it needs to read images and name sources.
+
+    Attributes:
+        name: what to call it: the folder or the file that it was loaded from.
+        config: of the run that trained it.
+        source_names: the sources it tells apart; the first is `real`. Empty for a
+            bare backbone such as ImageNet's.
+        variables: its parameters and batch statistics, on `devices`.
+        devices: where it runs.
+        checkpoint: the training step it is of.
+        calibration: what turns its logits into probabilities.
+        provenance: where converted weights come from; None for a run of rmjax.
+        training: what its training images are like, see `rmjax.inference.domain`; None where
+            that is not known.
+    """
+
+    name: str
+    config: ConfigDict
+    source_names: tuple[str, ...]
+    variables: dict
+    devices: parallel.Devices
+    checkpoint: int
+    calibration: Calibration
+    provenance: dict | None = None
+    training: dict | None = None
+    _steps: dict = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def layer(self) -> str:
+        """The activation that serves as fingerprint where none is named."""
+        return "embedding" if self.source_names else "pool"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the parameters and batch statistics, in hexadecimal."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def embed(
+        self,
+        images: Sequence[ImageLike],
+        batch_size: int = 64,
+        *,
+        layer: str | None = None,
+    ) -> np.ndarray:
+        """Return the fingerprints of images, float32 `[len(images), 256]`.
+
+        Args:
+            images: paths, encoded bytes, or uint8 arrays `[H, W, 3]`, of any sizes.
+            batch_size: images that run at once.
+            layer: another activation, one of `rmjax.models.resnet.ACTIVATIONS`; maps
+                are averaged over their places, `[len(images), channels]`.
+
+        Raises:
+            InputError: one of them can't be read, or there is no such layer.
+        """
+        layer = layer or self.layer
+        return self.run(self._read_all(images), batch_size, layer=layer)[layer]
+
+    def predict(
+        self, images: Sequence[ImageLike], batch_size: int = 64
+    ) -> dict[str, np.ndarray | bool]:
+        """Return what the network says of each image; arguments as for `embed`.
+
+        Returns:
+            `embedding` `[N, 256]`; `attribution`, the probability of each source
+            `[N, num_sources]`; `detection`, the probabilities of real and synthetic
+            `[N, 2]`, were both equally likely before; `source`, the name of the most
+            probable source `[N]`; `calibrated`, whether these probabilities are (a run
+            is calibrated when it is evaluated).
+
+        Raises:
+            InputError: an image can't be read, or the network knows no sources.
+        """
+        if not self.source_names:
+            raise InputError(
+                f"{self.name} knows no sources, it can only embed; train with "
+                "--config.model.init to give it some"
+            )
+        outputs = self.run(self._read_all(images), batch_size)
+        best = outputs["attribution"].argmax(-1)
+        return {
+            "embedding": outputs["embedding"],
+            **self.calibration.probabilities(outputs),
+            "source": np.array(self.source_names)[best],
+            "calibrated": self.calibration.images > 0,
+        }
+
+    def channels(self, layer: str) -> int:
+        """Return how many numbers an activation has, averaged over places.
+
+        Raises:
+            InputError: there is no such layer.
+        """
+        model = build_model(self.config, len(self.source_names))
+        outputs = jax.eval_shape(
+            model.apply, self.variables, network_input(self.config)
+        )
+        choices = [name for name in ACTIVATIONS if name in outputs]
+        if layer not in choices:
+            raise InputError(f"layer '{layer}': choose one of {', '.join(choices)}")
+        return outputs[layer].shape[-1]
+
+    def read(self, image: ImageLike, name: str = "") -> np.ndarray:
+        """Decode one image and bring it to the size that the run was evaluated at.
+
+        A smaller image than that stays as it is: the network is convolutional up to
+        its pool.
+
+        Args:
+            image: as for `embed`.
+            name: what error messages call it; a path for itself.
+
+        Returns:
+            uint8 `[H, W, 3]`.
+
+        Raises:
+            InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
+        """
+        return fit(decode(image, name), self.config)
+
+    def run(
+        self,
+        pixels: Sequence[np.ndarray],
+        batch_size: int = 64,
+        *,
+        layer: str | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Run the network on images that `read` made, of any shapes.
+
+        Returns:
+            The `layer` (the fingerprint for None) `[N, channels]`; where there are
+            heads, the `attribution` and `detection` logits.
+
+        Raises:
+            InputError: there is no such layer, or a batch of no images.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch size {batch_size}: give at least 1")
+        step = self._step(layer or self.layer)
+        unit = len(self.devices)
+        batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
+        results = {}
+        for rows in _equal_shapes(pixels, batch_size):
+            batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
+            batch[: len(rows)] = [pixels[i] for i in rows]
+            sharded = parallel.shard({"image": batch}, self.devices)
+            outputs = parallel.fetch(step(self.variables, sharded))
+            for name, values in outputs.items():
+                whole = np.zeros((len(pixels), *values.shape[1:]), values.dtype)
+                results.setdefault(name, whole)[rows] = values[: len(rows)]
+        return results
+
+    def _read_all(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        if isinstance(images, str | bytes | Path):
+            raise InputError("give a list of images, not a single one")
+        if len(images) == 0:
+            raise InputError("no images given")
+        return [self.read(image) for image in images]
+
+    def _step(self, layer: str):
+        if layer not in self._steps:
+            if layer != self.layer:  # that one every network has
+                self.channels(layer)
+            self._steps[layer] = make_eval_step(
+                self.config, len(self.source_names), self.devices, (layer,)
+            )
+        return self._steps[layer]
+
+
+def load(
+    workdir: str | Path,
+    *,
+    checkpoint: str | int = "best",
+    num_devices: int | None = None,
+) -> Attributor:
+    """Load the run in `workdir` to embed and attribute images.
+
+    Args:
+        workdir: folder of an `rmjax train` or `rmjax convert`.
+        checkpoint: "best" by validation loss, "last", or a step.
+        num_devices: devices to use, all for None.
+
+    Raises:
+        InputError: there is no such run or checkpoint.
+    """
+    workdir = Path(workdir)
+    config = load_config(workdir)
+    facts = load_facts(workdir)
+    names = tuple(facts["source_names"])
+    devices = parallel.choose_devices(num_devices)
+    like = parallel.place_shapes(variable_shapes(config, len(names)), devices)
+    variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
+    return Attributor(
+        name=workdir.resolve().name,
+        config=config,
+        source_names=names,
+        variables=variables,
+        devices=devices,
+        checkpoint=step,
+        calibration=load_calibration(workdir, step),
+        provenance=facts.get("provenance"),
+        training=facts.get("training"),
+    )
+
+
+def load_pretrained(
+    path: str | Path,
+    *,
+    layout: str = "auto",
+    sources: Sequence[str] = (),
+    num_devices: int | None = None,
+) -> Attributor:
+    """Load weights that others trained, or those of a run.
+
+    Args:
+        path: a `.pth`, `.ckpt` or `.safetensors` file in one of
+            `rmjax.pretrained.weights.LAYOUTS`, or the folder of an `rmjax train` or
+            `rmjax convert`.
+        layout: of a file; "auto" tells by its content.
+        sources: names of a file's classes, see `rmjax.pretrained.weights.read_weights`.
+        num_devices: devices to use, all for None.
+
+    Raises:
+        InputError: the file or folder can't be read, or holds another network.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load(path, num_devices=num_devices)
+    weights = read_weights(path, layout=layout, sources=sources)
+    devices = parallel.choose_devices(num_devices)
+    return Attributor(
+        name=path.name,
+        config=weights.config,
+        source_names=weights.source_names,
+        variables=parallel.place(weights.variables, devices),
+        devices=devices,
+        checkpoint=0,
+        calibration=UNCALIBRATED,
+        provenance=weights.provenance,
+    )
+
+
+def decode(image: ImageLike, name: str = "") -> np.ndarray:
+    """Return an image's pixels at its own size, uint8 `[H, W, 3]`.
+
+    Raises:
+        InputError: it can't be read, is an array of another kind, or has fewer than
+            `MIN_SIDE` pixels a side; `name`, or its path, is in the message.
+    """
+    if isinstance(image, str | Path):
+        name = name or str(image)
+        image = read_bytes(image)
+    name = name or "image"
+    if isinstance(image, bytes):
+        image = decode_rgb(image, name)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise InputError(
+            f"an image array must be uint8 [H, W, 3], not {image.dtype} "
+            f"{list(image.shape)}"
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"{name}: {width}x{height} px is too small, give at least {MIN_SIDE} a side"
+        )
+    return image
+
+
+def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:
+    """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
+    image = cut_ends(image)
+    if config.data.eval_resize:
+        image = resize_shorter(image, config.data.eval_resize)
+    cut = _middle(image, config.data.eval_size)
+    # A view would keep the whole of a large photograph in memory.
+    return cut.copy() if cut.size < image.size else cut
+
+
+def cut_ends(image: np.ndarray) -> np.ndarray:
+    """Cut the ends off an image that is longer than `MAX_ASPECT` allows.
+
+    Scaling would make it huge, and JPEG files hold no more than 65,535 pixels a side.
+    """
+    return _middle(image, MAX_ASPECT * min(image.shape[:2]))
+
+
+def _middle(image: np.ndarray, most: int) -> np.ndarray:
+    """Cut an image so that no side is longer than `most`."""
+    height, width = (min(n, most) for n in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def _equal_shapes(pixels: list[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+    """Yield the row numbers of batches whose images have one shape."""
+    by_shape = defaultdict(list)
+    for row, image in enumerate(pixels):
+        by_shape[image.shape].append(row)
+    for rows in by_shape.values():
+        for start in range(0, len(rows), batch_size):
+            yield rows[start : start + batch_size]

@@ -1,0 +1,220 @@
+"""Fingerprints of many images into a table, part by part, in bounded memory."""
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from rmjax.data.listing import Item
+from rmjax.errors import InputError
+from rmjax.inference.attributor import Attributor
+from rmjax.inference.tables import WRITERS, describe, merge
+from rmjax.utils.locks import lock
+from rmjax.utils.processes import cores, in_blocks
+
+ROWS_PER_PART = 4096
+# Images of one shape run together; so many batches are looked through for them.
+_BATCHES_AT_ONCE = 4
+
+
+def embed_images(
+    model: Attributor,
+    images: Callable[[], Iterable[Item]],
+    count: int,
+    out: str | Path,
+    *,
+    layer: str | None = None,
+    batch_size: int = 64,
+    shard: tuple[int, int] | None = None,
+    rows_per_part: int = ROWS_PER_PART,
+    show_progress: bool = True,
+) -> tuple[Path, int, list[str]]:
+    """Write the fingerprints of images to a table, a row an image in their order.
+
+    Parts are written to a hidden folder beside the table and put together when all
+    are there; called again after a stop, it goes on with the first missing part.
+
+    Args:
+        model: the network.
+        images: yields them, each time the same ones; see `list_images`.
+        count: how many it yields.
+        out: a `.parquet` or `.npz` file. Of several shards each writes its own, with
+            `-00000-of-00004` before the suffix.
+        layer: the activation; the fingerprint for None.
+        batch_size: images that run at once.
+        shard: number and count: this call does every so manieth part; None is this
+            process among all that JAX knows of.
+        rows_per_part: rows that are held in memory.
+        show_progress: whether to draw a bar.
+
+    Returns:
+        The file, its number of rows, and a line for each image that could not be read;
+        its row has the reason under `error`, and no numbers.
+
+    Raises:
+        InputError: another suffix, a shard that is none, batches of no images, a file
+            that can't be written or that another process writes, or parts of a table
+            of something else.
+    """
+    if min(batch_size, rows_per_part) < 1:
+        raise InputError("batch size and rows per part: give at least 1")
+    shard = shard or (jax.process_index(), jax.process_count())
+    rows_per_part = max(min(rows_per_part, -(-count // shard[1])), 1)
+    out = _shard_name(Path(out), shard)
+    layer = layer or model.layer
+    schema = describe(model, layer)
+    done, failed = [], []
+    total = -(-count // shard[1])
+    with (
+        _open_parts(out, schema) as parts,
+        tqdm(total=total, unit="img", disable=not show_progress) as bar,
+        ThreadPoolExecutor(cores() + 1) as pool,
+    ):
+        for number, items in enumerate(in_blocks(images(), rows_per_part)):
+            if number % shard[1] != shard[0]:
+                continue
+            path = parts / f"{number:08}.parquet"
+            if _is_part(path, items):
+                bar.update(len(items))
+            else:
+                decoded = _read_ahead(model, items, pool, 2 * batch_size)
+                columns = {name: [] for name in schema.names}
+                while block := list(islice(decoded, _BATCHES_AT_ONCE * batch_size)):
+                    _append(columns, _rows(model, block, layer, batch_size))
+                    bar.update(len(block))
+                _write(pa.table(columns, schema), path)
+            errors = pq.read_table(path, columns=["error"])["error"].to_pylist()
+            failed += [error for error in errors if error]
+            done.append(path)
+        rows = merge(done, out, schema)
+    return out, rows, failed
+
+
+def _rows(
+    model: Attributor,
+    block: Sequence[tuple[Item, np.ndarray | InputError]],
+    layer: str,
+    batch_size: int,
+) -> Iterator[dict]:
+    """Yield the rows of images that were read, or could not be."""
+    good = [pixels for _, pixels in block if isinstance(pixels, np.ndarray)]
+    outputs = model.run(good, batch_size, layer=layer) if good else {}
+    answers = _answers(model, outputs, layer) if good else {}
+    place = 0
+    for item, pixels in block:
+        row = {"path": item.path, "source": item.source}
+        if isinstance(pixels, np.ndarray):
+            row |= {name: values[place] for name, values in answers.items()}
+            place += 1
+        else:
+            row["error"] = str(pixels)
+        yield row
+
+
+def _append(columns: dict[str, list], rows: Iterable[dict]) -> None:
+    for row in rows:
+        for name, values in columns.items():
+            values.append(row.get(name))
+
+
+def _answers(model: Attributor, outputs: dict, layer: str) -> dict[str, Sequence]:
+    answers = {layer: outputs[layer]}
+    if model.source_names:
+        answers |= model.calibration.probabilities(outputs)
+        best = outputs["attribution"].argmax(-1)
+        answers["predicted"] = [model.source_names[i] for i in best]
+    return answers
+
+
+def _read_ahead(
+    model: Attributor, items: Sequence[Item], pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[tuple[Item, np.ndarray | InputError]]:
+    """Yield items with their pixels, or with what is wrong with them."""
+
+    def read(item: Item) -> np.ndarray | InputError:
+        try:
+            return model.read(item.read(), item.path)
+        except InputError as error:
+            return error
+
+    waiting: deque = deque()
+    for item in items:
+        waiting.append((item, pool.submit(read, item)))
+        if len(waiting) > ahead:
+            item, future = waiting.popleft()
+            yield item, future.result()
+    for item, future in waiting:
+        yield item, future.result()
+
+
+def _shard_name(out: Path, shard: tuple[int, int]) -> Path:
+    if out.suffix not in WRITERS:
+        raise InputError(f"{out}: give a file name ending in {' or '.join(WRITERS)}")
+    number, count = shard
+    if not 0 <= number < count:
+        raise InputError(
+            f"shard {number}/{count}: give 0/{count} to {count - 1}/{count}"
+        )
+    if count == 1:
+        return out
+    return out.with_name(f"{out.stem}-{number:05}-of-{count:05}{out.suffix}")
+
+
+@contextmanager
+def _open_parts(out: Path, schema: pa.Schema) -> Iterator[Path]:
+    """Give a table's folder of parts to this process alone; remove it at the end."""
+    if out.exists():
+        raise InputError(f"{out} exists: choose another --out, or remove it")
+    parts = out.with_name(f".{out.name}.partial")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        file = (parts / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"can't write {out}: {error.strerror}") from error
+    with file:
+        lock(file, f"{out} is being written by another command: wait for it")
+        _check_parts(parts, schema)
+        yield parts
+        shutil.rmtree(parts)
+
+
+def _check_parts(parts: Path, schema: pa.Schema) -> None:
+    """Check that parts are of the same table; remove those that a crash cut."""
+    for path in parts.glob("*.parquet"):
+        try:
+            metadata = pq.read_schema(path).metadata
+        except pa.ArrowInvalid:
+            path.unlink()
+            continue
+        if metadata != schema.metadata:
+            raise InputError(
+                f"{parts} holds parts of a table by another network or layer: "
+                "remove it, or choose another --out"
+            )
+
+
+def _is_part(path: Path, items: Sequence[Item]) -> bool:
+    """Tell whether a part is there and of these images."""
+    if not path.exists():
+        return False
+    return pq.read_table(path, columns=["path"])["path"].to_pylist() == [
+        item.path for item in items
+    ]
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    scratch = path.with_suffix(".part")
+    try:
+        pq.write_table(table, scratch)
+        scratch.replace(path)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Training and fitting: the loop and what it needs."""

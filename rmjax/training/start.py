@@ -1,0 +1,62 @@
+"""Starting a training from weights instead of random numbers."""
+
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from rmjax.errors import InputError
+from rmjax.experiment.build import variable_shapes
+from rmjax.inference.attributor import load_pretrained
+
+
+def starting_backbone(config: ConfigDict) -> dict[str, Any]:
+    """Return the backbone of `config.model.init` for a training by `config`.
+
+    Heads are never taken over. The embedding is only from a RepMix whose embedding has
+    the config's size: of ImageNet weights it would be the classifier.
+
+    Returns:
+        `{"params": {"backbone": ...}, "batch_stats": {"backbone": ...}}`, the stages
+        to replace; empty where `model.init` is.
+
+    Raises:
+        InputError: the weights can't be read, or are of another network.
+    """
+    path = config.model.init
+    if not path:
+        return {}
+    try:
+        source = load_pretrained(path, num_devices=1)
+    except InputError as error:
+        raise InputError(f"model.init: {error}") from error
+    if source.config.model.arch != config.model.arch:
+        raise InputError(
+            f"model.init: {path} holds a {source.config.model.arch}, but model.arch = "
+            f"{config.model.arch}"
+        )
+    if "backbone" not in source.variables["params"]:
+        raise InputError(
+            f"model.init: {path} holds a {source.config.fit.name}, which has no backbone"
+        )
+    backbone = {k: dict(source.variables[k]["backbone"]) for k in source.variables}
+    wanted = variable_shapes(config, 2)["params"]["backbone"]  # whatever the heads
+    embedding = backbone["params"].pop("embedding", None)
+    kept = source.source_names and _shape(embedding) == _shape(wanted.get("embedding"))
+    if kept and embedding is not None:
+        backbone["params"]["embedding"] = embedding
+    if _shape(_stem(backbone["params"])) != _shape(_stem(wanted)):
+        raise InputError(
+            f"model.init: {path} was trained on the input {source.config.model.input}, "
+            f"which has not the channels of model.input = {config.model.input}"
+        )
+    return {k: {"backbone": jax.device_get(v)} for k, v in backbone.items()}
+
+
+def _stem(params: dict[str, Any]) -> dict[str, Any]:
+    """Return what sees the network's input first: `stem`, or `stem_0` and on."""
+    return {name: tree for name, tree in params.items() if name.startswith("stem")}
+
+
+def _shape(tree: Any) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(tree)]

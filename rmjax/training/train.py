@@ -1,0 +1,340 @@
+"""Training: `train(config, workdir)` builds the parts and runs the loop."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from rmjax.data.cache import ImageCache
+from rmjax.data.dataset import check_every_source
+from rmjax.data.partners import check_partners
+from rmjax.data.pipeline import train_batches
+from rmjax.errors import InputError, Preempted
+from rmjax.evaluation import metrics
+from rmjax.evaluation.predict import make_runner
+from rmjax.experiment import hosts, parallel
+from rmjax.experiment.build import (
+    build_model,
+    build_optimizer,
+    check_crop,
+    make_train_steps,
+    network_input,
+)
+from rmjax.experiment.checkpoint_folder import has_checkpoints
+from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.data import ExperimentData, open_data
+from rmjax.experiment.log import RunLog
+from rmjax.experiment.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
+from rmjax.experiment.step import TrainState, create_state, draw_level
+from rmjax.inference.domain import describe_training
+from rmjax.losses import get_loss
+from rmjax.mixing import Mixing, make_mixing
+from rmjax.training.fit import fit
+from rmjax.training.meter import Meter
+from rmjax.training.preemption import stop_requests
+from rmjax.training.start import starting_backbone
+
+logger = logging.getLogger(__name__)
+
+# What a step reads of a batch.
+_STEP_KEYS = ("image", "source", "position")
+
+
+@dataclass
+class Progress:
+    """What the loop must remember beside the state to stop where it would have.
+
+    Attributes:
+        best_loss: least validation loss so far.
+        stale: validations since then.
+    """
+
+    best_loss: float = math.inf
+    stale: int = 0
+
+    def update(self, loss: float) -> None:
+        """Take in one more validation's loss."""
+        self.stale = 0 if loss < self.best_loss else self.stale + 1
+        self.best_loss = min(loss, self.best_loss)
+
+
+def train(
+    config: ConfigDict, workdir: str | Path, *, show_progress: bool = True
+) -> TrainState:
+    """Train as `config` says, from the last checkpoint in `workdir` if there is one.
+
+    Where `config.fit` names a baseline, it is fitted instead, see `rmjax.training.fit`.
+
+    Args:
+        config: see `configs/repmix.py`.
+        workdir: folder of the run: config, classes, logs, checkpoints.
+        show_progress: whether to draw a bar.
+
+    Returns:
+        The state after the last step, on this process's devices.
+
+    Raises:
+        InputError: the config, the data or the workdir can't be used as they are.
+        TrainingError: the loss is no longer finite, or a checkpoint can't be written.
+        Preempted: SIGTERM came; the state after the last step is saved.
+    """
+    if config.fit.name:
+        return fit(config, Path(workdir), show_progress)
+    with stop_requests() as stop_requested:
+        return _train(config, Path(workdir), stop_requested, show_progress)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    stop_requested: Callable[[int], bool],
+    show_progress: bool,
+) -> TrainState:
+    devices = parallel.choose_devices(config.num_devices or None)
+    hosts.check_alike(run_facts(config) | {"devices": len(devices)})
+    devices = parallel.everywhere(devices)
+    mixing = check_settings(config, devices)
+    data = open_data(config)
+    hosts.check_alike(data.facts())
+    check_every_source(data.seen, "train")
+    steps_per_epoch = count_steps(config, data, mixing)
+    # On a lone device it would change nothing, and take a tenth of a small step's time.
+    shared = config.model.sync_batch_norm and len(devices) > 1
+    axis_name = parallel.AXIS if shared else None
+    model = build_model(config, len(data.sources), axis_name)
+    optimizer = build_optimizer(config, steps_per_epoch)
+    steps = make_train_steps(config, model, optimizer, mixing, devices)
+    shape = network_input(config).shape[1:]
+    make_state = partial(create_state, model, optimizer, config.seed, shape)
+    started = has_checkpoints(workdir / CHECKPOINTS)
+    state = make_state({} if started else starting_backbone(config))
+
+    if hosts.is_first():
+        start_workdir(
+            workdir,
+            config,
+            data.sources,
+            data.dataset.semantic_names,
+            training=describe_training(data.seen),
+        )
+    hosts.check_shared(workdir / RUN_FILE)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
+    state, progress = _restore(checkpoints, parallel.place(state, devices))
+    if started and not progress:  # all of them were damaged
+        state = parallel.place(make_state(starting_backbone(config)), devices)
+    progress = progress or Progress()
+    start = int(state.step)
+    _log_sizes(config, data, state, devices)
+    log = RunLog(workdir, start, silent=not hosts.is_first())
+    bar = tqdm(
+        desc="compiling",
+        total=config.num_epochs * steps_per_epoch * config.batch_size,
+        initial=start * config.batch_size,
+        unit="img",
+        unit_scale=True,
+        disable=not (show_progress and hosts.is_first()),
+    )
+    try:
+        return _loop(
+            state,
+            progress,
+            steps=steps,
+            batches=_stream(config, data, mixing, start, devices),
+            validate=_make_validation(config, data, devices),
+            checkpoints=checkpoints,
+            log=log,
+            config=config,
+            steps_per_epoch=steps_per_epoch,
+            stop_requested=stop_requested,
+            bar=bar,
+        )
+    finally:
+        bar.close()
+        checkpoints.close()
+        log.close()
+
+
+def _log_sizes(
+    config: ConfigDict,
+    data: ExperimentData,
+    state: TrainState,
+    devices: parallel.Devices,
+) -> None:
+    logger.info(
+        "%s: %d parameters; %d training images of %d sources; batch %d on %d device(s) "
+        "of %d process(es)",
+        config.model.arch,
+        sum(x.size for x in jax.tree.leaves(state.params)),
+        data.seen.size("train"),
+        len(data.sources),
+        config.batch_size,
+        len(devices),
+        jax.process_count(),
+    )
+
+
+def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
+    """Check what takes neither data nor a network, and return the config's mixing.
+
+    Raises:
+        InputError: an unknown mixing, or a number out of range.
+    """
+    mixing = make_mixing(**config.mix)
+    check_partners(mixing.partners)
+    _check_ranges(config)
+    parallel.check_batch(
+        config.batch_size, mixing.unit, devices, config.accumulate_steps
+    )
+    return mixing
+
+
+def count_steps(config: ConfigDict, data: ExperimentData, mixing: Mixing) -> int:
+    """Return the steps of an epoch: the config's, or those of one pass."""
+    one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
+    return config.steps_per_epoch or max(one_pass, 1)
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    """Raise an InputError for a number that no part would explain as well."""
+    check_crop(config)
+    counts = ("num_epochs", "eval_every_epochs", "log_every_steps", "patience")
+    for key in (*counts, "accumulate_steps"):
+        if config[key] < 1:
+            raise InputError(f"{key} = {config[key]}: give at least 1")
+
+
+def _stream(
+    config: ConfigDict,
+    data: ExperimentData,
+    mixing: Mixing,
+    start_step: int,
+    devices: parallel.Devices,
+) -> Iterator[dict]:
+    """Return the sharded training batches from `start_step` on."""
+    batches = train_batches(
+        data.seen,
+        batch_size=config.batch_size,
+        members=mixing.drawn,
+        partners=mixing.partners,
+        size=config.data.size,
+        resize=config.data.resize or None,
+        seed=config.seed,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=config.data.workers,
+        cache=ImageCache(config.data.cache_mib * 2**20),
+    )
+    needed = ({key: batch[key] for key in _STEP_KEYS} for batch in batches)
+    return parallel.prefetch(needed, devices)
+
+
+def _restore(
+    checkpoints: Checkpoints, state: TrainState
+) -> tuple[TrainState, Progress | None]:
+    """Return the last good checkpoint's state and progress, or `state` and None."""
+    restored, progress = checkpoints.restore_last(like=state)
+    if restored is None:
+        return state, None
+    logger.info("resuming after step %d", int(restored.step))
+    return restored, Progress(**progress)
+
+
+def _make_validation(
+    config: ConfigDict, data: ExperimentData, devices: parallel.Devices
+) -> Callable[[TrainState], dict] | None:
+    """Return a function of the state: figures on the validation split, unmixed."""
+    if not data.seen.size("val"):
+        logger.warning("no validation images: no early stop, no best checkpoint")
+        return None
+    runner = make_runner(config, len(data.sources), devices)
+    detects = get_loss(config.loss).detects
+
+    def validate(state: TrainState) -> dict:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        predictions = runner.predict(variables, (data.seen, ("val",)))
+        figures = metrics.summarize(predictions, data.sources)
+        # The checkpoint to keep is the best by what was trained.
+        loss = figures["loss"] if detects else figures["attribution_loss"]
+        return figures | {"loss": loss}
+
+    return validate
+
+
+def _loop(
+    state: TrainState,
+    progress: Progress,
+    *,
+    steps: dict[int, Callable],
+    batches: Iterator,
+    validate: Callable | None,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    config: ConfigDict,
+    steps_per_epoch: int,
+    stop_requested: Callable[[int], bool],
+    bar: tqdm,
+) -> TrainState:
+    """Step, then in this order: log, validate, save, stop early or as asked."""
+    done, total = int(state.step), config.num_epochs * steps_per_epoch
+    saved, meter = done, Meter(config.batch_size)
+    while done < total and progress.stale < config.patience:
+        step = steps[draw_level(tuple(steps), config.seed, done)]
+        with jax.profiler.StepTraceAnnotation("train", step_num=done):
+            state, scalars = step(state, meter.wait_for(batches))
+        if not meter.steps:
+            bar.set_description("training")
+        meter.steps.append(scalars)
+        done += 1
+        bar.update(config.batch_size)
+        validates = validate and _validation_due(done, total, steps_per_epoch, config)
+        stops = stop_requested(done)
+        due = done == total or done - saved >= config.checkpoint_every_steps
+        saves = validates or due or stops
+        if not (saves or done % config.log_every_steps == 0):
+            continue
+        row = meter.average(done) | {"epoch": done / steps_per_epoch}
+        log.write(done, "train", row)
+        shown = ("loss", "accuracy", "data_wait")
+        checkpoints.check()
+        bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
+        loss = None
+        if validates:
+            figures = validate(state)
+            loss = figures["loss"]
+            progress.update(loss)
+            log.write(done, "validation", _scalars(figures))
+            if not bar.disable:
+                bar.write(
+                    f"step {done}: validation loss {loss:.4f}, attribution accuracy "
+                    f"{figures['attribution_accuracy']:.4f}"
+                )
+        if saves:
+            checkpoints.save(state, asdict(progress), loss)
+            saved = done
+        if stops and done < total:
+            checkpoints.wait()
+            raise Preempted(
+                f"stopped by SIGTERM after step {done}: saved; run the same command "
+                "again"
+            )
+        meter.clear()
+    if done < total:
+        logger.info("stopped: %d validations without a better loss", progress.stale)
+    return state
+
+
+def _validation_due(
+    done: int, total: int, steps_per_epoch: int, config: ConfigDict
+) -> bool:
+    return done == total or done % (config.eval_every_epochs * steps_per_epoch) == 0
+
+
+def _scalars(figures: dict) -> dict[str, float]:
+    return {k: v for k, v in figures.items() if isinstance(v, float)}

@@ -1,0 +1,27 @@
+"""Files that are whole or not there at all."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Write `data` as indented JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number is not finite, which JSON has no word for.
+    """
+    replace_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; an OSError names it."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
