@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax.errors import InputError
+from rmjax.utils.choose import choose
 
 # Mean and deviation of ImageNet's channels in [0, 1], as torchvision's and timm's
 # weights expect them, https://docs.pytorch.org/vision/stable/models.html
@@ -231,9 +232,7 @@ def get_input(name: str) -> Callable[[jax.Array], jax.Array]:
     Raises:
         InputError: there is none of that name.
     """
-    if name not in INPUTS:
-        raise InputError(f"unknown input '{name}': choose one of {', '.join(INPUTS)}")
-    return INPUTS[name]
+    return choose("model.input", name, INPUTS)
 
 
 @cache

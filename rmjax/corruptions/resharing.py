@@ -23,6 +23,7 @@ from rmjax.corruptions.linear import (
 from rmjax.corruptions.registry import check_images
 from rmjax.corruptions.severity import round_through
 from rmjax.errors import InputError
+from rmjax.utils.choose import choose
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ def reshare(images: jax.Array, name: str, value: float) -> jax.Array:
 
 def check_resharing(name: str, value: float) -> None:
     """Raise an InputError, which is a ValueError, for what `reshare` would refuse."""
-    if name not in RESHARING:
-        raise InputError(f"name: unknown {name}; choose from {', '.join(RESHARING)}")
-    kind = RESHARING[name]
+    kind = choose("resharing", name, RESHARING)
     if not kind.lowest <= value <= kind.highest:
         raise InputError(
             f"value = {value:g} of {name} ({kind.meaning}) is not in "

@@ -22,6 +22,7 @@ from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.models.tiles import map_tiles
+from rmjax.utils.choose import choose
 from rmjax.utils.processes import cores
 
 
@@ -41,15 +42,10 @@ def build_model(
             together.
     """
     loss = get_loss(config.loss)
-    if config.model.dtype not in DTYPES:
-        raise InputError(
-            f"unknown model.dtype '{config.model.dtype}'; choose from "
-            + ", ".join(DTYPES)
-        )
     common = {
         "embedding_dim": config.model.embedding_dim,
         "axis_name": axis_name,
-        "dtype": DTYPES[config.model.dtype],
+        "dtype": choose("model.dtype", config.model.dtype, DTYPES),
         "remat": config.model.remat and lowering == "auto",
         "crop": network_input(config).shape[1],
     }
@@ -165,14 +161,10 @@ def build_corruption(config: ConfigDict) -> CorruptFn | None:
         InputError: an unknown recipe or name, or a number out of range.
     """
     settings = config.corrupt
-    if settings.recipe not in CORRUPTION_RECIPES:
-        raise InputError(
-            f"unknown corrupt.recipe '{settings.recipe}'; choose from "
-            + ", ".join(CORRUPTION_RECIPES)
-        )
+    make = choose("corrupt.recipe", settings.recipe, CORRUPTION_RECIPES)
     if not 0 <= settings.rate <= 1:
         raise InputError(f"corrupt: rate = {settings.rate} is not a probability")
-    return CORRUPTION_RECIPES[settings.recipe](config) if settings.rate else None
+    return make(config) if settings.rate else None
 
 
 def _imagenet_c(config: ConfigDict) -> CorruptFn:
