@@ -173,6 +173,6 @@ def test_chroma_ignores_what_is_grey(images):
 
 def test_unknown_input_lists_the_choices():
     with pytest.raises(
-        InputError, match="unknown model.input 'xyz'.*rgb, imagenet, highpass"
+        InputError, match="unknown input 'xyz'.*rgb, imagenet, highpass"
     ):
         preprocess.get_input("xyz")
