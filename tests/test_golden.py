@@ -18,8 +18,8 @@ from golden.model.recipe import FOLDER, make_batch, make_state_dict
 from torch_files import save_zip
 
 from rmjax.experiment.optim import make_optimizer
-from rmjax.losses import compound_loss, soft_accuracy
-from rmjax.mixing import mix
+from rmjax.losses import compound_loss, loss_terms, soft_accuracy
+from rmjax.mixing import Mixed, mix
 from rmjax.models.convert import from_torch, torch_name
 from rmjax.models.repmix import make_model
 from rmjax.pretrained.weights import read_weights
@@ -45,17 +45,20 @@ def variables(state_dict):
 def forward(params, batch_stats, batch, *, level, dtype):
     """Return the total loss and everything the reference records but gradients."""
     x, sources, weights = batch
+    places = jnp.arange(len(x)).reshape(weights.shape)
     model = make_model("resnet50", 8, dtype=dtype)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
         x,
         train=True,
-        mix_fn=partial(mix, weights=weights),
+        mix=lambda keys, h: Mixed(mix(h, weights), weights, places),
         level=level,
+        keys=jax.random.split(jax.random.key(0), len(x)),  # nothing is drawn
         mutable=["batch_stats"],
     )
     attribution, detection = outputs["attribution"], outputs["detection"]
-    total, terms = compound_loss(attribution, detection, sources, weights)
+    terms = loss_terms(attribution, detection, sources, weights)
+    total = compound_loss(outputs, sources.ravel(), outputs["mixed"])
     recorded = {
         "embedding": outputs["embedding"],
         "attribution": attribution,
