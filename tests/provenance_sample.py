@@ -114,6 +114,10 @@ SAMPLES = {
         with_texts({"parameters": json.dumps({"sui_image_params": {"steps": 20}})}),
         ("PNG tEXt parameters", "generator", "SwarmUI"),
     ),
+    "RuinedFooocus": (
+        with_texts({"parameters": '{"Prompt": "a cat", "software": "RuinedFooocus"}'}),
+        ("PNG tEXt parameters", "generator", "RuinedFooocus"),
+    ),
     "Fooocus, PNG": (
         with_texts({"fooocus_scheme": "fooocus"}),
         ("PNG tEXt fooocus_scheme", "generator", "Fooocus"),
@@ -264,7 +268,8 @@ def manifest_in(format: str, store: bytes = STORE) -> bytes:
         return b"RIFF" + struct.pack("<I", len(body)) + body
     if format == "GIF":
         blocks = b"\x0bC2PA_GIF\1\0\0" + bytes([len(store)]) + store + b"\0"
-        return data[:-1] + b"\x21\xff" + blocks + b";"
+        at = 13 + 3 * (2 << (data[10] & 7))  # behind the palette
+        return data[:at] + b"\x21\xff" + blocks + data[at:]
     if format == "TIFF":
         entry = struct.pack("<HHII", 0xCD41, 7, len(store), 26)
         return b"II*\0\x08\0\0\0\1\0" + entry + bytes(4) + store
