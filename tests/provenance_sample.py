@@ -33,7 +33,10 @@ def with_texts(texts: dict[str, str], write="add_text", **options) -> bytes:
 
 def with_exif(format: str = "JPEG", comment: bytes = b"", **tags) -> bytes:
     exif = Image.Exif()
-    numbers = {"caption": 0x10E, "make": 0x10F, "model": 0x110, "software": 0x131}
+    numbers = {
+        **{"title": 0x10D, "caption": 0x10E},
+        **{"make": 0x10F, "model": 0x110, "software": 0x131},
+    }
     for name, text in tags.items():
         exif[numbers[name]] = text
     if comment:
@@ -161,6 +164,14 @@ SAMPLES = {
     "NovelAI": (
         with_texts({"Software": "NovelAI", "Comment": '{"uc": "dog"}'}),
         ("PNG tEXt Software", "generator", "NovelAI"),
+    ),
+    "NovelAI, WebP": (
+        with_exif("WEBP", title="NovelAI generated image", caption="a cat"),
+        ("EXIF DocumentName", "generator", "NovelAI"),
+    ),
+    "NovelAI, JSON": (
+        with_exif("WEBP", comment=b'{"Comment": "{}", "Software": "NovelAI"}'),
+        ("EXIF UserComment", "generator", "NovelAI"),
     ),
     "Draw Things": (
         with_xmp("<xmp:CreatorTool>Draw Things</xmp:CreatorTool>"),

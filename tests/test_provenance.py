@@ -160,7 +160,10 @@ CROWDS = {
     "PNG texts": lambda count: (
         encoded()[:33] + chunk(b"zTXt", b"parameters\0\0") * count + encoded()[33:]
     ),
-    "comments": lambda count: encoded("GIF")[:-1] + b"\x21\xfe\1x\0" * count + b";",
+    "comments": lambda count: (
+        b"\xff\xd8" + b"\xff\xfe\0\3x" * count + encoded("JPEG")[2:]
+    ),
+    "GIF comments": lambda count: encoded("GIF")[:-1] + b"\x21\xfe\1x\0" * count + b";",
 }
 
 

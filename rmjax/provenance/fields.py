@@ -1,10 +1,10 @@
 """Texts in an image file's metadata: PNG texts, EXIF, XMP, IPTC and comments.
 
 Pillow inflates PNG texts and reads GIF, defusedxml reads XMP. The chunks of JPEG, PNG
-and WebP are walked here, because Pillow reads texts behind a PNG's pixels only by
-decoding these, joins a JPEG's EXIF segments in quadratic time, copies all that an EXIF
-directory points at as it opens a JPEG, TIFF or AVIF (see `tiff`), and passes over what
-a WebP's header does not announce.
+and WebP are walked here, because Pillow's readers (12.3) are not up to files by
+strangers: opening a JPEG, TIFF or AVIF of 1 MB took 450 MB (see `tiff`) and opening a
+JPEG of many EXIF segments quadratic time; texts behind a PNG's pixels are read only by
+decoding these, and what a WebP's header does not announce is passed over.
 """
 
 import io
@@ -21,7 +21,7 @@ from rmjax.provenance.tiff import read_tags
 
 MAX_READ = 1 << 20  # bytes of one text that are looked at
 _MAX_XMP = 4 * MAX_READ
-_MAX_PACKETS = 1000  # chunks with EXIF, XMP or IPTC: a large XMP in JPEG takes hundreds
+_MAX_OTHERS = 1000  # chunks other than texts: a large XMP in JPEG takes hundreds
 # The property through which XMP refers to a manifest that is not embedded (C2PA
 # Technical Specification, "External manifests").
 REMOTE = "XMP provenance"
@@ -43,6 +43,7 @@ _LAYOUTS = {
     "WebP": (12, "<4sI", 0, 0, 2),
 }
 _LAST = (b"\xff\xd9", b"\xff\xda", b"IEND")  # a JPEG's end and pixels, a PNG's end
+_JPEG_COMMENT = b"\xff\xfe"
 _PACKETS = (b"\xff\xe1", b"\xff\xed", b"eXIf", b"EXIF", b"XMP ")
 # "comf" is ComfyUI's, in animations (comfy_extras/nodes_images.py), laid out as tEXt.
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"comf")
@@ -73,7 +74,7 @@ _XMP_NAMES = {name for name in (*FIELD_NAMES, REMOTE) if name.startswith("XMP ")
 _RESOURCE = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}resource"
 
 _ASCII = frozenset(map(chr, range(33, 127)))
-_MANY = 8  # different ASCII characters: no statement by a generator has fewer
+_MANY = 8  # different ASCII characters, enough to tell UTF-16 by
 
 
 class Field(NamedTuple):
@@ -105,18 +106,19 @@ def read_fields(data: bytes) -> Iterator[Field]:
     """
     container = tell_container(data)
     keywords: set[bytes] = set()
-    packets = 0
+    others = 0
     for name, content in _chunks(data, container):
-        if name in _PACKETS and packets < _MAX_PACKETS:
-            packets += 1
-            yield from _packet(content)
-        elif name in _PNG_TEXTS:
+        if name in _PNG_TEXTS:
             keyword = content.partition(b"\0")[0]
             if keyword not in keywords:
                 keywords.add(keyword)
                 yield from _png_text(name, keyword.decode("latin-1"), content)
-        elif name == b"\xff\xfe":
-            yield Field("comment", "JPEG comment", _decode(content))
+        elif name in (_JPEG_COMMENT, *_PACKETS) and others < _MAX_OTHERS:
+            others += 1
+            if name == _JPEG_COMMENT:
+                yield Field("comment", "JPEG comment", _decode(content))
+            else:
+                yield from _packet(content)
     if container == "TIFF":
         yield from _exif(data)
     elif container == "GIF":

@@ -130,7 +130,7 @@ def _ai_generated(manifest: dict[str, Any]) -> str | None:
     for assertion in manifest.get("assertions", []):
         if assertion["label"].startswith("c2pa.actions"):
             for action in assertion["data"].get("actions", []):
-                kind = action.get("digitalSourceType", "").rpartition("/")[2]
-                if kind.lower().endswith("trainedalgorithmicmedia"):
-                    return printable(kind)
+                source_type = action.get("digitalSourceType", "").rpartition("/")[2]
+                if source_type.lower().endswith("trainedalgorithmicmedia"):
+                    return printable(source_type)
     return None

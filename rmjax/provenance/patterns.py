@@ -30,6 +30,7 @@ _NODES = "github.com/comfyanonymous/ComfyUI nodes.py"
 _ANIMATIONS = "github.com/comfyanonymous/ComfyUI comfy_extras/nodes_images.py"
 _IMAGES = "github.com/AUTOMATIC1111/stable-diffusion-webui modules/images.py"
 _ROUTERS = "github.com/invoke-ai/InvokeAI invokeai/app/api/routers/images.py"
+_NOVELAI = "github.com/enslo/sd-metadata (of WebP by NovelAI)"
 _MIDJOURNEY = "what exiftool shows of files from midjourney.com"
 _GOOGLE = "iptc.org: Google extends AI transparency based on IPTC standards (2024)"
 _OWN_NAME = "the name by which it is known"
@@ -79,6 +80,8 @@ PATTERNS = (
     Pattern("InvokeAI", ("PNG sd-metadata",), r"\{", _READER),
     Pattern("InvokeAI", ("PNG Dream",), r"-S ?\d", _READER),
     Pattern("NovelAI", _TOOL, r"^NovelAI\b", _READER),
+    Pattern("NovelAI", ("EXIF DocumentName",), r"^NovelAI generated image", _NOVELAI),
+    Pattern("NovelAI", _TEXT, r'"Software": ?"NovelAI"', _NOVELAI),
     Pattern("Draw Things", _TOOL, r"^Draw Things\b", _READER),
     Pattern("Midjourney", _TEXT, rf"\bJob ID: {_UUID}\b", _MIDJOURNEY),
     Pattern("Google AI", _TOOL, r"\b(Made|Edited) with Google AI\b", _GOOGLE),

@@ -54,10 +54,10 @@ def read_tags(
         at = start + counter
         stop = min(at + min(entries, 0xFFFF) * step, len(data) - step + 1)
         for entry in range(at, stop, step):
-            tag, kind = number(entry, 2), number(entry + 2, 2)
+            tag, code = number(entry, 2), number(entry + 2, 2)
             if tag not in wanted and tag != sub:
                 continue
-            size = number(entry + 4, word) * _TYPE_BYTES.get(kind, 0)
+            size = number(entry + 4, word) * _TYPE_BYTES.get(code, 0)
             value = entry + 4 + word
             if size > word:
                 value = number(value, word)
