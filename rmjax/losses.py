@@ -72,6 +72,7 @@ def label_members(
     Returns:
         int and float32 `[samples, members]`.
     """
+    sources = jnp.asarray(sources)
     if mixed is None:
         return sources[:, None], jnp.ones((len(sources), 1), jnp.float32)
     return sources[mixed.places], mixed.weights
@@ -161,11 +162,11 @@ def contrastive_loss(
     """
     z = embedding / (jnp.linalg.norm(embedding, axis=-1, keepdims=True) + 1e-6)
     shares = jnp.sum(weights[..., None] * jax.nn.one_hot(sources, num_sources), axis=1)
-    others, first = (z, shares), 0
+    others, place = (z, shares), jnp.arange(len(z))
     if axis_name is not None:
         others = jax.lax.all_gather(others, axis_name, tiled=True)
-        first = jax.lax.axis_index(axis_name) * len(z)
-    itself = jnp.arange(len(others[0])) == (first + jnp.arange(len(z)))[:, None]
+        place += jax.lax.axis_index(axis_name) * len(z)
+    itself = jnp.arange(len(others[0])) == place[:, None]
     logits = jnp.where(itself, -jnp.inf, z @ others[0].T / TEMPERATURE)
     log_p = jnp.where(itself, 0, jax.nn.log_softmax(logits, axis=-1))
     common = jnp.where(itself, 0, shares @ others[1].T)

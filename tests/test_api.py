@@ -54,8 +54,6 @@ def test_every_mixing_works_in_a_call_of_the_network(name):
     model, mixing = rmjax.RepMix("shallow", num_sources=3), rmjax.make_mixing(name)
     images = np.random.default_rng(0).uniform(-1, 1, (16, 32, 32, 3)).astype("float32")
     sources = np.arange(16) % 3
-    if name == "tokens":
-        mixing = rmjax.make_mixing(name, level=2)
 
     def run(x):
         variables = model.init(jax.random.key(0), x)

@@ -13,12 +13,9 @@ from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR, calibrate
 from rmjax.evaluation.description import (
+    describe,
     describe_calibration,
-    describe_data,
-    describe_run,
     name_evaluation,
-    without_images,
-    write_command,
 )
 from rmjax.evaluation.exhibits import draw_map, save_mistakes, save_predictions
 from rmjax.evaluation.metrics import Predictions
@@ -35,8 +32,6 @@ from rmjax.evaluation.predict import (
 from rmjax.evaluation.protocol import measure_clean, measure_grid
 from rmjax.evaluation.results import (
     EVALUATIONS,
-    SCHEMA,
-    SCHEMA_VERSION,
     new_folder,
     partial_folder,
     write_results,
@@ -155,24 +150,7 @@ def evaluate(
     if grid is None:
         return {}
     results = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "run": describe_run(workdir, run),
-        "evaluation": {
-            "name": folder.name,
-            "suite": suite,
-            "split": split,
-            "semantics": list(semantics),
-            "command": write_command(workdir, options),
-            "bootstrap": draws,
-        },
-        "data": describe_data(run, data, parts, grid),
-        "sources": list(data.sources),
-        "semantics": {
-            subset: list(selection.semantic_names)
-            for subset, (selection, _) in parts.items()
-        },
-        "without_images": without_images(grid, data.sources),
+        **describe(workdir, run, data, parts, grid, options),
         **measure_grid(grid, data.sources, calibration, draws=draws),
         "clean": measure_clean(grid, data.sources, data.dataset.semantic_names),
         "calibration": describe_calibration(calibration),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import optax
@@ -254,21 +255,30 @@ def make_eval_step(
         step = partial(step, at_once=at_once)
         return parallel.map_examples(step, devices, streams=cores())
 
-    last = None, None, None, None  # variables, size of the images, what was prepared
+    last: _Prepared | None = None
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
         nonlocal last
         _, items, *size, _ = batch["image"].shape
-        if last[0] is not variables or last[1] != size:
+        if last is None or last.of is not variables or last.size != size:
             images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
             inputs = jax.eval_shape(transform, images)
             prepared, at_once = prepare(model.apply, variables, inputs)
-            prepared = parallel.place(prepared, devices)
-            last = variables, size, prepared, at_once
-        at_once = _power_of_two(min(last[3], items // cores())) if on_cpu else None
-        return compiled(at_once)(last[2], batch)
+            placed = parallel.place(prepared, devices)
+            last = _Prepared(variables, size, placed, at_once)
+        most = _power_of_two(min(last.at_once, items // cores()))
+        return compiled(most if on_cpu else None)(last.variables, batch)
 
     return run
+
+
+class _Prepared(NamedTuple):
+    """Variables prepared for images of a size, and how many to run at once."""
+
+    of: PyTree
+    size: list[int]
+    variables: PyTree
+    at_once: int
 
 
 def _power_of_two(number: int) -> int:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,8 @@ from rmjax.models.repmix import RepMix
 
 # What a random key is folded with, for each consumer of randomness.
 KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
+
+HEADS = ("attribution", "detection")
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -270,7 +273,7 @@ def eval_step(
     variables: PyTree,
     batch: Batch,
     *,
-    model: RepMix,
+    model: nn.Module,
     transform: InputTransform,
     layers: tuple[str, ...] = ("embedding",),
     at_once: int | None = None,
@@ -289,11 +292,11 @@ def eval_step(
         The `layers`, maps averaged over their places, `[items, channels]` each; gated
         `attribution` and `detection` logits, where the network has heads.
     """
-    heads = ("attribution", "detection") if model.num_sources else ()
 
     def answer(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = model.apply(variables, transform(to_unit(images)))
-        return {name: _mean_places(outputs[name]) for name in (*layers, *heads)}
+        outputs: Any = model.apply(variables, transform(to_unit(images)))
+        names = [*layers, *(head for head in HEADS if head in outputs)]
+        return {name: _mean_places(outputs[name]) for name in names}
 
     images = batch["image"]
     return map_chunks(answer, images, at_once or len(images))

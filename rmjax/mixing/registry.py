@@ -86,7 +86,7 @@ MIXINGS: dict[str, Recipe] = {
 def make_mixing(
     name: str = "repmix",
     *,
-    level: int = 5,
+    level: int | None = None,
     members: int = 2,
     beta: float = 0.4,
     block: int = 16,
@@ -98,7 +98,8 @@ def make_mixing(
     Args:
         name: key of `MIXINGS`.
         level: where to mix, 0..6, for those that leave it open: 0 the network's input,
-            1 after the stem, 2..5 after the residual stages, 6 the embedding.
+            1 after the stem, 2..5 after the residual stages, 6 the embedding. None: 5,
+            as published, or the last before it that has a map, where one is needed.
         members: images in a sample, at least 1, for those that leave it open.
         beta: concentration of the weights, see `sample_weights`; 0: uniform.
         block: adjacent images that are mixed among each other, for those within blocks.
@@ -112,6 +113,7 @@ def make_mixing(
             range.
     """
     recipe = choose("mixing", name, MIXINGS)
+    level = min(5, recipe.deepest) if level is None else level
     if not 0 <= level <= DEEPEST:
         raise InputError(f"mix.level = {level}: give a level from 0 to {DEEPEST}")
     if not recipe.levels and level > recipe.deepest:
