@@ -13,12 +13,12 @@ from rmjax.evaluation.differences import (
     read_runs,
 )
 from rmjax.report import view
-from rmjax.report.figures import SETS, render, words
+from rmjax.report.figures import render
 from rmjax.report.figures_accuracy import robustness_difference
 from rmjax.report.origin import leaves
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import SCORES, Table
-from rmjax.report.view import DASH, decimal, percent
+from rmjax.report.view import DASH, SETS, decimal, percent, words
 
 
 def write_comparison(

@@ -8,7 +8,7 @@ fewer of them, and shapes, fillings or dashes say the same for a print in grey.
 
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rmjax.evaluation.results import SETS as SET_NAMES
+from rmjax.report.view import SETS, by_kind, words
 from rmjax.utils.files import replace_bytes
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
@@ -55,25 +55,7 @@ SUBSETS = {  # how a subset of semantics is drawn
     "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
     "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
 }
-NAMES = {  # spoken otherwise than they are spelt
-    "jpeg": "JPEG (resharing)",
-    "jpeg_compression": "JPEG (ImageNet-C)",
-    "nearest": "nearest scaling",
-    "bilinear": "bilinear scaling",
-    "blur": "blur (resharing)",
-    "flip": "mirrored",
-    "knn": "k nearest neighbours",
-}
-
 styled = matplotlib.rc_context(STYLE)
-
-
-def words(name: str) -> str:
-    """Return the name of a kind, set or score as it is spoken."""
-    return NAMES.get(name, name.replace("_", " "))
-
-
-SETS = {name: words(name) for name in SET_NAMES}
 
 
 def render(figure: Figure) -> dict[str, bytes]:
@@ -116,20 +98,11 @@ def ink(colour: Sequence[float]) -> str:
     return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are defined, None if none is."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
 def kind_rows(cells: Sequence[dict]) -> list[tuple[str, list[dict]]]:
     """Return a row of cells for each kind, and before each set a row with its name."""
     rows: list[tuple[str, list[dict]]] = []
     for name, spoken in SETS.items():
-        kinds: dict[str, list[dict]] = {}
-        for cell in cells:
-            if cell["set"] == name:
-                kinds.setdefault(cell["kind"], []).append(cell)
+        kinds = by_kind(cell for cell in cells if cell["set"] == name)
         if kinds and name != "clean":
             rows.append((spoken, []))
         rows += [(words(kind), own) for kind, own in kinds.items()]

@@ -18,12 +18,10 @@ from rmjax.report.figures import (
     INK,
     NAMED,
     ORANGE,
-    SETS,
     SUBSETS,
     dots,
     ink,
     kind_rows,
-    mean,
     name_rows,
     name_subsets,
     new_figure,
@@ -32,6 +30,7 @@ from rmjax.report.figures import (
     short,
     styled,
 )
+from rmjax.report.view import SETS, mean
 
 NUMBERED = 12  # columns of a matrix, above which it has no numbers
 Shares = dict[str, dict[str, float | None]]

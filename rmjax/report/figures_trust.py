@@ -18,15 +18,14 @@ from rmjax.report.figures import (
     PALE,
     PURPLE,
     kind_rows,
-    mean,
     name_rows,
     new_figure,
     percent_ticks,
     share_axis,
     short,
     styled,
-    words,
 )
+from rmjax.report.view import mean, words
 
 PALETTE = (BLUE, "#E69F00", GREEN, PURPLE, "#56B4E9", ORANGE, INK, "#9c8f00")
 MARKERS = "osD^vP"

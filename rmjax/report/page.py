@@ -19,7 +19,7 @@ from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
 from rmjax.report import summary, tables, view
-from rmjax.report.figures import SETS, render, words, write_figures
+from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_json, train_command
 from rmjax.utils.files import replace_text
 
@@ -202,14 +202,14 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
     environment.filters |= {
         "percent": view.percent,
         "decimal": view.decimal,
-        "words": words,
+        "words": view.words,
         "spoken": view.spoken,
     }
     environment.globals |= {
         "summary": summary,
         "view": view,
         "tables": tables,
-        "sets": SETS,
+        "sets": view.SETS,
         "rmjax_version": version("rmjax"),
     }
     uris = {}

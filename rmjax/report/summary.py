@@ -3,13 +3,14 @@
 All are of the subset of semantics that asks the most, as each says of itself.
 """
 
-from rmjax.report.figures import SETS
 from rmjax.report.view import (
     DASH,
     KINS,
+    SETS,
     at_chance,
     attributed_unknown,
     cells_of,
+    change,
     decimal,
     guessing,
     harder,
@@ -17,7 +18,6 @@ from rmjax.report.view import (
     interval,
     least,
     majority,
-    mean_of,
     percent,
     rejected_unknown,
 )
@@ -93,16 +93,11 @@ def _share(what: str, images: str, subset: str, figures: dict, note: str) -> Car
 
 
 def _calibration_card(results: dict, subset: str, condition_set: str | None) -> Card:
-    def change(condition_set: str) -> str:
-        before = decimal(mean_of(results, subset, condition_set, "ece_uncalibrated"))
-        after = decimal(mean_of(results, subset, condition_set, "ece"))
-        return f"{before} → {after}" if results["calibration"] else before
-
     note = "never calibrated"
     if results["calibration"]:
-        note = f"clean: {change('clean')} by calibration"
+        note = f"clean: {change(results, subset, 'clean', 'ece')} by calibration"
     if condition_set:
-        note += f"; under {SETS[condition_set]} {change(condition_set)}"
+        note += f"; under {SETS[condition_set]} {change(results, subset, condition_set, 'ece')}"
     return {
         "label": f"calibration error, clean images, {subset} semantics",
         "value": decimal(cells_of(results, subset)[0]["ece"]),

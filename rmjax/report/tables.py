@@ -3,18 +3,20 @@
 from collections import Counter
 from typing import TypedDict
 
-from rmjax.report.figures import SETS, mean, words
 from rmjax.report.view import (
     DASH,
+    SETS,
     alarms,
     by_kind,
     cells_of,
+    change,
     decimal,
     interval,
     main_subset,
-    mean_of,
+    mean,
     percent,
     subsets,
+    words,
 )
 
 CONFUSIONS = 10  # most frequent ones listed
@@ -118,17 +120,14 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
         results: of an evaluation.
         prefix: "" of the attribution, "detection_" of real or synthetic.
     """
-
-    def change(subset: str, condition_set: str, key: str) -> str:
-        before = decimal(mean_of(results, subset, condition_set, f"{key}_uncalibrated"))
-        after = decimal(mean_of(results, subset, condition_set, key))
-        return f"{before} → {after}" if results["calibration"] else before
-
     rows = [
         [
             subset,
             SETS[condition_set],
-            *(change(subset, condition_set, prefix + score) for score in SCORES),
+            *(
+                change(results, subset, condition_set, prefix + score)
+                for score in SCORES
+            ),
         ]
         for subset, summary in results["summary"].items()
         for condition_set in SETS

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rmjax.report.figures import SETS, mean, words
+import numpy as np
+
+from rmjax.evaluation.results import SETS as SET_NAMES
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
@@ -11,6 +13,31 @@ HARM = 0.01  # of calibration error, that is worth saying
 EXCESS = 0.05  # of attributions to a source, that is worth saying
 FEW = 5  # real images that a threshold rests on
 KINS = ("near", "far")  # of unknown sources
+
+
+NAMES = {  # spoken otherwise than they are spelt
+    "jpeg": "JPEG (resharing)",
+    "jpeg_compression": "JPEG (ImageNet-C)",
+    "nearest": "nearest scaling",
+    "bilinear": "bilinear scaling",
+    "blur": "blur (resharing)",
+    "flip": "mirrored",
+    "knn": "k nearest neighbours",
+}
+
+
+def words(name: str) -> str:
+    """Return the name of a kind, set or score as it is spoken."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+SETS = {name: words(name) for name in SET_NAMES}
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are defined, None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -135,6 +162,13 @@ def mean_of(results: dict, subset: str, condition_set: str, key: str) -> float |
     """Return a number of a set: the mean over values, then over kinds."""
     own = [cell for cell in cells_of(results, subset) if cell["set"] == condition_set]
     return mean_by_kind(own, key)
+
+
+def change(results: dict, subset: str, condition_set: str, key: str) -> str:
+    """Return a number of a set before and after calibration, or the one there is."""
+    before = decimal(mean_of(results, subset, condition_set, f"{key}_uncalibrated"))
+    after = decimal(mean_of(results, subset, condition_set, key))
+    return f"{before} → {after}" if results["calibration"] else before
 
 
 def least(shares: Mapping[Any, float | None]) -> Any:
@@ -269,15 +303,19 @@ def unknown_called(results: dict) -> str:
 def known_rejected(results: dict) -> str:
     """Return how many altered images of known sources are called unknown."""
     subset = hardest(results)
-    rates = {
-        SETS[condition_set]: mean_of(results, subset, condition_set, "rejected")
-        for condition_set in CORRUPTED
-        if condition_set in results["summary"][subset] and results["calibration"]
-    }
-    told = [f"{percent(v)} % under {k}" for k, v in rates.items() if v is not None]
+    sets = [name for name in CORRUPTED if name in results["summary"][subset]]
+    told = _rates(results, subset, sets, "rejected") if results["calibration"] else ""
     if not told:
         return ""
-    return f" Of images of known sources ({subset} semantics) it calls unknown: {_and(told)}."
+    return f" Of images of known sources ({subset} semantics) it calls unknown: {told}."
+
+
+def _rates(results: dict, subset: str, sets: Iterable[str], key: str) -> str:
+    """Return a rate under each set of conditions, as far as it is defined."""
+    rates = {SETS[name]: mean_of(results, subset, name, key) for name in sets}
+    return _and(
+        [f"{percent(v)} % under {k}" for k, v in rates.items() if v is not None]
+    )
 
 
 def worst_alarms(results: dict, point: dict) -> str:
@@ -290,13 +328,10 @@ def worst_alarms(results: dict, point: dict) -> str:
     worst = least({kind: -rate for kind, rate in rates.items() if rate is not None})
     if worst is None:
         return ""
-    sets = dict.fromkeys(cell["set"] for cell in cells)
-    told = [
-        f"{percent(mean_of(results, subset, s, key))} % under {SETS[s]}" for s in sets
-    ]
+    told = _rates(results, subset, dict.fromkeys(cell["set"] for cell in cells), key)
     return (
         f"Aim {percent(point['fpr'], 0)} %, real images called synthetic: "
-        f"{_and(told)}; most under {words(worst)}, {percent(rates[worst])} %."
+        f"{told}; most under {words(worst)}, {percent(rates[worst])} %."
     )
 
 
