@@ -7,9 +7,15 @@ from results_sample import sample_results
 
 from rmjax.experiment.config import load_config
 from rmjax.report.origin import train_command
-from rmjax.report.summary import cards, headline
+from rmjax.report.sentences import (
+    cards,
+    chance_sentence,
+    drawn_to,
+    headline,
+    sets_sentence,
+)
 from rmjax.report.tables import confusions_table
-from rmjax.report.view import chance_sentence, drawn_to, sets_sentence, sure
+from rmjax.report.view import sure
 
 
 def test_better_than_guessing_is_said_in_words():

@@ -18,7 +18,7 @@ from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report import summary, tables, view
+from rmjax.report import sentences, tables, view
 from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_json, train_command
 from rmjax.utils.files import replace_text
@@ -206,7 +206,7 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
         "spoken": view.spoken,
     }
     environment.globals |= {
-        "summary": summary,
+        "sentences": sentences,
         "view": view,
         "tables": tables,
         "sets": view.SETS,
