@@ -1,5 +1,6 @@
 """Evaluation: the figures of a run on seen, unseen and unknown, written to files."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -147,6 +148,8 @@ def evaluate(
         grid = predict_grid(
             runner, run.variables, parts, conditions, partial_folder(folder), bar
         )
+    if workers:  # what grain read is in cycles of references, and in shared memory
+        gc.collect()
     if grid is None:
         return {}
     results = {
