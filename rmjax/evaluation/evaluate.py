@@ -13,11 +13,7 @@ from rmjax.data.dataset import choose_evenly, select, take
 from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR, calibrate
-from rmjax.evaluation.description import (
-    describe,
-    describe_calibration,
-    name_evaluation,
-)
+from rmjax.evaluation.description import describe, describe_calibration, name_evaluation
 from rmjax.evaluation.exhibits import draw_map, save_mistakes, save_predictions
 from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.openset import fit_reference, measure_open_set

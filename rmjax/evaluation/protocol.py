@@ -181,10 +181,7 @@ def measure_decisions(
 
 
 def summarize_cells(
-    cells: Sequence[dict],
-    subset: str,
-    samples: Mapping[str, Samples],
-    size: int,
+    cells: Sequence[dict], subset: str, samples: Mapping[str, Samples], size: int
 ) -> dict:
     """Average the scores over the values of each kind, then over the kinds of a set.
 

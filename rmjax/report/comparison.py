@@ -178,10 +178,10 @@ def describe_calibration(results: dict) -> Described:
     """Return the errors of the probabilities, all semantics together."""
     subset = view.main_subset(results)
     return {
-        (SETS[condition_set], what, name): decimal(
-            view.mean_of(results, subset, condition_set, prefix + key)
+        (SETS[conditions], what, name): decimal(
+            view.mean_of(results, subset, conditions, prefix + key)
         )
-        for condition_set in dict.fromkeys(
+        for conditions in dict.fromkeys(
             c["set"] for c in view.cells_of(results, subset)
         )
         for prefix, what in (("", "source"), ("detection_", "real or synthetic"))

@@ -143,9 +143,7 @@ def seen_unseen(
         guess: what such answers are called.
     """
     subsets = [subset for subset in SUBSETS if subset in summary]
-    sets = [
-        condition_set for condition_set in SETS if condition_set in summary[subsets[0]]
-    ]
+    sets = [conditions for conditions in SETS if conditions in summary[subsets[0]]]
     figure, axes = new_figure(1.0 + 0.42 * len(sets))
     for k, subset in enumerate(subsets):
         offset = 0.16 * (2 * k - len(subsets) + 1)
@@ -155,7 +153,7 @@ def seen_unseen(
             for row, s in enumerate(sets)
         ]  # fmt: skip
         dots(axes, subset, points)
-    name_rows(axes, [SETS[condition_set] for condition_set in sets])
+    name_rows(axes, [SETS[conditions] for conditions in sets])
     share_axis(axes)
     axes.set_xlabel("right answers, %")
     axes.axvline(chance, color=GREY, ls=":", lw=1)

@@ -100,11 +100,11 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
             figures[f"robustness_{subset}"] = accuracy.robustness(cells)
         counts = clean[subset]["confusion"]
         figures[f"confusion_{subset}"] = accuracy.confusion(counts, sources)
-    condition_set = view.harder(results)
-    if condition_set:
-        counts = results["confusion"][view.hardest(results)][condition_set]
-        figures[f"confusion_{condition_set}"] = accuracy.confusion(counts, sources)
-    if len(subsets) > 1 or condition_set:  # more than a single dot
+    conditions = view.hardest_set(results)
+    if conditions:
+        counts = results["confusion"][view.hardest_subset(results)][conditions]
+        figures[f"confusion_{conditions}"] = accuracy.confusion(counts, sources)
+    if len(subsets) > 1 or conditions:  # more than a single dot
         name, share = view.majority(results)
         for what, chance, guess in (
             ("attribution", 1 / len(sources), "guessing"),
@@ -128,10 +128,10 @@ def _trust_figures(results: dict) -> dict[str, Figure]:
         "detection": ("probability of synthetic", "synthetic images, %"),
     }
     figures = {}
-    for condition_set, what in reliability_shown(results):
-        bins = results["reliability"][main][condition_set][what]
+    for conditions, what in reliability_shown(results):
+        bins = results["reliability"][main][conditions][what]
         after = bins["calibrated"] if calibration else None
-        figures[f"reliability_{what}_{condition_set}"] = trust.reliability(
+        figures[f"reliability_{what}_{conditions}"] = trust.reliability(
             bins["uncalibrated"], after, labels[what]
         )
     for point in (calibration or {}).get("operating_points", []):
@@ -148,12 +148,12 @@ def _trust_figures(results: dict) -> dict[str, Figure]:
 
 def reliability_shown(results: dict) -> list[tuple[str, str]]:
     """Return the sets of conditions and answers that reliability is drawn for."""
-    harder = view.harder(results)
+    harder = view.hardest_set(results)
     shown = ["clean", *([harder] if harder else [])]
     return [
-        (condition_set, what)
+        (conditions, what)
         for what in ("attribution", "detection")
-        for condition_set in shown
+        for conditions in shown
     ]
 
 

@@ -19,8 +19,8 @@ from rmjax.report.view import (
     change,
     decimal,
     guessing,
-    harder,
-    hardest,
+    hardest_set,
+    hardest_subset,
     interval,
     join,
     least,
@@ -44,7 +44,7 @@ Card = dict[str, str]
 
 def headline(results: dict) -> str:
     """Return in two sentences what the network can and cannot do."""
-    subset, condition_set = hardest(results), harder(results)
+    subset, conditions = hardest_subset(results), hardest_set(results)
     summary = results["summary"][subset]
     of = " of semantics that it was never trained on" if subset == "unseen" else ""
     text = (
@@ -52,13 +52,11 @@ def headline(results: dict) -> str:
         f"{len(results['sources'])} sources in {_accuracy(summary['clean'])} % of the "
         f"cases (guessing: {guessing(results)} %)"
     )
-    if condition_set:
-        text += (
-            f"; under {SETS[condition_set]} in {_accuracy(summary[condition_set])} %"
-        )
-    lost, conditions = at_chance(results, subset) or (0, 0)
+    if conditions:
+        text += f"; under {SETS[conditions]} in {_accuracy(summary[conditions])} %"
+    lost, total = at_chance(results, subset) or (0, 0)
     if lost:
-        text += f"; in {lost} of {conditions} conditions it is no better than guessing"
+        text += f"; in {lost} of {total} conditions it is no better than guessing"
     return f"{text}. {_unknown_sentence(results)}"
 
 
@@ -77,23 +75,23 @@ def _unknown_sentence(results: dict) -> str:
 
 def cards(results: dict) -> list[Card]:
     """Return the four numbers that matter most: `label`, `value`, `note` of each."""
-    subset, condition_set = hardest(results), harder(results)
+    subset, conditions = hardest_subset(results), hardest_set(results)
     summary = results["summary"][subset]
     note = f"guessing: {guessing(results)} %"
     first = _share("attribution", "clean images", subset, summary["clean"], note)
-    if condition_set:
-        lost, conditions = at_chance(results, subset, condition_set) or (0, 0)
-        note = "better than guessing in all conditions" if conditions else ""
+    if conditions:
+        lost, total = at_chance(results, subset, conditions) or (0, 0)
+        note = "better than guessing in all conditions" if total else ""
         if lost:
-            note = f"no better than guessing in {lost} of {conditions} conditions"
+            note = f"no better than guessing in {lost} of {total} conditions"
         second = _share(
-            "attribution", SETS[condition_set], subset, summary[condition_set], note
+            "attribution", SETS[conditions], subset, summary[conditions], note
         )
     else:
         name, share = majority(results)
         note = f"always “{name}”: {percent(share)} %"
         second = _share("detection", "clean images", subset, summary["clean"], note)
-    third = _calibration_card(results, subset, condition_set)
+    third = _calibration_card(results, subset, conditions)
     return [first, second, third, _last_card(results, subset)]
 
 
@@ -109,12 +107,14 @@ def _share(what: str, images: str, subset: str, figures: dict, note: str) -> Car
     return {"label": label, "value": value, "note": note.removesuffix("; ")}
 
 
-def _calibration_card(results: dict, subset: str, condition_set: str | None) -> Card:
+def _calibration_card(results: dict, subset: str, conditions: str | None) -> Card:
     note = "never calibrated"
     if results["calibration"]:
         note = f"clean: {change(results, subset, 'clean', 'ece')} by calibration"
-    if condition_set:
-        note += f"; under {SETS[condition_set]} {change(results, subset, condition_set, 'ece')}"
+    if conditions:
+        note += (
+            f"; under {SETS[conditions]} {change(results, subset, conditions, 'ece')}"
+        )
     return {
         "label": f"calibration error, clean images, {subset} semantics",
         "value": decimal(cells_of(results, subset)[0]["ece"]),
@@ -164,13 +164,13 @@ def _unknown_note(open_set: dict) -> str:
 
 def calibration_harm(results: dict) -> str:
     """Return a sentence where calibration made corrupted images worse, or nothing."""
-    subset = hardest(results)
-    for condition_set in CORRUPTED:
-        before = mean_of(results, subset, condition_set, "ece_uncalibrated")
-        after = mean_of(results, subset, condition_set, "ece")
+    subset = hardest_subset(results)
+    for conditions in CORRUPTED:
+        before = mean_of(results, subset, conditions, "ece_uncalibrated")
+        after = mean_of(results, subset, conditions, "ece")
         if before is not None and after is not None and after > before + HARM:
             return (
-                f" Here calibration raised the error under {SETS[condition_set]} ({subset} "
+                f" Here calibration raised the error under {SETS[conditions]} ({subset} "
                 f"semantics) from {decimal(before)} to {decimal(after)}."
             )
     return ""
@@ -198,10 +198,8 @@ def chance_sentence(results: dict) -> str:
 def sets_sentence(results: dict) -> str:
     """Return what the sets of altered images are, by name where not all were taken."""
     named = {
-        condition_set: list(
-            by_kind(c for c in results["cells"] if c["set"] == condition_set)
-        )
-        for condition_set in SETS
+        conditions: list(by_kind(c for c in results["cells"] if c["set"] == conditions))
+        for conditions in SETS
     }
     seen, unseen, shared = (
         listed(list(map(words, named[p]))) for p in named if p != "clean"
@@ -227,10 +225,10 @@ def sets_sentence(results: dict) -> str:
 
 def drawn_to(results: dict) -> str:
     """Return which source altered images are taken for far too often, or nothing."""
-    condition_set, subset = harder(results), hardest(results)
-    if condition_set is None:
+    conditions, subset = hardest_set(results), hardest_subset(results)
+    if conditions is None:
         return ""
-    counts = results["confusion"][subset][condition_set]
+    counts = results["confusion"][subset][conditions]
     total = max(sum(map(sum, counts)), 1)
     named = [sum(column) / total for column in zip(*counts, strict=True)]
     true = [sum(row) / total for row in counts]
@@ -238,7 +236,7 @@ def drawn_to(results: dict) -> str:
     if named[most] - true[most] < EXCESS:
         return ""
     return (
-        f"Under {SETS[condition_set]} ({subset} semantics) {percent(named[most])} % of all images "
+        f"Under {SETS[conditions]} ({subset} semantics) {percent(named[most])} % of all images "
         f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % "
         "really are from it."
     )
@@ -281,7 +279,7 @@ def unknown_called(results: dict) -> str:
 
 def known_rejected(results: dict) -> str:
     """Return how many altered images of known sources are called unknown."""
-    subset = hardest(results)
+    subset = hardest_subset(results)
     sets = [name for name in CORRUPTED if name in results["summary"][subset]]
     told = _rates(results, subset, sets, "rejected") if results["calibration"] else ""
     if not told:

@@ -40,14 +40,14 @@ def main_table(results: dict) -> Table:
     rows = [
         [
             subset,
-            SETS[condition_set],
-            *(interval(summary[condition_set], f"{name}_accuracy") for name in ANSWERS),
-            percent(summary[condition_set]["macro_f1"]),
-            decimal(summary[condition_set]["nmi"]),
+            SETS[conditions],
+            *(interval(summary[conditions], f"{name}_accuracy") for name in ANSWERS),
+            percent(summary[conditions]["macro_f1"]),
+            decimal(summary[conditions]["nmi"]),
         ]
         for subset, summary in results["summary"].items()
-        for condition_set in SETS
-        if condition_set in summary
+        for conditions in SETS
+        if conditions in summary
     ]
     return {"head": ["semantics", "images", *head], "rows": rows, "text": 2}
 
@@ -123,15 +123,12 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
     rows = [
         [
             subset,
-            SETS[condition_set],
-            *(
-                change(results, subset, condition_set, prefix + score)
-                for score in SCORES
-            ),
+            SETS[conditions],
+            *(change(results, subset, conditions, prefix + score) for score in SCORES),
         ]
         for subset, summary in results["summary"].items()
-        for condition_set in SETS
-        if condition_set in summary
+        for conditions in SETS
+        if conditions in summary
     ]
     return {"head": ["semantics", "images", *SCORES.values()], "rows": rows, "text": 2}
 

@@ -82,28 +82,26 @@ def guessing(results: dict) -> str:
     return f"{100 / len(results['sources']):.3g}"
 
 
-def hardest(results: dict) -> str:
+def hardest_subset(results: dict) -> str:
     """Return the subset of semantics that asks the most of the network."""
     return "unseen" if "unseen" in results["summary"] else main_subset(results)
 
 
-def harder(results: dict) -> str | None:
+def hardest_set(results: dict) -> str | None:
     """Return the set of altered images that asks the most, None if there is none."""
     summary = results["summary"][main_subset(results)]
-    return next(
-        (condition_set for condition_set in CORRUPTED if condition_set in summary), None
-    )
+    return next((name for name in CORRUPTED if name in summary), None)
 
 
 def at_chance(
-    results: dict, subset: str, condition_set: str | None = None
+    results: dict, subset: str, conditions: str | None = None
 ) -> tuple[int, int] | None:
     """Count the altered conditions in which the source is named as if by guessing.
 
     Args:
         results: of an evaluation.
         subset: of semantics.
-        condition_set: set of conditions; None: all but clean.
+        conditions: set of conditions; None: all but clean.
 
     Returns:
         In how many of how many conditions the interval reaches down to guessing;
@@ -112,7 +110,7 @@ def at_chance(
     lows = [
         cell["attribution_accuracy_low"]
         for cell in cells_of(results, subset)
-        if cell["set"] != "clean" and condition_set in (None, cell["set"])
+        if cell["set"] != "clean" and conditions in (None, cell["set"])
     ]
     lows = [low for low in lows if low is not None]
     chance = 1 / len(results["sources"])
@@ -150,21 +148,16 @@ def by_kind(cells: Iterable[dict]) -> dict[str, list[dict]]:
     return kinds
 
 
-def mean_by_kind(cells: Iterable[dict], key: str) -> float | None:
-    """Return the mean over the values of each kind, then over kinds."""
-    return mean(mean(cell[key] for cell in own) for own in by_kind(cells).values())
-
-
-def mean_of(results: dict, subset: str, condition_set: str, key: str) -> float | None:
+def mean_of(results: dict, subset: str, conditions: str, key: str) -> float | None:
     """Return a number of a set: the mean over values, then over kinds."""
-    own = [cell for cell in cells_of(results, subset) if cell["set"] == condition_set]
-    return mean_by_kind(own, key)
+    own = [cell for cell in cells_of(results, subset) if cell["set"] == conditions]
+    return mean(mean(cell[key] for cell in kind) for kind in by_kind(own).values())
 
 
-def change(results: dict, subset: str, condition_set: str, key: str) -> str:
+def change(results: dict, subset: str, conditions: str, key: str) -> str:
     """Return a number of a set before and after calibration, or the one there is."""
-    before = decimal(mean_of(results, subset, condition_set, f"{key}_uncalibrated"))
-    after = decimal(mean_of(results, subset, condition_set, key))
+    before = decimal(mean_of(results, subset, conditions, f"{key}_uncalibrated"))
+    after = decimal(mean_of(results, subset, conditions, key))
     return f"{before} → {after}" if results["calibration"] else before
 
 
