@@ -18,7 +18,7 @@ from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report import sentences, tables, view
+from rmjax.report import tables, view
 from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_json, train_command
 from rmjax.utils.files import replace_text
@@ -184,14 +184,8 @@ def _mistakes(folder: Path, results: dict) -> list[dict]:
     ]
 
 
-def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -> str:
-    """Return a page as HTML.
-
-    Args:
-        template: in `rmjax/report/templates`.
-        pictures: rendered figures by name.
-        **shown: what the template names.
-    """
+def make_environment() -> Environment:
+    """Return what the templates are rendered in."""
     environment = Environment(
         loader=PackageLoader("rmjax.report"),
         autoescape=True,
@@ -206,17 +200,27 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
         "spoken": view.spoken,
     }
     environment.globals |= {
-        "sentences": sentences,
         "view": view,
         "tables": tables,
         "sets": view.SETS,
         "rmjax_version": version("rmjax"),
     }
+    return environment
+
+
+def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -> str:
+    """Return a page as HTML.
+
+    Args:
+        template: in `rmjax/report/templates`.
+        pictures: rendered figures by name.
+        **shown: what the template names.
+    """
     uris = {}
     for name, files in pictures.items():
         kind = "svg" if len(files["svg"]) <= LARGEST_SVG else "png"
         uris[name] = data_uri(files[kind], "svg+xml" if kind == "svg" else kind)
-    page = environment.get_template(template).render(pictures=uris, **shown)
+    page = make_environment().get_template(template).render(pictures=uris, **shown)
     return re.sub(r"(?<=\d) %", "\u00a0%", page)  # no line starts with a per cent sign
 
 

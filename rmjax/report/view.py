@@ -10,6 +10,9 @@ from rmjax.evaluation.results import SETS as SET_NAMES
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
 KINS = ("near", "far")  # of unknown sources
+HARM = 0.01  # of calibration error, that is worth saying
+EXCESS = 0.05  # of attributions to a source, that is worth saying
+FEW = 5  # real images that a threshold rests on
 
 
 NAMES = {  # spoken otherwise than they are spelt
@@ -167,6 +170,71 @@ def least(shares: Mapping[Any, float | None]) -> Any:
     return min(known, key=lambda key: known[key]) if known else None
 
 
+def under(results: dict, subset: str, sets: Iterable[str], key: str) -> str:
+    """Return a rate under each of the sets of conditions, as far as it is defined."""
+    rates = {SETS[name]: mean_of(results, subset, name, key) for name in sets}
+    told = [f"{percent(v)} % under {k}" for k, v in rates.items() if v is not None]
+    return listed(told)
+
+
+def kinds_by_set(results: dict) -> dict[str, list[str]]:
+    """Return the kinds of conditions of each set, as they are spoken."""
+    return {
+        name: list(map(words, by_kind(c for c in results["cells"] if c["set"] == name)))
+        for name in SETS
+    }
+
+
+def harm(results: dict) -> tuple[str, float, float] | None:
+    """Return where calibration made corrupted images worse; None if nowhere.
+
+    Returns:
+        Set of conditions, calibration error before and after.
+    """
+    for name in CORRUPTED:
+        before = mean_of(results, hardest_subset(results), name, "ece_uncalibrated")
+        after = mean_of(results, hardest_subset(results), name, "ece")
+        if before is not None and after is not None and after > before + HARM:
+            return name, before, after
+    return None
+
+
+def drawn_to(results: dict) -> tuple[str, float, float] | None:
+    """Return which source altered images are taken for far too often, if any.
+
+    Returns:
+        The source, the share attributed to it, and that which is from it.
+    """
+    conditions = hardest_set(results)
+    if conditions is None:
+        return None
+    counts = results["confusion"][hardest_subset(results)][conditions]
+    total = max(sum(map(sum, counts)), 1)
+    named = [sum(column) / total for column in zip(*counts, strict=True)]
+    true = [sum(row) / total for row in counts]
+    most = max(range(len(true)), key=lambda i: named[i] - true[i])
+    if named[most] - true[most] < EXCESS:
+        return None
+    return results["sources"][most], named[most], true[most]
+
+
+def lowest_recall(results: dict) -> tuple[str, str, float] | None:
+    """Return the source, semantic and share that is least; None without images."""
+    rows = results["clean"][main_subset(results)]["recall_by_semantic"]
+    shares = {(s, m): share for m, row in rows.items() for s, share in row.items()}
+    least_of = least(shares)
+    return (*least_of, shares[least_of]) if least_of else None
+
+
+def worst_alarms(results: dict, point: dict) -> tuple[str, float] | None:
+    """Return the kind with the most false alarms at a point, and their rate, if any."""
+    key = f"fpr_at_{point['fpr']:g}"
+    cells = [c for c in cells_of(results, main_subset(results)) if c["set"] != "clean"]
+    rates = {kind: mean(c[key] for c in own) for kind, own in by_kind(cells).items()}
+    known = {kind: rate for kind, rate in rates.items() if rate is not None}
+    return max(known.items(), key=lambda item: item[1]) if known else None
+
+
 def sure(probability: float) -> str:
     """Return a probability as per cent; what is not 1 does not look it."""
     text = percent(probability)
@@ -182,10 +250,5 @@ def alarms(point: dict) -> str:
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Return names as a list in a sentence, the number alone of those past `most`."""
     more = [f"{len(names) - most} more"] if len(names) > most else []
-    return join([*names[:most], *more])
-
-
-def join(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence."""
-    *first, last = names or [""]
+    *first, last = [*names[:most], *more] or [""]
     return f"{', '.join(first)} and {last}" if first else last
