@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rmjax.corruptions import NAMES
+from rmjax.data.dataset import take
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
 from rmjax.evaluation import robustness
@@ -147,6 +148,18 @@ def test_the_cache_gives_the_same_images(small_config, tmp_path):
     images_of(other, condition, cache_dir=tmp_path)
     images_of(small_config(), condition, batch_size=16, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*"))) == 3
+
+
+def test_some_of_the_images_are_others(small_config, tmp_path):
+    config = small_config()
+    seen = open_data(config).seen
+    corrupter = Corrupter(config, parallel.choose_devices(1), tmp_path)
+    rows = (np.arange(8), np.arange(8, 16), np.arange(seen.size("test")))
+    folders = [
+        corrupter.cache_folder(take(seen, "test", own), ("test",), 8) for own in rows
+    ]
+    assert len(set(folders)) == 3
+    assert folders[2] == corrupter.cache_folder(seen, ("test",), 8)
 
 
 def test_images_of_other_code_are_not_taken_from_the_cache(

@@ -199,6 +199,8 @@ class Corrupter:
             "splits": splits,
         }
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        for split in splits:
+            digest.update(selection.records[split].astype(np.int64).tobytes())
         name = f"{dataset.directory.parent.name}-{digest.hexdigest()[:12]}"
         return self._cache_dir / name
 
