@@ -19,7 +19,6 @@ References:
     Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 2.3, 3.8
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,22 +27,16 @@ from scipy import stats
 from rmjax.evaluation.bootstrap import LEVEL, Resamples, draw_sums
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and its interval.
+class Estimate(NamedTuple):
+    """A mean over seeds and images, with the ends of its interval.
 
-    Attributes:
-        mean: over seeds and images.
-        low: lower end; None where nothing varies, or only one group of images is
-            known.
-        high: upper end.
-        seeds: how many the mean is over; of 1 the interval is about images alone.
+    Both ends are None where nothing varies, or only one group of images is known. Of one
+    seed the interval is about images alone.
     """
 
     mean: float
     low: float | None
     high: float | None
-    seeds: int
 
 
 class ImageSpread(NamedTuple):
@@ -62,13 +55,13 @@ def estimate(by_seed: np.ndarray, images: ImageSpread | None) -> Estimate:
     """
     count, mean = len(by_seed), float(np.mean(by_seed))
     if images is None:
-        return Estimate(mean, None, None, count)
+        return Estimate(mean, None, None)
     square = _quantile(images.groups) ** 2 * images.variance
     if count > 1:
         square += _quantile(count) ** 2 * float(np.var(by_seed, ddof=1)) / count
     if not square > 0:
-        return Estimate(mean, None, None, count)
-    return Estimate(mean, mean - square**0.5, mean + square**0.5, count)
+        return Estimate(mean, None, None)
+    return Estimate(mean, mean - square**0.5, mean + square**0.5)
 
 
 def image_spread(
