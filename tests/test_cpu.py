@@ -12,7 +12,7 @@ from rmjax.utils import cpu
 PROGRAM = """
 import resource
 import numpy as np
-from rmjax.cpu import keep_memory
+from rmjax.utils.cpu import keep_memory
 kept = keep_memory()
 np.ones(1 << 25)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -75,7 +75,7 @@ def test_another_xla_is_not_given_a_flag_that_it_may_not_know(monkeypatch):
 )
 def test_convolutions_are_left_to_eigen():
     program = """
-from rmjax.cpu import choose_kernels
+from rmjax.utils.cpu import choose_kernels
 choose_kernels()
 import jax, jax.numpy as jnp
 from rmjax.models.conv import convolve

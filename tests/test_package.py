@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {".py", ".md", ".bib", ".txt", ".jinja"}  # of files to be installed
+KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".typed"}  # of files to be installed
 
 
 def run(code, cwd, python=sys.executable):
@@ -97,9 +97,9 @@ def test_tensorflow_is_never_imported(small_run, tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-import rmjax.train
+import rmjax.training.train
 from rmjax.datasets.image_folder import image_folder_dataset_builder
-from rmjax.evaluate import evaluate
+from rmjax.evaluation.evaluate import evaluate
 evaluate({str(workdir)!r}, show_progress=False)
 assert "tensorflow" not in sys.modules
 """

@@ -179,7 +179,7 @@ def _in_streams(mapped: Callable, streams: int) -> Callable:
             return mapped(state, batch)
         leaves, tree = jax.tree.flatten(batch)
         cut = zip(*[jnp.split(leaf, count, axis=1) for leaf in leaves], strict=True)
-        first, *rest = (tree.unflatten(part) for part in cut)
+        first, *rest = (jax.tree.unflatten(tree, part) for part in cut)
         done = [mapped(state, first)]  # compiles: the others find it compiled
         started = [
             thread.submit(mapped, state, part)

@@ -12,6 +12,8 @@ References:
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
 KERNEL = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))  # G
 OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 
-Weights = Sequence[Sequence[float]]
+Weights = Sequence[Sequence[float]] | np.ndarray
 Places = list[jax.Array]  # 16 matrices, row by row; separate ones need no copy
 
 
@@ -122,26 +124,26 @@ def _assemble(products: Places, like: jax.Array) -> jax.Array:
     down, across = -(-height // TILE), -(-width // TILE)
     products = [product.reshape(batch, down, across, -1) for product in products]
     lines = [products[i * SIDE : (i + 1) * SIDE] for i in range(SIDE)]
-    out = [
+    pixels = [
         [_combine([_combine(line, w) for line in lines], row) for w in OUTPUT]
         for row in OUTPUT
     ]
-    out = jnp.stack([jnp.stack(row, axis=3) for row in out], axis=2)
-    out = out.reshape(batch, down * TILE, across * TILE, -1)
-    return out[:, :height, :width].astype(like.dtype)
+    maps = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
+    maps = maps.reshape(batch, down * TILE, across * TILE, -1)
+    return maps[:, :height, :width].astype(like.dtype)
 
 
 def _sandwich(square: jax.Array, weights: Weights) -> list[jax.Array]:
     """Transform the first two axes from both sides, to a list row by row."""
-    rows = [_combine(square, row) for row in weights]
-    return [_combine(row, column) for row in rows for column in weights]
+    rows = [_combine(list(square), row) for row in weights]
+    return [_combine(list(row), column) for row in rows for column in weights]
 
 
 def _combine(arrays: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
     """Return the weighted sum, without what 0 and 1 would multiply."""
     terms = [
-        x if w == 1 else np.asarray(w, x.dtype) * x
+        x if w == 1 else jnp.asarray(w, x.dtype) * x
         for x, w in zip(arrays, weights, strict=True)
         if w
     ]
-    return sum(terms[1:], terms[0])
+    return reduce(add, terms)
