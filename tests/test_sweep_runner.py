@@ -15,7 +15,8 @@ import pytest
 from rmjax.cli.sweep import slurm_shard
 from rmjax.errors import InputError, Preempted
 from rmjax.sweep.devices import shares, threads
-from rmjax.sweep.runner import State, last_line, run_tasks
+from rmjax.sweep.plan import State
+from rmjax.sweep.runner import last_line, run_all
 from rmjax.utils.locks import lock
 
 
@@ -25,7 +26,7 @@ def python(code):
 
 @dataclass(frozen=True)
 class Made:
-    """A task of made-up code."""
+    """A run of made-up code."""
 
     folder: Path
     name: str
@@ -83,9 +84,14 @@ def test_commands_follow_each_other_and_a_failure_stops_its_own_task(task, ended
         task("gone", "import os; os.kill(os.getpid(), 9)"),
         task("nothing"),
     ]
-    run_tasks(tasks, [{}], ended)
+    run_all(tasks, [{}], ended)
     outcomes = {name: outcome for name, outcome, _ in ended}
-    assert outcomes == {"good": State.DONE, "bad": State.FAILED, "gone": State.FAILED, "nothing": State.DONE}
+    assert outcomes == {
+        "good": State.DONE,
+        "bad": State.FAILED,
+        "gone": State.FAILED,
+        "nothing": State.DONE,
+    }
     log = tasks[0].file("log").read_text()
     assert log.index("\none\n") < log.index("\ntwo\n") and log.count("\n$ ") == 2
     reason = "status 1: what\ufffd went wrong"
@@ -97,10 +103,10 @@ def test_commands_follow_each_other_and_a_failure_stops_its_own_task(task, ended
 
 
 def test_a_failure_is_forgotten_when_it_is_run_again(task, ended):
-    run_tasks([task("one", "raise SystemExit(1)")], [{}], ended)
+    run_all([task("one", "raise SystemExit(1)")], [{}], ended)
     again = task("one", "print('well')")
     assert again.file("failed").exists()
-    run_tasks([again], [{}], ended)
+    run_all([again], [{}], ended)
     assert ended[-1][:2] == ("one", State.DONE) and not again.file("failed").exists()
 
 
@@ -116,7 +122,7 @@ def test_as_many_run_at_once_as_there_are_slots(task, ended, tmp_path):
         "else: raise SystemExit('alone')\n"
     )
     slots = [{"SLOT": "a"}, {"SLOT": "b"}]
-    run_tasks([task(f"t{i}", code) for i in range(3)], slots, ended)
+    run_all([task(f"t{i}", code) for i in range(3)], slots, ended)
     assert [outcome for _, outcome, _ in ended] == [State.DONE] * 3
     assert {path.name for path in tmp_path.glob("on-*")} == {"on-a", "on-b"}
 
@@ -126,13 +132,13 @@ def test_what_another_command_works_on_is_left_to_it(task, ended):
     one.file("lock").parent.mkdir()
     with one.file("lock").open("a") as held:
         lock(held, "")
-        run_tasks([one, two], [{}], ended)
+        run_all([one, two], [{}], ended)
     assert [(name, outcome) for name, outcome, _ in ended] == [
         ("one", State.BUSY),
         ("two", State.DONE),
     ]
     assert not one.file("log").exists()
-    run_tasks([one], [{}], ended)
+    run_all([one], [{}], ended)
     assert ended[-1][:2] == ("one", State.DONE)
 
 
@@ -141,13 +147,13 @@ def test_a_command_that_outlives_its_sweep_keeps_the_lock(tmp_path, task, ended)
     code = (
         "from pathlib import Path; from test_sweep_runner import *\n"
         f"one = Made(Path({str(tmp_path)!r}), 'one', [{nap(on)!r}])\n"
-        "run_tasks([one], [{}], print)\n"
+        "run_all([one], [{}], print)\n"
     )
     process = subprocess.Popen(python(code), env=os.environ | {"PYTHONPATH": here()})
     wait_for(on)
     process.kill()
     process.wait()
-    run_tasks([task("one", "print(1)")], [{}], ended)
+    run_all([task("one", "print(1)")], [{}], ended)
     assert ended[0][:2] == ("one", State.BUSY)
     os.kill(int(on.read_text()), signal.SIGKILL)
 
@@ -181,10 +187,14 @@ def test_a_signal_is_passed_on_and_waited_for(task, ended, tmp_path, number, err
     thread.start()
     tasks = [task("one", code, "print('more')"), task("two", "print(2)")]
     with pytest.raises(error):
-        run_tasks(tasks, [{}], ended)
+        run_all(tasks, [{}], ended)
     thread.join()
     assert (tmp_path / "saved").exists()
-    assert not ended and not tasks[0].file("failed").exists() and not tasks[1].file("log").exists()
+    assert (
+        not ended
+        and not tasks[0].file("failed").exists()
+        and not tasks[1].file("log").exists()
+    )
     assert signal.getsignal(number) is before
 
 
@@ -196,7 +206,7 @@ def test_processes_end_when_the_sweep_itself_fails(task, tmp_path):
             raise RuntimeError("no room for a line")
 
     with pytest.raises(RuntimeError, match="no room"):
-        run_tasks([task("one", nap(on))], [{}], print, idle)
+        run_all([task("one", nap(on))], [{}], print, idle)
     with pytest.raises(ProcessLookupError):
         os.kill(int(on.read_text()), 0)
 
@@ -217,7 +227,7 @@ def test_a_file_system_without_locks_is_told(task, ended, monkeypatch):
 
     monkeypatch.setattr("rmjax.utils.locks.fcntl.flock", refuse)
     with pytest.raises(InputError, match=r"can't lock .*a\.lock: Function not impl"):
-        run_tasks([task("a", "")], [{}], ended)
+        run_all([task("a", "")], [{}], ended)
     assert ended == []
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from rmjax.cli.options import Add, add_data_dir, at_least_one, fraction
 from rmjax.errors import InputError
@@ -103,8 +104,9 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     jax.config.update("jax_platforms", "cpu")
     from rmjax.experiment.config import load_grid
     from rmjax.sweep.devices import shares, threads
-    from rmjax.sweep.grids import GRIDS
-    from rmjax.sweep.sweep import describe_plan, plan_sweep, run_sweep
+    from rmjax.sweep.grid import GRIDS
+    from rmjax.sweep.plan import Sweep, plan_sweep
+    from rmjax.sweep.sweep import describe_plan, run_sweep
     from rmjax.utils.processes import cores
 
     grid = load_grid(args.config) if args.grid is None else args.grid
@@ -117,16 +119,18 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     common = threads(args.jobs, cores(), os.environ)
     slots = [share | common for share in shares(args.jobs, os.environ)]
     sweep = plan_sweep(
-        args.config,
-        grid,
-        seeds=args.seeds,
-        workdir=args.workdir,
-        changes=changes,
-        reference=args.reference,
-        suite=args.suite,
-        data_dir=args.data_dir,
-        cache_dir=args.cache_dir,
-        command=_command(args, grid, changes),
+        Sweep(
+            Path(args.workdir),
+            args.config,
+            grid,
+            args.seeds,
+            changes,
+            args.reference,
+            args.suite,
+            _command(args, grid, changes),
+            args.data_dir,
+            args.cache_dir,
+        )
     )
     if args.dry_run:
         print(describe_plan(sweep))

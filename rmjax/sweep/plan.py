@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +30,6 @@ from rmjax.experiment.checkpoints import Checkpoints
 from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.sweep.grid import Changes, read_grid, read_value, split
-from rmjax.sweep.runner import State
 from rmjax.training.fit import check_fit
 from rmjax.training.train import check_settings, count_steps
 from rmjax.utils.files import write_json
@@ -40,6 +40,16 @@ SCHEMA, SCHEMA_VERSION = "rmjax-sweep", 1
 # What the record says of the sweep and of each of its cells.
 _OF_SWEEP = ("config", "changes", "grid", "seeds", "suite", "reference", "command")
 _OF_CELL = ("label", "changes", "seeds", "present")
+
+
+class State(StrEnum):
+    """How far a run is, or how an attempt at it ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BUSY = "busy"  # another command works on it
+    STOPPED = "unfinished"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity
@@ -65,33 +75,34 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that was checked, and of which nothing has run yet.
+    """What a sweep is of; `plan_sweep` fills in its cells.
 
     Attributes:
         folder: where all of it lies.
-        config: name or path.
+        config: name or path of a config.
+        grid: see `rmjax.sweep.grid.read_grid`.
+        seeds: how many each cell is trained with: 0, 1, ...
         changes: `--config.KEY=VALUE` of all cells.
-        grid: its text.
-        seeds: how many, from 0 on.
-        suite: of the evaluations.
-        reference: label of the cell that others are compared with.
-        command: what was run.
-        cells: those of the grid, in its order, then those of earlier grids.
+        reference: the cell that others are compared with, see `find_reference`; its
+            label when it is planned.
+        suite: of the evaluations, see `rmjax.evaluation.robustness.parse_suite`.
+        command: what to say that was run.
         data_dir: folder of the data sets; None: as in the config.
         cache_dir: folder of the evaluations' corrupted images; None: nothing is kept.
+        cells: those of the grid, in its order, then those of earlier grids.
     """
 
     folder: Path
     config: str
-    changes: tuple[str, ...]
     grid: str
-    seeds: int
-    suite: str
-    reference: str
-    command: str
-    cells: tuple[Cell, ...]
+    seeds: int = 1
+    changes: Sequence[str] = ()
+    reference: str | None = None
+    suite: str = "clean"
+    command: str = ""
     data_dir: str | None = None
     cache_dir: str | None = None
+    cells: Sequence[Cell] = ()
 
     @cached_property
     def runs(self) -> list["Run"]:
@@ -111,7 +122,7 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training of a cell and its evaluation: a task of `run_tasks`."""
+    """One training of a cell and its evaluation: see `rmjax.sweep.runner`."""
 
     sweep: Sweep
     cell: Cell
@@ -135,8 +146,12 @@ class Run:
         return self.sweep.folder / LOGS / f"{self.cell.label},seed{self.seed}.{kind}"
 
     def commands(self) -> list[list[str]]:
-        """Return what is left to do, as commands."""
-        if self._is_done():
+        """Return what is left to do, as commands.
+
+        It is done when it was trained to its end and its best checkpoint was evaluated.
+        """
+        trained = self._is_trained()
+        if trained and self._is_evaluated():
             return []
         rmjax, sweep = [sys.executable, "-m", "rmjax.cli"], self.sweep
         where = ["--workdir", str(self.workdir)]
@@ -148,15 +163,14 @@ class Run:
         evaluate = [*rmjax, "evaluate", "--suite", sweep.suite, *where]
         if sweep.cache_dir:
             evaluate += ["--cache-dir", sweep.cache_dir]
-        return [evaluate] if self._is_trained() else [train, evaluate]
+        return [evaluate] if trained else [train, evaluate]
 
     def state(self) -> State:
         """Return how far it is: DONE, FAILED, STOPPED or MISSING.
 
-        It is done when it was trained to its end and its best checkpoint was evaluated;
-        it failed when the last attempt did, and what it left may be of use to the next.
+        It failed when the last attempt did; what that left may be of use to the next.
         """
-        if self._is_done():
+        if not self.commands():
             return State.DONE
         if self.file("failed").exists():
             return State.FAILED
@@ -184,16 +198,14 @@ class Run:
         except InputError as error:
             raise InputError(f"cell {self}: {error}") from error
 
-    def _is_done(self) -> bool:
-        folder = self.workdir / EVALUATIONS / self.sweep.evaluation
-        if not (folder / "predictions.npz").exists():
-            return False
+    def _is_evaluated(self) -> bool:
+        answers = self.workdir / EVALUATIONS / self.sweep.evaluation / "predictions.npz"
         try:
             evaluated = self.results()["run"]["checkpoint"]
             best = self._checkpoints().best_step()
         except (InputError, DamagedCheckpoint):
             return False
-        return evaluated == best and self._is_trained()
+        return answers.exists() and evaluated == best
 
     def _is_trained(self) -> bool:
         """Tell whether it was trained to its end, by its config or by its patience."""
@@ -211,67 +223,38 @@ class Run:
         return Checkpoints(self.workdir / workdirs.CHECKPOINTS, read_only=True)
 
 
-def plan_sweep(
-    config: str,
-    grid: str,
-    *,
-    seeds: int,
-    workdir: str | Path,
-    changes: Sequence[str] = (),
-    reference: str | None = None,
-    suite: str = "clean",
-    data_dir: str | None = None,
-    cache_dir: str | None = None,
-    command: str = "",
-) -> Sweep:
+def plan_sweep(sweep: Sweep) -> Sweep:
     """Read a grid and check all that can be known before the first run; write nothing.
 
     What can be built without a device is built, so that a cell that could not start is
     known before the first one does.
 
     Args:
-        config: name or path of a config.
-        grid: see `rmjax.sweep.grid.read_grid`.
-        seeds: how many each cell is trained with: 0, 1, ...
-        workdir: folder of the sweep.
-        changes: `--config.KEY=VALUE` for all cells.
-        reference: the cell that others are compared with, see `find_reference`.
-        suite: of the evaluations, see `rmjax.evaluation.robustness.parse_suite`.
-        data_dir: folder of the data sets; None: as in the config.
-        cache_dir: folder to keep the corrupted images of evaluations in.
-        command: what to say that was run.
+        sweep: what is asked for, without cells.
 
     Raises:
         InputError: the grid, a config or the data can't be used as they are, two cells
             are one, or a run's folder belongs to another config.
     """
-    folder = Path(workdir)
-    if seeds < 1:
-        raise InputError(f"seeds = {seeds}: give at least 1")
-    parse_suite(suite)
-    base = load_config(config, changes)
-    if data_dir:
-        base.data.dir = data_dir
-    points = read_grid(grid, base, config)
-    _check_changes(changes, [own for _, own in points])
-    cells = [Cell(n, own, seeds, True, _configure(base, own)) for n, own in points]
-    cells = _as_on_disk(cells, folder)
+    if sweep.seeds < 1:
+        raise InputError(f"seeds = {sweep.seeds}: give at least 1")
+    parse_suite(sweep.suite)
+    base = load_config(sweep.config, sweep.changes)
+    if sweep.data_dir:
+        base.data.dir = sweep.data_dir
+    points = read_grid(sweep.grid, base, sweep.config)
+    _check_changes(sweep.changes, [own for _, own in points])
+    cells = [
+        Cell(label, own, sweep.seeds, True, _configure(base, own))
+        for label, own in points
+    ]
+    cells = _as_on_disk(cells, sweep.folder)
     _check_different(cells)
     opened: dict[str, ExperimentData] = {}
     cells = [replace(cell, steps=_count_steps(cell, opened)) for cell in cells]
-    sweep = Sweep(
-        folder,
-        config,
-        tuple(changes),
-        grid,
-        seeds,
-        suite,
-        find_reference(cells, reference, config).label,
-        command,
-        with_earlier(cells, folder),
-        data_dir,
-        cache_dir,
-    )
+    reference = find_reference(cells, sweep.reference, sweep.config).label
+    cells = with_earlier(cells, sweep.folder)
+    sweep = replace(sweep, reference=reference, cells=cells)
     for run in sweep.runs:
         run.check_workdir()
     return sweep
@@ -399,7 +382,7 @@ def check_kept(sweep: Sweep, cell: Cell, seed: int) -> None:
 # ------------------------------------------- sweep.json: what a folder's sweep is of, and was
 
 
-def with_earlier(cells: Sequence[Cell], folder: Path) -> tuple[Cell, ...]:
+def with_earlier(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     """Return a grid's cells, and after them others that the folder's record lists.
 
     Raises:
@@ -408,7 +391,7 @@ def with_earlier(cells: Sequence[Cell], folder: Path) -> tuple[Cell, ...]:
     by_label = {cell.label: cell for cell in cells}
     for cell in read_cells(folder):
         by_label.setdefault(cell.label, replace(cell, present=False))
-    return tuple(by_label.values())
+    return list(by_label.values())
 
 
 def read_cells(folder: Path) -> list[Cell]:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Protocol, TypeVar
+from typing import IO
 
 from rmjax.errors import Preempted, harmless
+from rmjax.sweep.plan import Run, State
 from rmjax.utils.files import replace_text
 from rmjax.utils.locks import Busy, lock
 
@@ -23,47 +23,21 @@ LONGEST = 300  # characters of a log's line in a message
 Slot = Mapping[str, str]  # what to set in the environment of one job at a time
 
 
-class State(StrEnum):
-    """How far a run is, or how an attempt at it ended."""
-
-    DONE = "done"
-    FAILED = "failed"
-    BUSY = "busy"  # another command works on it
-    STOPPED = "unfinished"
-    MISSING = "missing"
-
-
-class Task(Protocol):
-    """Something to run in several steps."""
-
-    def commands(self) -> list[list[str]]:
-        """Return the commands that are left, one after the other; none if it is done.
-
-        Called when nobody else can be working on it.
-        """
-
-    def file(self, kind: str) -> Path:
-        """Return the path of its `log`, its `lock`, or what it `failed` of."""
-
-
-T = TypeVar("T", bound=Task)
-
-
-def run_tasks(
-    tasks: Sequence[T],
+def run_all(
+    runs: Sequence[Run],
     slots: Sequence[Slot],
-    on_end: Callable[[T, State, str], None],
+    on_end: Callable[[Run, State, str], None],
     idle: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run every task, as many at a time as there are slots.
+    """Do what is left of every run, as many at a time as there are slots.
 
-    A task whose lock another process holds is left to it. SIGINT and SIGTERM are
+    A run whose lock another process holds is left to it. SIGINT and SIGTERM are
     passed on to what runs as SIGTERM, and waited for.
 
     Args:
-        tasks: what to run.
+        runs: what to do.
         slots: by job that runs at once, what to set in its environment.
-        on_end: called with a task, `DONE`, `FAILED` or `BUSY`, and a few words on it.
+        on_end: called with a run, `DONE`, `FAILED` or `BUSY`, and a few words on it.
         idle: called again and again meanwhile.
 
     Raises:
@@ -72,14 +46,14 @@ def run_tasks(
     """
     crew = _Crew(slots)
     with _signals() as asked, ThreadPoolExecutor(len(slots)) as threads:
-        pending = {threads.submit(crew.run, task): task for task in tasks}
+        pending = {threads.submit(crew.work, run): run for run in runs}
         try:
             while pending:
                 wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
                 for future in [future for future in pending if future.done()]:
-                    task, outcome = pending.pop(future), future.result()
+                    run, outcome = pending.pop(future), future.result()
                     if outcome:
-                        on_end(task, *outcome)
+                        on_end(run, *outcome)
                 if asked:
                     crew.stop()
                 idle()
@@ -92,7 +66,7 @@ def run_tasks(
 
 
 class _Crew:
-    """The processes of tasks at work, each of which has a slot of its own."""
+    """The processes of runs at work, each of which has a slot of its own."""
 
     def __init__(self, slots: Sequence[Slot]):
         self.free: SimpleQueue[Slot] = SimpleQueue()
@@ -101,31 +75,31 @@ class _Crew:
         self.at_work: set[subprocess.Popen] = set()
         self.stopping = False
 
-    def run(self, task: Task) -> tuple[State, str] | None:
-        """Do what is left of a task, and say how it ended; None if it was stopped."""
+    def work(self, run: Run) -> tuple[State, str] | None:
+        """Do what is left of a run, and say how it ended; None if it was stopped."""
         if self.stopping:
             return None
-        task.file("lock").parent.mkdir(parents=True, exist_ok=True)
-        with task.file("lock").open("a") as held:
+        run.file("lock").parent.mkdir(parents=True, exist_ok=True)
+        with run.file("lock").open("a") as held:
             try:
                 lock(held, "another command works on it")
             except Busy as error:
                 return State.BUSY, str(error)
-            commands = task.commands()
+            commands = run.commands()
             if not commands:
                 return State.DONE, ""
-            task.file("failed").unlink(missing_ok=True)
+            run.file("failed").unlink(missing_ok=True)
             slot, began = self.free.get(), time.monotonic()
             try:
                 for command in commands:
                     if self.stopping:
                         return None
-                    status = self._call(command, task.file("log"), held, slot)
+                    status = self._call(command, run.file("log"), held, slot)
                     if status and self.stopping:  # as asked for: it has not failed
                         return None
                     if status:
-                        reason = f"{_in_words(status)}: {last_line(task.file('log'))}"
-                        replace_text(task.file("failed"), reason + "\n")
+                        reason = f"{_in_words(status)}: {last_line(run.file('log'))}"
+                        replace_text(run.file("failed"), reason + "\n")
                         return State.FAILED, reason
             finally:
                 self.free.put(slot)

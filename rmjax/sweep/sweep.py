@@ -17,13 +17,14 @@ from rmjax.sweep.plan import (
     LOGS,
     Cell,
     Run,
+    State,
     Sweep,
     check_kept,
     with_earlier,
     write_record,
 )
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
-from rmjax.sweep.runner import Slot, State, run_tasks
+from rmjax.sweep.runner import Slot, run_all
 from rmjax.utils.locks import lock
 
 
@@ -82,7 +83,7 @@ def run_sweep(
             if sys.stderr.isatty():  # in a file every drawing would be a line
                 bar.refresh()
 
-        run_tasks(mine, slots, on_end, idle)
+        run_all(mine, slots, on_end, idle)
     if busy := counts[State.BUSY]:
         say(f"{busy} of the runs are left to another command that works on them")
     _show(sweep, say)
