@@ -58,6 +58,8 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.8",
+            "import-linter>=2.1",
+            "mypy>=1.15",
             "apache-beam>=2.65",
             "c2pa-python>=0.38",
             "faiss-cpu>=1.9",

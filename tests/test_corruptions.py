@@ -366,7 +366,7 @@ def test_bad_input_is_named(photo, changes, message):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("rotate", 1, "unknown rotate; choose from jpeg, nearest"),
+        ("rotate", 1, "unknown resharing 'rotate'; choose from jpeg, nearest"),
         ("jpeg", 0, r"value = 0 of jpeg \(quality\) is not in 1..100"),
         ("crop", 2, "share of each side"),
     ],
