@@ -210,7 +210,7 @@ def test_a_reference_is_one_cell(cells):
     def reference(text):
         return find_reference(found, text, "attribution_mini").label
 
-    assert reference(None) == "mix.name=none,mix.level=0"
+    assert reference("") == "mix.name=none,mix.level=0"
     assert reference("mix.name=none,mix.level=5") == "mix.name=none,mix.level=5"
     assert reference("mix.level=05,mix.name=none") == "mix.name=none,mix.level=5"
     named = cells("members mix.level=3")

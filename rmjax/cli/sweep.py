@@ -49,6 +49,7 @@ def add_sweep(add: Add) -> None:
     )
     parser.add_argument(
         "--reference",
+        default="",
         help="the cell to compare with, such as mix.name=none,mix.level=5 (default: the "
         "first)",
     )

@@ -34,6 +34,13 @@ def _mixing(name: str, **settings: object) -> Changes:
     return {f"mix.{key}": value for key, value in settings.items()}
 
 
+def _corruptions(kinds: int) -> Changes:
+    """Train with the first kinds of corruption, or with none."""
+    if not kinds:
+        return {"corrupt.rate": 0.0}
+    return {"corrupt.rate": 0.95, "corrupt.names": SEEN[:kinds]}
+
+
 def _of_config(key: str) -> Callable[[ConfigDict], object]:
     """Return a function to a config's own value of another key."""
     return lambda config: flatten(config)[key]
@@ -98,11 +105,7 @@ GRIDS: dict[str, str | dict[str, Changes]] = {
     "mixing": _MIXINGS,
     "embedding": "model.embedding_dim=64,128,256,512",
     "input": "model.input=rgb,residual,logdct",
-    # None, and the first kinds of the 15 that are trained with.
-    "corruptions": {"0": {"corrupt.rate": 0.0}}
-    | {
-        f"{n}": {"corrupt.rate": 0.95, "corrupt.names": SEEN[:n]} for n in (1, 3, 7, 15)
-    },
+    "corruptions": {f"{n}": _corruptions(n) for n in (0, 1, 3, 7, 15)},
 }
 
 # ----------------------------------------------------------------------- grids as a text

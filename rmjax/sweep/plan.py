@@ -97,7 +97,7 @@ class Sweep:
     grid: str
     seeds: int = 1
     changes: Sequence[str] = ()
-    reference: str | None = None
+    reference: str = ""
     suite: str = "clean"
     command: str = ""
     data_dir: str | None = None
@@ -260,19 +260,19 @@ def plan_sweep(sweep: Sweep) -> Sweep:
     return sweep
 
 
-def find_reference(cells: Sequence[Cell], text: str | None, name: str) -> Cell:
+def find_reference(cells: Sequence[Cell], text: str, name: str) -> Cell:
     """Return the cell that others are compared with.
 
     Args:
         cells: of the grid.
         text: a cell's label, or values that one cell alone has, such as
-            `mix.name=none,mix.level=5`; None: the first cell.
+            `mix.name=none,mix.level=5`; empty: the first cell.
         name: of the config, for messages.
 
     Raises:
         InputError: no cell, or several, are so.
     """
-    if text is None:
+    if not text:
         return cells[0]
     chosen = [cell for cell in cells if cell.label == text]
     if not chosen:

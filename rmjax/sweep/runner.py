@@ -98,7 +98,10 @@ class _Crew:
                     if status and self.stopping:  # as asked for: it has not failed
                         return None
                     if status:
-                        reason = f"{_in_words(status)}: {last_line(run.file('log'))}"
+                        how = f"status {status}"
+                        if status < 0:
+                            how = f"killed by {signal.Signals(-status).name}"
+                        reason = f"{how}: {last_line(run.file('log'))}"
                         replace_text(run.file("failed"), reason + "\n")
                         return State.FAILED, reason
             finally:
@@ -138,18 +141,9 @@ class _Crew:
                 process.terminate()
 
 
-def _in_words(status: int) -> str:
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"status {status}"
-
-
 def last_line(path: Path) -> str:
     """Return the last line of a log that is not empty, made harmless and not too long."""
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(file.tell() - 8192, 0))
-        text = file.read().decode(errors="replace")
+    text = path.read_bytes()[-8192:].decode(errors="replace")
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     return harmless(lines[-1])[-LONGEST:] if lines else "it said nothing"
 
