@@ -6,8 +6,8 @@ from results_sample import sample_results, write_answers, write_run
 
 from rmjax.evaluation.differences import read_runs
 from rmjax.sweep.collect import collect
-from rmjax.sweep.plan import Cell, Sweep
 from rmjax.sweep.report import Findings
+from rmjax.sweep.runs import Cell, Sweep
 
 REFERENCE = "mix.name=none"
 # Of each cell: share of right answers, number of seeds, whether it is in the grid.

@@ -12,8 +12,9 @@ from sweep_sample import REFERENCE, sample_findings
 
 from rmjax.cli.main import main
 from rmjax.errors import InputError
-from rmjax.sweep.plan import Sweep, plan_sweep, read_cells
+from rmjax.sweep.plan import plan_sweep, read_cells
 from rmjax.sweep.report import format_findings, write_sweep
+from rmjax.sweep.runs import Sweep
 from rmjax.sweep.sweep import describe_plan, run_sweep
 from rmjax.training.train import train
 

@@ -10,7 +10,8 @@ from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.experiment.config import load_config
 from rmjax.sweep.grid import GRIDS, read_grid, split
-from rmjax.sweep.plan import Sweep, find_reference, plan_sweep
+from rmjax.sweep.plan import find_reference, plan_sweep
+from rmjax.sweep.runs import Sweep
 from rmjax.training.fit import check_fit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from rmjax.evaluation.bootstrap import draw_resamples
 from rmjax.evaluation.differences import read_runs
 from rmjax.sweep.collect import collect
 from rmjax.sweep.intervals import ImageSpread, estimate, image_spread
-from rmjax.sweep.plan import Cell
+from rmjax.sweep.runs import Cell
 
 
 def test_without_a_spread_of_images_it_is_students_interval():

@@ -15,8 +15,8 @@ import pytest
 from rmjax.cli.sweep import slurm_shard
 from rmjax.errors import InputError, Preempted
 from rmjax.sweep.devices import shares, threads
-from rmjax.sweep.plan import State
 from rmjax.sweep.runner import last_line, run_all
+from rmjax.sweep.runs import State
 from rmjax.utils.locks import lock
 
 

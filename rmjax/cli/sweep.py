@@ -106,7 +106,8 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     from rmjax.experiment.config import load_grid
     from rmjax.sweep.devices import shares, threads
     from rmjax.sweep.grid import GRIDS
-    from rmjax.sweep.plan import Sweep, plan_sweep
+    from rmjax.sweep.plan import plan_sweep
+    from rmjax.sweep.runs import Sweep
     from rmjax.sweep.sweep import describe_plan, run_sweep
     from rmjax.utils.processes import cores
 

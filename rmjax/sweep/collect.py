@@ -14,7 +14,7 @@ from rmjax.evaluation.differences import (
     right_by_set,
 )
 from rmjax.sweep.intervals import Estimate, estimate, image_spread
-from rmjax.sweep.plan import Cell
+from rmjax.sweep.runs import Cell
 
 # Of a cell, group of semantics (seen, unseen, and combined of both), set of conditions
 # and metric; `difference` is against the reference, by the `paired_seeds` that both have.

@@ -13,7 +13,7 @@ from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
 from rmjax.report.view import DASH, interval, percent
 from rmjax.sweep.collect import COLUMNS
-from rmjax.sweep.plan import Sweep
+from rmjax.sweep.runs import Sweep
 from rmjax.utils.files import replace_text
 
 REFERENCE = "reference"

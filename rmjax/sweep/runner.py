@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import IO
 
 from rmjax.errors import Preempted, harmless
-from rmjax.sweep.plan import Run, State
+from rmjax.sweep.runs import Run, State
 from rmjax.utils.files import replace_text
 from rmjax.utils.locks import Busy, lock
 

@@ -2,29 +2,22 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
 from rmjax.errors import InputError
-from rmjax.evaluation.differences import Evaluated, read_runs
+from rmjax.evaluation.differences import read_runs
 from rmjax.evaluation.results import EVALUATIONS, RESULTS_FILE
+from rmjax.experiment.run import first_difference, load_config, whole_facts
 from rmjax.sweep.collect import collect
-from rmjax.sweep.plan import (
-    LOGS,
-    Cell,
-    Run,
-    State,
-    Sweep,
-    check_kept,
-    with_earlier,
-    write_record,
-)
+from rmjax.sweep.plan import with_earlier, write_record
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
 from rmjax.sweep.runner import Slot, run_all
+from rmjax.sweep.runs import LOGS, Cell, Run, State, Sweep
 from rmjax.utils.locks import lock
 
 
@@ -63,8 +56,8 @@ def run_sweep(
     Raises:
         KeyboardInterrupt, Preempted: it was stopped; nothing was collected.
     """
-    with _alone(sweep.folder):
-        kept = [cell.label for cell in _remember(sweep).cells if not cell.present]
+    with _recorded(sweep) as recorded:
+        kept = [cell.label for cell in recorded.cells if not cell.present]
     if kept:
         say(f"kept, though not in the present grid: {', '.join(kept)}")
     mine = sweep.runs[shard[0] :: shard[1]]
@@ -90,34 +83,32 @@ def run_sweep(
     return counts[State.FAILED]
 
 
-def _remember(sweep: Sweep) -> Sweep:
-    """Write the record; return the sweep with the cells of other commands meanwhile.
+@contextmanager
+def _recorded(sweep: Sweep) -> Iterator[Sweep]:
+    """Write the record, and hold the folder until the end of the block.
 
-    To be called by one command at a time, see `_alone`.
+    Yields the sweep with the cells that other commands recorded meanwhile; whoever else
+    wants to write there waits.
     """
-    present = [cell for cell in sweep.cells if cell.present]
-    sweep = replace(sweep, cells=with_earlier(present, sweep.folder))
-    write_record(sweep)
-    return sweep
-
-
-def _alone(folder: Path) -> IO:
-    """Open and lock the folder's own lock file; wait for others that hold it."""
-    path = folder / LOGS / ".lock"
+    path = sweep.folder / LOGS / ".lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError as error:
-        raise InputError(f"can't write to {folder}: {error.strerror}") from error
-    lock(file, "", wait=True)
-    return file
+        raise InputError(f"can't write to {sweep.folder}: {error.strerror}") from error
+    with file:
+        lock(file, "", wait=True)
+        present = [cell for cell in sweep.cells if cell.present]
+        sweep = replace(sweep, cells=with_earlier(present, sweep.folder))
+        write_record(sweep)
+        yield sweep
 
 
 def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
     """Collect what there is, write it and print it."""
     # The last of several commands to come here sees what all of them did.
-    with _alone(sweep.folder):
-        found = _collect(_remember(sweep), say)
+    with _recorded(sweep) as recorded:
+        found = _collect(recorded, say)
         if found is None:
             say("no run has figures yet: no table")
             return
@@ -133,22 +124,22 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
 
 def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
     states = {run: run.state() for run in sweep.runs}
+    done = [run for run, state in states.items() if state == State.DONE]
     cells = {}
     for cell in sweep.cells:
-        if cell.present:
-            own = [
-                run for run, s in states.items() if run.cell is cell and s == State.DONE
-            ]
-            seeds = [run.seed for run in own]
-            runs = _read(sweep, cell, seeds)
-        else:
-            try:
-                runs = _read_kept(sweep, cell)
-            except InputError as error:
-                say(f"left out: {cell.label}, not in the present grid: {error}")
-                continue
+        try:
+            seeds = [run.seed for run in done if run.cell is cell]
+            if not cell.present:
+                seeds = _kept_seeds(sweep, cell)
+            workdirs = [sweep.workdir(cell, seed) for seed in seeds]
+            runs = read_runs(workdirs, sweep.evaluation)
+        except InputError as error:
+            if cell.present:
+                raise
+            say(f"left out: {cell.label}, not in the present grid: {error}")
+            continue
         if runs:
-            cells[cell] = runs
+            cells[cell] = dict(zip(seeds, runs, strict=True))
     if not cells:
         return None
     rows, reasons = collect(cells, sweep.reference)
@@ -161,22 +152,28 @@ def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
     return Findings(sweep, rows, reasons, unfinished, first.results)
 
 
-def _read_kept(sweep: Sweep, cell: Cell) -> dict[int, Evaluated]:
-    """Return the runs of an earlier grid's cell that were evaluated, by seed.
+def _kept_seeds(sweep: Sweep, cell: Cell) -> list[int]:
+    """Return the seeds of an earlier grid's cell that were evaluated.
 
     Raises:
-        InputError: one can't be read, or can't be compared with the reference.
+        InputError: a run differs from the reference by more than the grids.
     """
     inside = Path(EVALUATIONS) / sweep.evaluation / RESULTS_FILE
     seeds = [n for n in range(cell.seeds) if (sweep.workdir(cell, n) / inside).exists()]
+    base = next(c for c in sweep.cells if c.label == sweep.reference)
+    varied = {*cell.changes, *base.changes, "seed"}
     for seed in seeds:
-        check_kept(sweep, cell, seed)
-    return _read(sweep, cell, seeds)
-
-
-def _read(sweep: Sweep, cell: Cell, seeds: Sequence[int]) -> dict[int, Evaluated]:
-    workdirs = [sweep.workdir(cell, seed) for seed in seeds]
-    return dict(zip(seeds, read_runs(workdirs, sweep.evaluation), strict=True))
+        old, new = (
+            {k: v for k, v in whole_facts(config).items() if k not in varied}
+            for config in (load_config(sweep.workdir(cell, seed)), base.config)
+        )
+        key = first_difference(old, new)
+        if key is not None:
+            raise InputError(
+                f"its {key} is {old.get(key)!r}, that of the present grid "
+                f"{new.get(key)!r}"
+            )
+    return seeds
 
 
 def _reason(run: Run) -> str:
