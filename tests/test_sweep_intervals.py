@@ -6,7 +6,7 @@ from results_sample import sample_results, write_answers, write_run
 from scipy import stats
 from sweep_sample import REFERENCE, sample_findings
 
-from rmjax.evaluation.bootstrap import draw_resamples
+from rmjax.evaluation.bootstrap import Resamples, draw_resamples
 from rmjax.evaluation.differences import read_runs
 from rmjax.sweep.collect import collect
 from rmjax.sweep.intervals import ImageSpread, estimate, image_spread
@@ -46,20 +46,22 @@ def test_variance_of_images_is_that_of_a_mean():
     rng = np.random.default_rng(0)
     scores = rng.random(400)
     drawn = draw_resamples(np.arange(400), 4000)
-    found = image_spread(scores, drawn.code, drawn.counts)
+    found = image_spread(scores, drawn)
     assert found == pytest.approx((scores.var() / 400, 400), rel=0.1)
     # Four copies of each image say no more than one.
     drawn = draw_resamples(np.repeat(np.arange(400), 4), 4000)
-    found = image_spread(np.repeat(scores, 4), drawn.code, drawn.counts)
+    found = image_spread(np.repeat(scores, 4), drawn)
     assert found == pytest.approx((scores.var() / 400, 400), rel=0.1)
     # Images of some of the groups only; of few; and of one.
     part = drawn.code < 100
-    some = image_spread(np.repeat(scores, 4)[part], drawn.code[part], drawn.counts)
+    some = image_spread(
+        np.repeat(scores, 4)[part], Resamples(drawn.code[part], drawn.counts)
+    )
     assert some == pytest.approx((scores[:100].var() / 100, 100), rel=0.15)
     drawn = draw_resamples(np.arange(4), 4000)
-    few = image_spread(scores[:4], drawn.code, drawn.counts)
+    few = image_spread(scores[:4], drawn)
     assert few == pytest.approx((scores[:4].var(ddof=1) / 4, 4), rel=0.1)
-    assert image_spread(scores[:4], np.zeros(4, int), drawn.counts) is None
+    assert image_spread(scores[:4], Resamples(np.zeros(4, int), drawn.counts)) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
         scores = by_seed * rng.normal(size=(seeds, 1))
         scores = scores + by_image * rng.normal(size=images)
         scores += rest * rng.normal(size=scores.shape)
-        spread = image_spread(scores.mean(0), drawn.code, drawn.counts)
+        spread = image_spread(scores.mean(0), drawn)
         found = estimate(scores.mean(1), spread)
         held += found.low <= 0 <= found.high
     print(f"{held / rounds:.4f} of {rounds} intervals hold the truth")

@@ -1,7 +1,10 @@
-"""The tables of a report, as text; what is not defined is a dash."""
+"""The tables of a report, as text.
+
+A table is a dict of `head`, `rows` and `text`, the number of its first columns that are
+text and not numbers; what is not defined is a dash.
+"""
 
 from collections import Counter
-from typing import TypedDict
 
 from rmjax.report.figures import SETS, mean, words
 from rmjax.report.view import (
@@ -16,18 +19,11 @@ from rmjax.report.view import (
     percent,
 )
 
+Table = dict[str, list | int]
 CONFUSIONS = 10  # most frequent ones listed
 OF_A_SOURCE = 2  # at most, of these
 # How far off probabilities are, as it is spoken.
 SCORES = {"ece": "calibration error", "brier": "Brier score", "nll": "log loss"}
-
-
-class Table(TypedDict):
-    """Texts of a table's head and rows, and how many first columns are no numbers."""
-
-    head: list[str]
-    rows: list[list[str]]
-    text: int
 
 
 def main_table(results: dict) -> Table:

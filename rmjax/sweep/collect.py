@@ -16,16 +16,16 @@ from rmjax.evaluation.differences import (
 from rmjax.sweep.intervals import Estimate, estimate, image_spread
 from rmjax.sweep.runs import Cell
 
-# Of a cell, group of semantics (seen, unseen, and combined of both), set of conditions
-# and metric; `difference` is against the reference, by the `paired_seeds` that both have.
+# Of a cell, semantics (seen, unseen, and combined of both), set of conditions and metric;
+# `difference` is against the reference, by the `paired_seeds` that both have.
 COLUMNS = (
     "cell present semantics set metric seeds mean mean_low mean_high paired_seeds "
     "difference difference_low difference_high"
 ).split()
 
 BySeed = Mapping[int, Evaluated]  # the evaluated runs of a cell
-# How often each image is answered rightly, in [0, 1], `[N]`, and which images are of the
-# group; by group of semantics, set of conditions and metric.
+# How often each image is answered rightly, in [0, 1], `[N]`, and which images count; by
+# semantics, set of conditions and metric.
 Scores = dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
 
 
@@ -91,7 +91,7 @@ def _estimate(
     gets the exact interval that an evaluation gives it.
     """
     by_image = np.stack([values[chosen] for values in scores])
-    spread = image_spread(by_image.mean(0), drawn.code[chosen], drawn.counts)
+    spread = image_spread(by_image.mean(0), Resamples(drawn.code[chosen], drawn.counts))
     mean, low, high = estimate(by_image.mean(1), spread)
     if low is not None and high is not None:
         return Estimate(mean, max(low, least), min(high, 1))
@@ -100,14 +100,14 @@ def _estimate(
 
 
 def _score(run: Evaluated) -> Scores:
-    groups = parts_of(run)
-    if len(groups) > 1:
-        groups["combined"] = np.concatenate(list(groups.values()))
+    images = parts_of(run)
+    if len(images) > 1:
+        images["combined"] = np.concatenate(list(images.values()))
     right = {metric: right_by_set(run, metric) for metric in METRICS}
     return {
-        (group, part, metric): (right[metric][part], chosen)
-        for group, chosen in groups.items()
-        for part in right[METRICS[0]]
+        (semantics, of_set, metric): (right[metric][of_set], chosen)
+        for semantics, chosen in images.items()
+        for of_set in right[METRICS[0]]
         for metric in METRICS
     }
 

@@ -202,8 +202,8 @@ def _read_axis(word: str, config: ConfigDict, name: str) -> list[Point]:
     key, equals, text = word.partition("=")
     # A key of the config goes before a grid of its name.
     if equals and (key in flatten(config) or key not in GRIDS):
-        found = [read_value(key, value, config, name) for value in _values(text, word)]
-        return [(f"{key}={_safe(value)}", {key: value}) for value in found]
+        read = [read_value(key, value, config, name) for value in _values(text, word)]
+        return [(f"{key}={_safe(value)}", {key: value}) for value in read]
     if key not in GRIDS:
         raise InputError(
             f"grid: unknown grid '{word}'; give KEY=VALUE,VALUE,... or one of "

@@ -64,24 +64,21 @@ def estimate(by_seed: np.ndarray, images: ImageSpread | None) -> Estimate:
     return Estimate(mean, mean - square**0.5, mean + square**0.5)
 
 
-def image_spread(
-    scores: np.ndarray, code: np.ndarray, counts: np.ndarray
-) -> ImageSpread | None:
+def image_spread(scores: np.ndarray, drawn: Resamples) -> ImageSpread | None:
     """Return how the mean over images varies, by bootstrap over groups of images.
 
     Args:
         scores: of the images, `[N]`.
-        code: which group an image is of, int `[N]`.
-        counts: how often each group is drawn, `[draws, groups]`; of draws for more
-            images than these, groups without any of them have no part.
+        drawn: draws of the images' groups; of draws for more images than these, groups
+            without any of them have no part.
 
     Returns:
         None for one group, which says nothing of others.
     """
-    groups = len(np.unique(code))
+    groups = len(np.unique(drawn.code))
     if groups < 2:
         return None
-    sums, sizes = draw_sums(scores, Resamples(code, counts))
+    sums, sizes = draw_sums(scores, drawn)
     with np.errstate(invalid="ignore"):  # a draw of none of these images
         means = sums / sizes
     variance = float(np.nanvar(means, ddof=1)) * groups / (groups - 1)

@@ -47,18 +47,20 @@ class Findings:
 
     def sets(self) -> list[str]:
         """Return the sets of conditions that there are figures of."""
-        return [part for part in SETS if any(row["set"] == part for row in self.rows)]
+        return [
+            of_set for of_set in SETS if any(row["set"] == of_set for row in self.rows)
+        ]
 
-    def select(self, part: str, metric: str) -> list[dict]:
+    def select(self, of_set: str, metric: str) -> list[dict]:
         """Return the rows of a set of conditions and a metric."""
-        return [r for r in self.rows if (r["set"], r["metric"]) == (part, metric)]
+        return [r for r in self.rows if (r["set"], r["metric"]) == (of_set, metric)]
 
 
 def _names(sweep: Sweep) -> dict[str, str]:
     return {c.label: c.label + ("" if c.present else " *") for c in sweep.cells}
 
 
-def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
+def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
     """Write `sweep.csv`, `sweep.html` and `figures/`.
 
     Returns:
@@ -68,28 +70,28 @@ def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
         InputError: the folder can't be written to.
     """
     pictures = {}
-    for part in found.sets():
-        rows = found.select(part, "attribution")
+    for of_set in findings.sets():
+        rows = findings.select(of_set, "attribution")
         for name, what in (("means", MEAN), ("differences", DIFFERENCE)):
-            drawn = cell_dots(rows, found.names(), what, found.sweep.reference)
+            drawn = cell_dots(rows, findings.names(), what, findings.sweep.reference)
             if drawn:
-                pictures[f"{name}_{part}"] = render(drawn)
-    apart, compared = _count_verdicts(found)
+                pictures[f"{name}_{of_set}"] = render(drawn)
+    apart, compared = _count_verdicts(findings)
     page = render_page(
         "sweep.html.jinja",
         pictures,
-        r=found.results,
-        record=found.sweep,
-        names=found.names(),
-        parts=found.sets(),
-        unfinished=_unfinished_table(found),
-        changes=_changes_table(found.sweep),
-        notes=_notes(found),
+        r=findings.results,
+        record=findings.sweep,
+        names=findings.names(),
+        parts=findings.sets(),
+        unfinished=_unfinished_table(findings),
+        changes=_changes_table(findings.sweep),
+        notes=_notes(findings),
         apart=apart,
         compared=compared,
         tables_of={
-            (part, metric): _cells_table(found, part, metric)
-            for part in found.sets()
+            (of_set, metric): _cells_table(findings, of_set, metric)
+            for of_set in findings.sets()
             for metric in ("attribution", "detection")
         },
         spoken_sets=SETS | {"clean": "clean images"},
@@ -98,7 +100,7 @@ def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found.rows)  # what is not defined is empty
+    writer.writerows(findings.rows)  # what is not defined is empty
     try:
         replace_text(folder / "sweep.csv", table.getvalue())
     except OSError as error:
@@ -110,47 +112,51 @@ def write_sweep(folder: Path, found: Findings) -> dict[str, Path]:
     }
 
 
-def format_findings(found: Findings) -> str:
+def format_findings(findings: Findings) -> str:
     """Return the main figures as lines of text."""
     blocks = [
-        _lay_out(_cells_table(found, part, "attribution", f"attribution, {SETS[part]}"))
-        for part in found.sets()
+        _lay_out(
+            _cells_table(
+                findings, of_set, "attribution", f"attribution, {SETS[of_set]}"
+            )
+        )
+        for of_set in findings.sets()
     ]
     legend = (
         f"Means over seeds and 95 % intervals; differences in percentage points to "
-        f"{found.sweep.reference}, by the same seeds and images."
+        f"{findings.sweep.reference}, by the same seeds and images."
     )
-    return "\n\n".join([*blocks, "\n".join([legend, *_notes(found)])])
+    return "\n\n".join([*blocks, "\n".join([legend, *_notes(findings)])])
 
 
 def describe_run(results: dict) -> str:
     """Return a run's shares of clean images on a line, as it ends."""
     shares = [
-        f"{percent(figures['clean']['attribution_accuracy'])} % {group}"
-        for group, figures in results["summary"].items()
-        if group != "combined"
+        f"{percent(figures['clean']['attribution_accuracy'])} % {semantics}"
+        for semantics, figures in results["summary"].items()
+        if semantics != "combined"
     ]
     return f"attribution, clean images: {', '.join(shares)} semantics"
 
 
-def _cells_table(found: Findings, part: str, metric: str, first: str = "cell") -> Table:
-    """Return mean and difference of every cell and group of semantics."""
-    # Groups that share no image.
-    groups = dict.fromkeys(
-        r["semantics"] for r in found.rows if r["semantics"] != "combined"
-    )
-    by_place = {(r["cell"], r["semantics"]): r for r in found.select(part, metric)}
-    rows = []
-    for label, name in found.names().items():
-        own = [by_place.get((label, group)) for group in groups]
+def _cells_table(
+    findings: Findings, of_set: str, metric: str, first: str = "cell"
+) -> Table:
+    """Return mean and difference of every cell, by seen and unseen semantics."""
+    rows = findings.select(of_set, metric)
+    parts = [s for s in dict.fromkeys(r["semantics"] for r in rows) if s != "combined"]
+    by_place = {(row["cell"], row["semantics"]): row for row in rows}
+    lines = []
+    for label, name in findings.names().items():
+        own = [by_place.get((label, part)) for part in parts]
         if any(own):  # else of another suite, or of other semantics
-            row = [name, *(_difference(r, found.sweep.reference) for r in own)]
-            row += [interval(r or {}, "mean") for r in own]
-            rows.append([*row, next(_seeds(r) for r in own if r)])
+            line = [name, *(_difference(row, findings.sweep.reference) for row in own)]
+            line += [interval(row or {}, "mean") for row in own]
+            lines.append([*line, next(_seeds(row) for row in own if row)])
     # What decides first: a narrow screen shows no more.
-    head = [first, *(f"{group} − reference" for group in groups)]
-    head += [*(f"{group}, %" for group in groups), "seeds"]
-    return {"head": head, "rows": rows, "text": 1}
+    head = [first, *(f"{part} − reference" for part in parts)]
+    head += [*(f"{part}, %" for part in parts), "seeds"]
+    return {"head": head, "rows": lines, "text": 1}
 
 
 def _changes_table(sweep: Sweep) -> Table:
@@ -163,34 +169,34 @@ def _changes_table(sweep: Sweep) -> Table:
     return {"head": ["cell", *keys], "rows": rows, "text": len(keys) + 1}
 
 
-def _unfinished_table(found: Findings) -> Table:
+def _unfinished_table(findings: Findings) -> Table:
     """Return the runs that have no figures, and why."""
     rows = [
         [cell, f"{seed}", state, reason or DASH]
-        for cell, seed, state, reason in found.unfinished
+        for cell, seed, state, reason in findings.unfinished
     ]
     head = ["cell", "seed", "state", "last line of its log"]
     return {"head": head, "rows": rows, "text": 4}
 
 
-def _count_verdicts(found: Findings) -> tuple[int, int]:
+def _count_verdicts(findings: Findings) -> tuple[int, int]:
     """Count the differences to the reference: those whose interval excludes 0, and all."""
     told = [
         excludes_zero({"low": r["difference_low"], "high": r["difference_high"]})
-        for r in found.rows
+        for r in findings.rows
         if r["metric"] == "attribution" and r["semantics"] != "combined"
         if r["difference"] is not None
     ]
     return sum(bool(answer) for answer in told), len(told)
 
 
-def _notes(found: Findings) -> list[str]:
+def _notes(findings: Findings) -> list[str]:
     """Return what is to be known beside the numbers, a sentence each."""
     said = []
-    names = found.names()
+    names = findings.names()
     alone = dict.fromkeys(
         names[row["cell"]]
-        for row in found.rows
+        for row in findings.rows
         if 1 in (row["seeds"], row["paired_seeds"])
     )
     if alone:
@@ -199,9 +205,9 @@ def _notes(found: Findings) -> list[str]:
             f"One seed alone: the intervals of {whose} are about other images, and say "
             "nothing of another seed."
         )
-    for label, why in found.reasons.items():
+    for label, why in findings.reasons.items():
         said.append(f"{names[label]} is not compared with the reference: {why}.")
-    if any(not cell.present for cell in found.sweep.cells):
+    if any(not cell.present for cell in findings.sweep.cells):
         said.append("* Not in the present grid: kept from an earlier one.")
     return said
 

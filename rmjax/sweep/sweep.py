@@ -108,15 +108,15 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
     """Collect what there is, write it and print it."""
     # The last of several commands to come here sees what all of them did.
     with _recorded(sweep) as recorded:
-        found = _collect(recorded, say)
-        if found is None:
+        findings = _collect(recorded, say)
+        if findings is None:
             say("no run has figures yet: no table")
             return
-        paths = write_sweep(sweep.folder, found)
-    say("\n" + format_findings(found))
-    if found.unfinished:
-        counts = Counter(state for _, _, state, _ in found.unfinished)
-        say(f"{len(found.unfinished)} runs have no figures: {_counted(counts)}")
+        paths = write_sweep(sweep.folder, findings)
+    say("\n" + format_findings(findings))
+    if findings.unfinished:
+        counts = Counter(state for _, _, state, _ in findings.unfinished)
+        say(f"{len(findings.unfinished)} runs have no figures: {_counted(counts)}")
     say("")
     for what, path in paths.items():
         say(f"{what + ':':<9} {path}")
