@@ -180,6 +180,23 @@ def test_cells_of_an_earlier_grid_are_kept_and_marked(swept, plan, tmp_path):
     )
 
 
+def test_a_cell_of_another_method_is_kept(swept, plan, tmp_path):
+    """Of a fit and a training, each has settings that the other has no use for."""
+    folder = shutil.copytree(swept, tmp_path / "sweep")
+    shutil.copytree(folder / GOOD, folder / "fit")
+    for path in (folder / "fit").glob("seed*/config.json"):
+        config = json.loads(path.read_text())
+        config["fit"]["name"] = "ridge"
+        path.write_text(json.dumps(config))
+    record = json.loads((folder / "sweep.json").read_text())
+    record["cells"].append(
+        {"label": "fit", "changes": {"fit.name": "ridge"}, "seeds": 2, "present": True}
+    )
+    (folder / "sweep.json").write_text(json.dumps(record))
+    assert run_sweep(plan(folder, "optim.lr=1e-3"), say=[].append) == 0
+    assert "\nfit,False," in (folder / "sweep.csv").read_text()
+
+
 def test_an_edited_grid_keeps_what_is_finished_where_it_lies(swept, plan):
     """A cell is known by its config, whatever it would be called in the new grid."""
     level = plan(swept, "optim.lr=1e-3").cells[0].config.mix.level

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from rmjax.errors import InputError
 from rmjax.evaluation.differences import read_runs
 from rmjax.evaluation.results import EVALUATIONS, RESULTS_FILE
-from rmjax.experiment.run import first_difference, load_config, whole_facts
+from rmjax.experiment.run import load_config, whole_facts
 from rmjax.sweep.collect import collect
 from rmjax.sweep.plan import with_earlier, write_record
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
@@ -163,16 +163,15 @@ def _kept_seeds(sweep: Sweep, cell: Cell) -> list[int]:
     base = next(c for c in sweep.cells if c.label == sweep.reference)
     varied = {*cell.changes, *base.changes, "seed"}
     for seed in seeds:
-        old, new = (
-            {k: v for k, v in whole_facts(config).items() if k not in varied}
-            for config in (load_config(sweep.workdir(cell, seed)), base.config)
+        old, new = map(
+            whole_facts, (load_config(sweep.workdir(cell, seed)), base.config)
         )
-        key = first_difference(old, new)
-        if key is not None:
-            raise InputError(
-                f"its {key} is {old.get(key)!r}, that of the present grid "
-                f"{new.get(key)!r}"
-            )
+        for key in old:
+            # A key that one of the two has no use for is no difference.
+            if key in new and key not in varied and old[key] != new[key]:
+                raise InputError(
+                    f"its {key} is {old[key]!r}, that of the present grid {new[key]!r}"
+                )
     return seeds
 
 
