@@ -16,7 +16,7 @@ from rmjax.experiment import run as workdirs
 from rmjax.experiment.build import build_augment, build_model, build_optimizer
 from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.data import ExperimentData, open_data
-from rmjax.sweep.grid import Changes, read_grid, read_value, split
+from rmjax.sweep.grid import read_grid, read_value, split
 from rmjax.sweep.runs import Cell, Sweep, configure
 from rmjax.training.fit import STEP, check_fit
 from rmjax.training.train import check_settings, count_steps
@@ -48,12 +48,11 @@ def plan_sweep(sweep: Sweep) -> Sweep:
     base = load_config(sweep.config, sweep.changes)
     if sweep.data_dir:
         base.data.dir = sweep.data_dir
-    points = read_grid(sweep.grid, base, sweep.config)
-    _check_changes(sweep.changes, [own for _, own in points])
     cells = [
-        Cell(label, own, sweep.seeds, True, configure(base, own))
-        for label, own in points
+        Cell(label, changes, sweep.seeds, True, configure(base, changes))
+        for label, changes in read_grid(sweep.grid, base, sweep.config)
     ]
+    _check_changes(sweep.changes, cells)
     cells = _as_on_disk(cells, sweep.folder)
     _check_different(cells)
     opened: dict[str, ExperimentData] = {}
@@ -101,13 +100,13 @@ def find_reference(cells: Sequence[Cell], text: str, name: str) -> Cell:
 # ------------------------------------------------------------------------ checks of cells
 
 
-def _check_changes(changes: Sequence[str], of_grid: Sequence[Changes]) -> None:
+def _check_changes(changes: Sequence[str], cells: Sequence[Cell]) -> None:
     """Check that no key of `--config.KEY=VALUE` is the sweep's own, or the grid's."""
     for change in changes:
         key = change.removeprefix("--config.").partition("=")[0]
         if key == "seed":
             raise InputError(f"{change}: seeds are set by --seeds; leave it out")
-        if any(key in own for own in of_grid):
+        if any(key in cell.changes for cell in cells):
             raise InputError(f"{change}: the grid changes {key} too; leave one out")
 
 
@@ -132,7 +131,7 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
 
     Args:
         cell: whose config to take.
-        opened: data by what configs say of it, to be added to.
+        opened: the data opened before, by what a config says of it; grows.
 
     Raises:
         InputError: something can't be used as it is; the cell is named.
@@ -210,10 +209,10 @@ def write_record(sweep: Sweep) -> None:
 
 
 def _as_on_disk(cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """Return cells, those that an earlier grid called otherwise by its name for them.
+    """Return cells, with the labels of those that lie in the folder under another one.
 
-    A cell is known by its config, so a grid may be edited: what is finished stays where
-    it lies, and is not run again.
+    A cell is known by its config, so that a grid may be edited: what is finished stays
+    where it is, and is not run again.
     """
     known: dict[str, str] = {}
     for cell in read_cells(folder):

@@ -41,23 +41,16 @@ class Findings:
     def names(self) -> dict[str, str]:
         """Return how the cells with figures are called, by label, in their order."""
         have = {row["cell"] for row in self.rows}
-        return {
-            label: name for label, name in _names(self.sweep).items() if label in have
-        }
+        return {c.label: c.name for c in self.sweep.cells if c.label in have}
 
     def sets(self) -> list[str]:
         """Return the sets of conditions that there are figures of."""
-        return [
-            of_set for of_set in SETS if any(row["set"] == of_set for row in self.rows)
-        ]
+        have = {row["set"] for row in self.rows}
+        return [of_set for of_set in SETS if of_set in have]
 
     def select(self, of_set: str, metric: str) -> list[dict]:
         """Return the rows of a set of conditions and a metric."""
         return [r for r in self.rows if (r["set"], r["metric"]) == (of_set, metric)]
-
-
-def _names(sweep: Sweep) -> dict[str, str]:
-    return {c.label: c.label + ("" if c.present else " *") for c in sweep.cells}
 
 
 def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
@@ -114,14 +107,10 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
 
 def format_findings(findings: Findings) -> str:
     """Return the main figures as lines of text."""
-    blocks = [
-        _lay_out(
-            _cells_table(
-                findings, of_set, "attribution", f"attribution, {SETS[of_set]}"
-            )
-        )
-        for of_set in findings.sets()
-    ]
+    blocks = []
+    for of_set in findings.sets():
+        head = f"attribution, {SETS[of_set]}"
+        blocks.append(_lay_out(_cells_table(findings, of_set, "attribution", head)))
     legend = (
         f"Means over seeds and 95 % intervals; differences in percentage points to "
         f"{findings.sweep.reference}, by the same seeds and images."
@@ -163,8 +152,8 @@ def _changes_table(sweep: Sweep) -> Table:
     """Return the values of the config that each cell has of its own."""
     keys = list(dict.fromkeys(key for cell in sweep.cells for key in cell.changes))
     rows = [
-        [name, *(_value(cell.changes[k]) if k in cell.changes else DASH for k in keys)]
-        for cell, name in zip(sweep.cells, _names(sweep).values(), strict=True)
+        [c.name, *(_value(c.changes[k]) if k in c.changes else DASH for k in keys)]
+        for c in sweep.cells
     ]
     return {"head": ["cell", *keys], "rows": rows, "text": len(keys) + 1}
 

@@ -50,6 +50,11 @@ class Cell:
     config: ConfigDict = field(default_factory=ConfigDict)
     steps: int = 0
 
+    @property
+    def name(self) -> str:
+        """The label, marked where the cell is kept from an earlier grid."""
+        return self.label if self.present else f"{self.label} *"
+
 
 @dataclass(frozen=True)
 class Sweep:

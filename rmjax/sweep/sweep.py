@@ -47,7 +47,7 @@ def run_sweep(
     Args:
         sweep: from `rmjax.sweep.plan.plan_sweep`.
         slots: for each run at once, what to set in its environment.
-        shard: number and count: this call does every so manieth run.
+        shard: K and N: this call does every Nth run, from the Kth on.
         say: takes the lines that are to be read meanwhile.
 
     Returns:
