@@ -122,16 +122,16 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     slots = [share | common for share in shares(args.jobs, os.environ)]
     sweep = plan_sweep(
         Sweep(
-            Path(args.workdir),
-            args.config,
-            grid,
-            args.seeds,
-            changes,
-            args.reference,
-            args.suite,
-            _command(args, grid, changes),
-            args.data_dir,
-            args.cache_dir,
+            folder=Path(args.workdir),
+            config=args.config,
+            grid=grid,
+            seeds=args.seeds,
+            changes=changes,
+            reference=args.reference,
+            suite=args.suite,
+            command=_command(args, grid, changes),
+            data_dir=args.data_dir,
+            cache_dir=args.cache_dir,
         )
     )
     if args.dry_run:
