@@ -1,7 +1,5 @@
 """What a sweep found, as lines of text, a CSV file, a page and figures."""
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from rmjax.report.tables import Table
 from rmjax.report.view import DASH, interval, percent
 from rmjax.sweep.collect import COLUMNS
 from rmjax.sweep.runs import Sweep
-from rmjax.utils.files import replace_text
+from rmjax.utils.files import write_csv
 
 REFERENCE = "reference"
 
@@ -90,12 +88,8 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
         spoken_sets=SETS | {"clean": "clean images"},
     )
     written = write_page(folder, "sweep", page, pictures)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(findings.rows)  # what is not defined is empty
     try:
-        replace_text(folder / "sweep.csv", table.getvalue())
+        write_csv(folder / "sweep.csv", COLUMNS, findings.rows)
     except OSError as error:
         raise InputError(f"can't write {error.filename}: {error.strerror}") from error
     return {
