@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.experiment.checkpoint_files import DamagedCheckpoint
-from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.checkpoints import Checkpoints, DamagedCheckpoint
 from rmjax.experiment.run import (
     CHECKPOINTS,
     check_config,

@@ -33,8 +33,7 @@ from rmjax.experiment.build import (
     network_input,
     variable_shapes,
 )
-from rmjax.experiment.checkpoint_folder import has_checkpoints
-from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.checkpoints import Checkpoints, saved_steps
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.log import RunLog
 from rmjax.experiment.run import CHECKPOINTS, start_workdir
@@ -71,7 +70,7 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
     model = build_model(config, len(data.sources))
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optax.identity(), config.seed, shape)
-    started = has_checkpoints(workdir / CHECKPOINTS)
+    started = bool(saved_steps(workdir / CHECKPOINTS))
     state = make_state({} if started else _start(config, method))
     start_workdir(
         workdir,

@@ -26,8 +26,7 @@ from rmjax.experiment.build import (
     make_train_steps,
     network_input,
 )
-from rmjax.experiment.checkpoint_folder import has_checkpoints
-from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.checkpoints import Checkpoints, saved_steps
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.log import RunLog
 from rmjax.experiment.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
@@ -112,7 +111,7 @@ def _train(
     steps = make_train_steps(config, model, optimizer, mixing, devices)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
-    started = has_checkpoints(workdir / CHECKPOINTS)
+    started = bool(saved_steps(workdir / CHECKPOINTS))
     state = make_state({} if started else starting_backbone(config))
 
     if hosts.is_first():
