@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rmjax", "rmjax.*"]),
-    package_data={"": ["*.md", "*.bib", "*.txt", "*.jinja"]},
+    package_data={"": ["*.md", "*.bib", "*.txt", "*.jinja", "py.typed"]},
     install_requires=[
         "absl-py>=2.1",
         "jax>=0.9",
@@ -58,6 +58,8 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.8",
+            "import-linter>=2.1",
+            "mypy>=1.15",
             "apache-beam>=2.65",
             "c2pa-python>=0.38",
             "faiss-cpu>=1.9",

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.data.eval_resize = 0
     config.data.eval_size = 64
     # At 64 px the corruptions leave little of a fingerprint: with the published rate,
-    # 0.95, these few steps would teach next to nothing (README, Results).
+    # 0.95, these few steps would teach next to nothing (docs/results/earlier.md).
     config.corrupt.rate = 0.0
     config.model.arch = "tiny"
     config.optim.lr = 1e-3

@@ -5,13 +5,15 @@ depends neither on the rest of the batch nor on the number of devices.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rmjax.errors import InputError
+from rmjax.utils.choose import choose
 
 # Mean and deviation of ImageNet's channels in [0, 1], as torchvision's and timm's
 # weights expect them, https://docs.pytorch.org/vision/stable/models.html
@@ -201,16 +203,17 @@ def chroma(images: jax.Array) -> jax.Array:
         return x[:, :, row : row + 8 * rows - 7 : 8, column : column + 8 * columns]
 
     def sum_rows(down: int, right: int) -> jax.Array:
-        return sum(
+        products = (
             every_8th(i, 4) * every_8th(i + down, 4 + right) for i in range(4, 12)
         )
+        return reduce(add, products)
 
     lags = [(i, j) for i in range(5) for j in range(-4, 5) if i > 0 or j >= 0]
-    found = jnp.stack([sum_rows(*lag) for lag in lags], axis=1)
+    sums = jnp.stack([sum_rows(*lag) for lag in lags], axis=1)
     # Then over the columns of every window: [batch, 41, 2, rows, columns].
-    found = sum(found[..., i::8] for i in range(8)) / 64
-    found = found[:, 1:] / (found[:, :1] + 0.25)
-    return found.transpose(0, 3, 4, 2, 1).reshape(batch, rows, columns, -1)
+    sums = reduce(add, (sums[..., i::8] for i in range(8))) / 64
+    correlations = sums[:, 1:] / (sums[:, :1] + 0.25)
+    return correlations.transpose(0, 3, 4, 2, 1).reshape(batch, rows, columns, -1)
 
 
 INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -231,9 +234,7 @@ def get_input(name: str) -> Callable[[jax.Array], jax.Array]:
     Raises:
         InputError: there is none of that name.
     """
-    if name not in INPUTS:
-        raise InputError(f"unknown input '{name}': choose one of {', '.join(INPUTS)}")
-    return INPUTS[name]
+    return choose("input", name, INPUTS)
 
 
 @cache
@@ -250,8 +251,9 @@ def _box_mean(x: jax.Array, side: int) -> jax.Array:
     height, width = x.shape[1:3]
     pad = (side // 2, side // 2)
     rows = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="edge")
-    rows = sum(rows[:, i : i + height] for i in range(side))
-    return sum(rows[:, :, i : i + width] for i in range(side)) / side**2
+    rows = reduce(add, (rows[:, i : i + height] for i in range(side)))
+    windows = reduce(add, (rows[:, :, i : i + width] for i in range(side)))
+    return windows / side**2
 
 
 def _stretch(x: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """The compound loss over mixed samples, what it is compared with, and accuracies.
 
-Source 0 is always `real`. `sources` and `weights` are `[samples, members]`: which
-sources went into a sample's representation, and in what proportion. Without mixing
-there is one member, with weight one.
+Source 0 is always `real`. Where `sources` and `weights` are `[samples, members]`, they
+say which sources went into a sample's representation, and in what proportion:
+`label_members` gives both. Without mixing there is one member, with weight one.
 
 References:
     Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
@@ -12,12 +12,17 @@ References:
         https://arxiv.org/abs/2202.13417: the contrastive loss beside cross-entropy
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from rmjax.errors import InputError
+from rmjax.mixing import Mixed
+from rmjax.utils.choose import choose
+
+T = TypeVar("T", jax.Array, float)
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,65 @@ def get_loss(name: str) -> Loss:
     Raises:
         InputError: there is none of that name.
     """
-    if name not in LOSSES:
-        raise InputError(f"unknown loss '{name}'; choose from {', '.join(LOSSES)}")
-    return LOSSES[name]
+    return choose("loss", name, LOSSES)
+
+
+def label_members(
+    sources: jax.Array, mixed: Mixed | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return the sources and the weights of each sample's members.
+
+    Args:
+        sources: of the images of a batch, int `[images]`.
+        mixed: what a mixing made of them; None: nothing was mixed.
+
+    Returns:
+        int and float32 `[samples, members]`.
+    """
+    sources = jnp.asarray(sources)
+    if mixed is None:
+        return sources[:, None], jnp.ones((len(sources), 1), jnp.float32)
+    return sources[mixed.places], mixed.weights
 
 
 def compound_loss(
+    outputs: Mapping[str, jax.Array],
+    sources: jax.Array,
+    mixed: Mixed | None = None,
+    *,
+    detects: bool = True,
+) -> jax.Array:
+    """Return the loss of a batch: attribution and detection cross-entropy, added.
+
+    Args:
+        outputs: of a `rmjax.RepMix`, see `loss_terms`.
+        sources: of the images that went into the network, int `[images]`; 0 is real.
+        mixed: what the network's `mix` made of them: its output "mixed". None: nothing
+            was mixed.
+        detects: whether the detection term is part of the loss.
+
+    Returns:
+        Scalar, the mean over samples.
+    """
+    sources, weights = label_members(sources, mixed)
+    terms = loss_terms(outputs["attribution"], outputs["detection"], sources, weights)
+    return total_loss(terms, detects)
+
+
+def total_loss(terms: Mapping[str, T], detects: bool) -> T:
+    """Add up the terms that a loss has, see `loss_terms`."""
+    return (
+        terms["attribution"] + terms["detection"] if detects else terms["attribution"]
+    )
+
+
+def loss_terms(
     attribution: jax.Array,
     detection: jax.Array,
     sources: jax.Array,
     weights: jax.Array,
-    *,
-    detects: bool = True,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Average attribution and detection cross-entropy over mixed samples.
+) -> dict[str, jax.Array]:
+    """Return the terms of the compound loss, each the mean over mixed samples.
 
     Args:
         attribution: logits `[samples, num_sources]`, gated as published or not,
@@ -73,23 +123,19 @@ def compound_loss(
         detection: logits `[samples, 2]` of real and synthetic.
         sources: int `[samples, members]`.
         weights: `[samples, members]`, rows sum to one.
-        detects: whether the detection term is part of the total.
 
     Returns:
-        The total loss, and its terms `attribution` and `detection`, all scalars.
-        In detection a synthetic member counts 1 / (num_sources - 1), as there are
-        that many times more of them; the mean over samples is a plain one and is not
-        divided by these class weights.
+        `attribution` and `detection`, scalars. In detection a synthetic member counts
+        1 / (num_sources - 1), as there are that many times more of them; the mean over
+        samples is a plain one and is not divided by these class weights.
     """
     num_sources = attribution.shape[-1]
     synthetic = (sources > 0).astype(jnp.int32)
     class_weights = jnp.where(synthetic, 1 / (num_sources - 1), 1.0)
-    terms = {
+    return {
         "attribution": _mean_cross_entropy(attribution, sources, weights),
         "detection": _mean_cross_entropy(detection, synthetic, weights * class_weights),
     }
-    total = terms["attribution"] + (terms["detection"] if detects else 0)
-    return total, terms
 
 
 def contrastive_loss(
@@ -116,11 +162,11 @@ def contrastive_loss(
     """
     z = embedding / (jnp.linalg.norm(embedding, axis=-1, keepdims=True) + 1e-6)
     shares = jnp.sum(weights[..., None] * jax.nn.one_hot(sources, num_sources), axis=1)
-    others, first = (z, shares), 0
+    others, place = (z, shares), jnp.arange(len(z))
     if axis_name is not None:
         others = jax.lax.all_gather(others, axis_name, tiled=True)
-        first = jax.lax.axis_index(axis_name) * len(z)
-    itself = jnp.arange(len(others[0])) == (first + jnp.arange(len(z)))[:, None]
+        place += jax.lax.axis_index(axis_name) * len(z)
+    itself = jnp.arange(len(others[0])) == place[:, None]
     logits = jnp.where(itself, -jnp.inf, z @ others[0].T / TEMPERATURE)
     log_p = jnp.where(itself, 0, jax.nn.log_softmax(logits, axis=-1))
     common = jnp.where(itself, 0, shares @ others[1].T)

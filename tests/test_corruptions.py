@@ -15,6 +15,7 @@ from rmjax import corruptions
 from rmjax.corruptions import blur
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.weather import plasma
+from rmjax.data.panes import load_panes
 from rmjax.experiment import parallel
 
 # Mean absolute error against the published code, in 8-bit levels.
@@ -203,7 +204,7 @@ def test_frost_takes_photographs_of_ones_own(photo, tmp_path):
     for i, size in enumerate([(40, 50), (200, 120)]):
         grey = np.full((*size, 3), 100 + 100 * i, np.uint8)
         Image.fromarray(grey).save(tmp_path / f"{i}.png")
-    panes = corruptions.load_panes(tmp_path, 64)
+    panes = load_panes(tmp_path, 64)
     assert panes.shape == (2, 71, 71, 3)  # 1.1 times 64, rounded up
     frost = partial(corruptions.corrupt, images=photo, name="frost", severity=5)
     seen = set()
@@ -213,7 +214,7 @@ def test_frost_takes_photographs_of_ones_own(photo, tmp_path):
         seen.add(level)
     assert seen == {100, 200}
     with pytest.raises(ValueError, match="no photographs of frost in"):
-        corruptions.load_panes(tmp_path / "none", 64)
+        load_panes(tmp_path / "none", 64)
 
 
 def test_plasma_is_rougher_with_less_decay():
@@ -365,7 +366,7 @@ def test_bad_input_is_named(photo, changes, message):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("rotate", 1, "unknown rotate; choose from jpeg, nearest"),
+        ("rotate", 1, "unknown resharing 'rotate'; choose from jpeg, nearest"),
         ("jpeg", 0, r"value = 0 of jpeg \(quality\) is not in 1..100"),
         ("crop", 2, "share of each side"),
     ],

@@ -25,9 +25,10 @@ from rmjax.training.train import train
 # The command, but a silent process counts as lost sooner.
 COMMAND = """
 import sys
-from rmjax import cli, hosts
+from rmjax.cli.main import main
+from rmjax.experiment import hosts
 hosts.SILENCE_SECONDS = 10
-sys.exit(cli.main())
+sys.exit(main())
 """
 SUITE = ("--suite", "clean,contrast:3")
 
@@ -230,8 +231,8 @@ def test_what_one_process_fails_of_ends_the_others(config, tmp_path):
 
 SCRIPT = """
 import argparse, os, pathlib, signal, sys, time
-from rmjax import hosts, parallel
-from rmjax.cli_distributed import add_distributed
+from rmjax.experiment import hosts, parallel
+from rmjax.cli.distributed import add_distributed
 from rmjax.errors import InputError
 
 parser = argparse.ArgumentParser()

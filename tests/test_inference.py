@@ -99,8 +99,3 @@ def test_sizes_may_differ_within_one_call(model, records):
 def test_what_cannot_be_read_is_named(model, images, message):
     with pytest.raises(InputError, match=message):
         model.embed(images)
-
-
-def test_unknown_attributes_are_attribute_errors():
-    with pytest.raises(AttributeError, match="no attribute 'lode'"):
-        rmjax.lode  # noqa: B018

@@ -10,8 +10,10 @@ from rmjax.losses import (
     contrastive_loss,
     get_loss,
     hard_accuracy,
+    loss_terms,
     soft_accuracy,
 )
+from rmjax.mixing import Mixed
 from rmjax.models.heads import detection_from_attribution, gate
 
 
@@ -27,9 +29,10 @@ def test_compound_loss_of_hand_computed_numbers():
     p_detection = np.array([[0.4, 0.6], [0.2, 0.8]])
     sources = jnp.array([[0, 2], [1, 1]])
     weights = jnp.array([[0.25, 0.75], [0.3, 0.7]])
-    total, terms = compound_loss(
-        jnp.log(p_attribution), jnp.log(p_detection), sources, weights
-    )
+    logits = {"attribution": jnp.log(p_attribution), "detection": jnp.log(p_detection)}
+    terms = loss_terms(*logits.values(), sources, weights)
+    mixed = Mixed(jnp.zeros(2), weights, jnp.arange(4).reshape(2, 2))
+    total = compound_loss(logits, sources.ravel(), mixed)
     attribution = -(0.25 * np.log(0.5) + 0.75 * np.log(0.25) + np.log(0.8)) / 2
     # Two synthetic sources: each counts one half.
     detection = -(0.25 * np.log(0.4) + 0.75 / 2 * np.log(0.6) + np.log(0.8) / 2) / 2
@@ -41,9 +44,10 @@ def test_compound_loss_of_hand_computed_numbers():
 def test_without_detection_the_total_is_the_attribution_term():
     logits = jax.random.normal(jax.random.key(0), (4, 5))
     source = jnp.array([[0], [1], [3], [4]])
-    arguments = logits, logits[:, :2], source, jnp.ones((4, 1))
-    total, terms = compound_loss(*arguments, detects=False)
-    assert total == terms["attribution"] < compound_loss(*arguments)[0]
+    outputs = {"attribution": logits, "detection": logits[:, :2]}
+    total = compound_loss(outputs, source[:, 0], detects=False)
+    terms = loss_terms(*outputs.values(), source, jnp.ones((4, 1)))
+    assert total == terms["attribution"] < compound_loss(outputs, source[:, 0])
 
 
 def test_detection_from_attribution_sums_the_synthetic_sources():
@@ -105,7 +109,11 @@ def test_unknown_loss_lists_the_choices():
 
 def test_compound_loss_stays_finite_at_large_logits():
     logits = jnp.array([[1e4, -1e4, 0.0]])
-    loss = lambda a: compound_loss(a, a[:, :2], jnp.array([[1]]), jnp.ones((1, 1)))[0]  # noqa: E731
+
+    def loss(a):
+        outputs = {"attribution": a, "detection": a[:, :2]}
+        return compound_loss(outputs, jnp.array([1]))
+
     value, grad = jax.value_and_grad(loss)(logits)
     assert np.isfinite(value) and np.isfinite(grad).all()
 
@@ -114,13 +122,11 @@ def test_merged_members_equal_one_member():
     logits = jax.random.normal(jax.random.key(0), (4, 5))
     detection = jax.random.normal(jax.random.key(1), (4, 2))
     source = jnp.array([[0], [1], [3], [4]])
-    one = compound_loss(logits, detection, source, jnp.ones((4, 1)))[0]
-    split = compound_loss(
-        logits,
-        detection,
-        jnp.tile(source, 3),
-        jnp.tile(jnp.array([0.2, 0.3, 0.5]), (4, 1)),
-    )[0]
+    outputs = {"attribution": logits, "detection": detection}
+    one = compound_loss(outputs, source[:, 0])
+    weights = jnp.tile(jnp.array([0.2, 0.3, 0.5]), (4, 1))
+    places = jnp.tile(jnp.arange(4)[:, None], 3)
+    split = compound_loss(outputs, source[:, 0], Mixed(logits, weights, places))
     np.testing.assert_allclose(one, split, rtol=1e-6)
 
 

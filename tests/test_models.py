@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rmjax.errors import InputError
-from rmjax.mixing import mix
+from rmjax.mixing import Mixed, adjacent, mix, mix_nothing
 from rmjax.models.conv import Conv, choose_lowering, convolve
 from rmjax.models.forward import map_chunks, prepare
 from rmjax.models.norm import BatchNorm
@@ -447,14 +447,16 @@ def test_mixing_sees_the_representation_of_its_level(tiny, level):
     def run(variables, x):
         seen = []
 
-        def look(h):
+        def look(keys, h):
             seen.append(h)
-            return h
+            return mix_nothing(keys, h)
 
-        cut = model.apply(variables, x, mix_fn=look, level=level)
-        mixed = model.apply(
-            variables, x, mix_fn=partial(mix, weights=weights), level=level
-        )
+        def combine(keys, h):
+            return Mixed(mix(h, weights), weights, adjacent(weights))
+
+        keys = jax.random.split(jax.random.key(0), len(x))
+        cut = model.apply(variables, x, mix=look, level=level, keys=keys)
+        mixed = model.apply(variables, x, mix=combine, level=level, keys=keys)
         return seen[0], cut, mixed
 
     h, cut, mixed = run(variables, x)
@@ -463,7 +465,7 @@ def test_mixing_sees_the_representation_of_its_level(tiny, level):
     if level == 5:  # after the pool: vectors, not maps
         expected = expected.mean(axis=(1, 2))
     np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-5)
-    assert set(cut) == set(whole)
+    assert set(cut) == {*whole, "mixed"}
     for name, value in whole.items():
         np.testing.assert_allclose(cut[name], value, rtol=1e-4, atol=1e-5)
     assert mixed["embedding"].shape == (2, 12)

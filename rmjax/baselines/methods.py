@@ -13,9 +13,9 @@ from rmjax.baselines.networks import (
     Neighbours,
     PrincipalScores,
 )
-from rmjax.errors import InputError
 from rmjax.models.backbones import flattens
 from rmjax.models.repmix import check_num_sources
+from rmjax.utils.choose import choose
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,7 @@ def get_method(name: str) -> Method:
     Raises:
         InputError: there is none of that name; the message lists the choices.
     """
-    if name not in METHODS:
-        raise InputError(
-            f"unknown fit.name '{name}'; choose from {', '.join(METHODS)}, or '' to "
-            "train by gradient"
-        )
-    return METHODS[name]
+    return choose("fit.name", name, METHODS)
 
 
 def make_fitted(

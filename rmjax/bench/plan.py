@@ -31,6 +31,7 @@ from rmjax.experiment.build import build_model, network_input, variable_shapes
 from rmjax.mixing import make_mixing
 from rmjax.models.conv import Conv
 from rmjax.models.repmix import RepMix
+from rmjax.utils.choose import choose
 
 PyTree = Any
 
@@ -231,10 +232,7 @@ def plan_training(
     steps = epochs * max(images * mixing.drawn // batch, 1)
     rows = {}
     for name in machines:
-        if name not in MACHINES:
-            choices = ", ".join(MACHINES)
-            raise InputError(f"unknown machine '{name}'; choose from {choices}")
-        machine = MACHINES[name]
+        machine = choose("machine", name, MACHINES)
         if price is not None:
             machine = replace(machine, price=price)
         multiple = machine.chips * mixing.unit

@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions import draws
-from rmjax.corruptions.linear import apply_chosen, apply_sparse, centre_zooms, gaussian
-from rmjax.corruptions.severity import floor_through, pick
+from rmjax.corruptions import primitives
+from rmjax.corruptions.linear import (
+    Sparse,
+    apply_chosen,
+    apply_sparse,
+    centre_zooms,
+    gaussian,
+)
+from rmjax.corruptions.primitives import floor_through, pick
 
 GAUSSIAN_SIGMAS = (1.0, 2.0, 3.0, 4.0, 6.0)
 # Sigma of the blur before and after, largest displacement, passes.
@@ -59,7 +65,7 @@ def _neighbours(key: jax.Array, height: int, width: int, reach: jax.Array) -> ja
     Pixels near the edges, which the scan leaves out, meet themselves.
     """
     row, column = jnp.mgrid[:height, :width]
-    draw, span = draws.bits(key, (height, width)), (2 * reach).astype(jnp.uint32)
+    draw, span = primitives.bits(key, (height, width)), (2 * reach).astype(jnp.uint32)
     down, right = (
         (half * span >> 16).astype(jnp.int32) - reach
         for half in (draw >> 16, draw & 0xFFFF)
@@ -127,10 +133,12 @@ def _mean_zoom(image: jax.Array, *, count: int, step: float) -> jax.Array:
     # Rounded as in NumPy's arange(1, ..., step): where a cut-out's size is at stake
     # (224 / 1.12 = 200), the last bit of a factor decides it.
     factors = [1 + i * ((1 + step) - 1) for i in range(count)]
-    zooms = tuple(centre_zooms(size, factors) for size in image.shape[:2])
+    height, width = image.shape[:2]
+    zooms = centre_zooms(height, factors), centre_zooms(width, factors)
 
-    def add(total: jax.Array, zoom: tuple) -> tuple[jax.Array, None]:
-        return total + apply_sparse(*zoom, image), None
+    def add(total: jax.Array, zoom: tuple[Sparse, Sparse]) -> tuple[jax.Array, None]:
+        rows, columns = zoom
+        return total + apply_sparse(rows, columns, image), None
 
     total, _ = jax.lax.scan(add, image, zooms)
     return total / (count + 1)
@@ -139,8 +147,8 @@ def _mean_zoom(image: jax.Array, *, count: int, step: float) -> jax.Array:
 def blur_along(
     image: jax.Array,
     angle: jax.Array,
-    radius: jax.Array,
-    sigma: jax.Array,
+    radius: jax.Array | int,
+    sigma: jax.Array | int,
     max_radius: int = max(MOTION_RADII),
 ) -> jax.Array:
     """Average along a line that begins at each pixel, edges repeated.
@@ -165,8 +173,8 @@ def blur_along(
     def add(total: jax.Array, tap: tuple) -> tuple[jax.Array, None]:
         weight, down, right = tap
         start = taps + down, (taps + right) * channels
-        tap = jax.lax.dynamic_slice(padded, start, total.shape)
-        return total + weight.astype(total.dtype) * tap, None
+        shifted = jax.lax.dynamic_slice(padded, start, total.shape)
+        return total + weight.astype(total.dtype) * shifted, None
 
     none = jnp.zeros((height, width * channels), image.dtype)
     total, _ = jax.lax.scan(add, none, (weights, down, right), unroll=2)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.linear import apply
-from rmjax.corruptions.severity import round_through
+from rmjax.corruptions.primitives import round_through
 
 MAX_SIGMA = 3.0  # of the blur, uniform from 0, in pixels
 MIN_QUALITY = 30  # of JPEG, uniform to 100
@@ -60,5 +60,6 @@ def _blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
         at = np.clip(rows + offsets, 0, size - 1)
         return jnp.zeros((size, size)).at[rows, at].add(weights)
 
-    blurred = apply(*(matrix(size) for size in image.shape[:2]), image)
+    height, width = image.shape[:2]
+    blurred = apply(matrix(height), matrix(width), image)
     return round_through(jnp.clip(blurred, 0, 1) * 255) / 255

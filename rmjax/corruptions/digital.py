@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions import draws
+from rmjax.corruptions import primitives
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.linear import (
     apply_chosen,
@@ -15,7 +15,7 @@ from rmjax.corruptions.linear import (
     gaussian_reflected,
     sparse,
 )
-from rmjax.corruptions.severity import pick, round_through
+from rmjax.corruptions.primitives import pick, round_through
 
 PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
 JPEG_QUALITIES = (25, 18, 15, 10, 7)
@@ -92,7 +92,7 @@ def elastic_transform(
     source = (row * down + column * right + shift for down, right, shift in affine.T)
     image = _sample(image, *source, repeat_edge=False)
 
-    field = draws.uniform(key_field, (height, width, 2), -1.0, 1.0)
+    field = primitives.uniform(key_field, (height, width, 2), -1.0, 1.0)
     field = apply_chosen(gaussian_reflected, sigmas, severity, field)
     field *= pick(alphas, severity)
     return _sample(image, row + field[..., 0], column + field[..., 1], repeat_edge=True)

@@ -1,11 +1,15 @@
 """Frost on a pane in front of the camera: drawn, or from photographs of your own."""
 
+from functools import reduce
+from operator import add
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rmjax.corruptions import draws
+from rmjax.corruptions import primitives
 from rmjax.corruptions.blur import blur_along
-from rmjax.corruptions.severity import pick
+from rmjax.corruptions.primitives import pick
 from rmjax.corruptions.weather import plasma_over
 from rmjax.errors import InputError
 
@@ -20,7 +24,7 @@ def frost(
     image: jax.Array,
     severity: jax.Array,
     *,
-    panes: jax.Array | None = None,
+    panes: jax.Array | np.ndarray | None = None,
 ) -> jax.Array:
     """Lay a pane with frost over the image.
 
@@ -63,7 +67,7 @@ def _draw(key: jax.Array, height: int, width: int) -> jax.Array:
     veins = (1 - jnp.abs(2 * veins - 1)) ** 3
     needles = sum(_needles(k, height, width) for k in keys)
     layers = ((0.05, haze), (0.05, veins), (0.07, jnp.sqrt(needles)))
-    texture = sum(share * _standardize(layer) for share, layer in layers)
+    texture = reduce(add, (share * _standardize(layer) for share, layer in layers))
     light = 0.02 * jax.random.normal(key_light)
     tint = 0.02 * jax.random.normal(key_tint) * jnp.array([1.0, -0.1, -0.1])
     pane = jnp.array(COLOUR) + light + tint + texture[..., None]
@@ -73,7 +77,7 @@ def _draw(key: jax.Array, height: int, width: int) -> jax.Array:
 def _needles(key: jax.Array, height: int, width: int) -> jax.Array:
     """Draw needles of ice that grow from random seeds to one side, `[H, W]`."""
     key_seeds, key_angle = jax.random.split(key)
-    seeds = draws.uniform(key_seeds, (height, width, 1)) < SEEDS
+    seeds = primitives.uniform(key_seeds, (height, width, 1)) < SEEDS
     angle = jax.random.uniform(key_angle, (), minval=0, maxval=2 * jnp.pi)
     grown = blur_along(seeds.astype(jnp.float32), angle, REACH, REACH, REACH)
     return grown[..., 0]

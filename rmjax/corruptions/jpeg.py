@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions.severity import round_through
+from rmjax.corruptions.primitives import round_through
 from rmjax.inputs import dct_matrix
 
 LUMINANCE = np.array(
@@ -107,5 +107,5 @@ def _double(planes: jax.Array, axis: int) -> jax.Array:
     at = np.arange(2 * size)
     near = at // 2
     far = np.clip(near + np.where(at % 2, 1, -1), 0, size - 1)
-    near, far = (jnp.take(planes, i, axis, mode="clip") for i in (near, far))
-    return 0.75 * near + 0.25 * far
+    nearer, other = (jnp.take(planes, i, axis, mode="clip") for i in (near, far))
+    return 0.75 * nearer + 0.25 * other

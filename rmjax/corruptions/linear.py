@@ -5,17 +5,19 @@ exact at the edges, and differentiable. Matrices are made once a size, in NumPy.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Matrix = jax.Array | np.ndarray
 # Places and weights of the samples that make up each output.
-Sparse = tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]
+Sparse = tuple[Matrix, Matrix]
 
 
-def apply(rows: jax.Array, columns: jax.Array, image: jax.Array) -> jax.Array:
+def apply(rows: Matrix, columns: Matrix, image: jax.Array) -> jax.Array:
     """Apply `[h, H]` along the rows and `[w, W]` along the columns of `[H, W, C]`."""
     image = jnp.einsum("hH,HWc->hWc", rows, image, precision="highest")
     return jnp.einsum("wW,hWc->hwc", columns, image, precision="highest")
@@ -140,14 +142,12 @@ def centre_zooms(size: int, factors: Sequence[float]) -> Sparse:
 
 def apply_sparse(rows: Sparse, columns: Sparse, image: jax.Array) -> jax.Array:
     """Apply sparse operators along the rows and the columns of `[H, W, C]`."""
-    places, weights = rows
-    image = sum(
-        weights[:, i, None, None] * image[places[:, i]] for i in range(places.shape[1])
-    )
-    places, weights = columns
-    return sum(
-        weights[:, i, None] * image[:, places[:, i]] for i in range(places.shape[1])
-    )
+    places, weights = map(jnp.asarray, rows)
+    taps = range(places.shape[1])
+    image = reduce(add, (weights[:, i, None, None] * image[places[:, i]] for i in taps))
+    places, weights = map(jnp.asarray, columns)
+    taps = range(places.shape[1])
+    return reduce(add, (weights[:, i, None] * image[:, places[:, i]] for i in taps))
 
 
 def _gather(at: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:

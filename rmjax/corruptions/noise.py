@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions import draws
-from rmjax.corruptions.severity import pick
+from rmjax.corruptions import primitives
+from rmjax.corruptions.primitives import pick
 
 # Shot noise: photons at full intensity; counts are cut off where fewer than one in
 # 10**9 are beyond.
@@ -18,19 +18,19 @@ COUNTS = 128
 def gaussian_noise(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Add normal noise, drawn for every channel value."""
     deviation = pick((0.08, 0.12, 0.18, 0.26, 0.38), severity)
-    return jnp.clip(image + deviation * draws.normal(key, image.shape), 0, 1)
+    return jnp.clip(image + deviation * primitives.normal(key, image.shape), 0, 1)
 
 
 def speckle_noise(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Multiply every channel value by normal noise around one."""
     deviation = pick((0.15, 0.2, 0.35, 0.45, 0.6), severity)
-    return jnp.clip(image * (1 + deviation * draws.normal(key, image.shape)), 0, 1)
+    return jnp.clip(image * (1 + deviation * primitives.normal(key, image.shape)), 0, 1)
 
 
 def impulse_noise(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Set a share of the channel values to 0 or 1, half each."""
     share = pick((0.03, 0.06, 0.09, 0.17, 0.27), severity)
-    draw = draws.uniform(key, image.shape)
+    draw = primitives.uniform(key, image.shape)
     return jnp.where(draw < share / 2, 0, jnp.where(draw < share, 1, image))
 
 
@@ -45,7 +45,7 @@ def shot_noise(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Arr
         left of it decides between the column's own count and its alias.
     """
     share, alias = (jnp.asarray(t)[severity - 1].reshape(-1) for t in _poisson_tables())
-    draw = draws.bits(key, image.shape)
+    draw = primitives.bits(key, image.shape)
     column = (draw % COUNTS).astype(jnp.int32)
     rest = (draw >> 8).astype(jnp.float32) * 2.0**-24
     place = jnp.round(image * 255).astype(jnp.int32) * COUNTS + column

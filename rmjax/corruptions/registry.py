@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.experimental import checkify
 
 from rmjax.corruptions import blur, digital, noise, spatter, weather
 from rmjax.corruptions.frost import frost
-from rmjax.corruptions.severity import SEVERITIES, floor_through
+from rmjax.corruptions.primitives import SEVERITIES, floor_through
 from rmjax.errors import InputError
 
 # (key, image [H, W, 3] in [0, 1], severity 1..5) -> image, to be clipped.
@@ -87,11 +88,15 @@ def corrupt(
         checkify.debug_check(inside, "severity is not in 1..5")
     else:
         _check_severities((severity,))
-    one = partial(_corrupt_one, _choose(name, glass_swap, frost_panes), rounding)
+    corruption = _choose(name, glass_swap, frost_panes)
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        return _corrupt_one(corruption, rounding, key, image, severity)
+
     if images.ndim == 3:
-        return one(key, images, severity)
+        return one(key, images)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
-    return _one_by_one(lambda key, image: one(key, image, severity), keys, images)
+    return _one_by_one(one, keys, images)
 
 
 def random_corrupt(
@@ -185,9 +190,11 @@ def _corrupt_one(
     rounding: bool,
     key: jax.Array,
     image: jax.Array,
-    severity: jax.Array,
+    severity: jax.Array | int,
 ) -> jax.Array:
-    corrupted = jnp.clip(corruption(key, image, severity), 0, 1).astype(jnp.float32)
+    corrupted = jnp.clip(corruption(key, image, jnp.asarray(severity)), 0, 1).astype(
+        jnp.float32
+    )
     if rounding:
         # A thousandth of a level, lest float error turn a level into the one below.
         corrupted = floor_through(corrupted * 255 + 1e-3) / 255
@@ -234,7 +241,7 @@ def check_names(names: Sequence[str]) -> None:
         )
 
 
-def _check_severities(severities: Sequence[int]) -> None:
+def _check_severities(severities: Sequence[Any]) -> None:
     wrong = [severity for severity in severities if not _is_severity(severity)]
     if wrong or not len(severities):
         raise InputError(f"severity = {wrong} is not in 1..5")

@@ -7,6 +7,7 @@ of the user's choice, as the field's robustness tests apply them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,10 @@ from rmjax.corruptions.linear import (
     sparse,
     triangle,
 )
+from rmjax.corruptions.primitives import round_through
 from rmjax.corruptions.registry import check_images
-from rmjax.corruptions.severity import round_through
 from rmjax.errors import InputError
+from rmjax.utils.choose import choose
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Resharing:
         meaning: what the value is.
     """
 
-    function: Callable[[jax.Array, float], jax.Array]
+    function: Callable[[jax.Array, Any], jax.Array]
     values: tuple[float, ...]
     lowest: float
     highest: float
@@ -46,25 +48,35 @@ class Resharing:
 
 def _scale(image: jax.Array, scale: float, resampling: Callable) -> jax.Array:
     """Scale down and up again, as Pillow does, 8 bits between."""
-    size = image.shape[:2]
-    low = [max(int(n * scale), 1) for n in size]
-    pairs = list(zip(size, low, strict=True))
-    small = apply_sparse(*(sparse(resampling(n, m)) for n, m in pairs), image)
+    height, width = image.shape[:2]
+    low = max(int(height * scale), 1), max(int(width * scale), 1)
+    small = _resample(image, low, resampling)
     small = round_through(small * 255) / 255
-    return apply_sparse(*(sparse(resampling(m, n)) for n, m in pairs), small)
+    return _resample(small, (height, width), resampling)
+
+
+def _resample(
+    image: jax.Array, size: tuple[int, int], resampling: Callable
+) -> jax.Array:
+    """Bring `[H, W, C]` to `size`, by a function of (inputs, outputs) to a matrix."""
+    rows, columns = (
+        sparse(resampling(n, m)) for n, m in zip(image.shape[:2], size, strict=True)
+    )
+    return apply_sparse(rows, columns, image)
 
 
 def _blur(image: jax.Array, sigma: float) -> jax.Array:
-    return apply(*(gaussian(n, sigma) for n in image.shape[:2]), image)
+    height, width = image.shape[:2]
+    return apply(gaussian(height, sigma), gaussian(width, sigma), image)
 
 
 def _crop(image: jax.Array, share: float) -> jax.Array:
     """Keep the middle of both axes, enlarged to the old size (bilinear)."""
-    inner = [max(int(n * share), 1) for n in image.shape[:2]]
-    edges = [(n - m) // 2 for n, m in zip(image.shape[:2], inner, strict=True)]
-    middle = image[edges[0] :, edges[1] :][: inner[0], : inner[1]]
-    pairs = zip(inner, image.shape[:2], strict=True)
-    return apply_sparse(*(sparse(triangle(n, m)) for n, m in pairs), middle)
+    height, width = image.shape[:2]
+    inner = [max(int(n * share), 1) for n in (height, width)]
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    middle = image[top : top + inner[0], left : left + inner[1]]
+    return _resample(middle, (height, width), triangle)
 
 
 RESHARING: dict[str, Resharing] = {
@@ -108,9 +120,7 @@ def reshare(images: jax.Array, name: str, value: float) -> jax.Array:
 
 def check_resharing(name: str, value: float) -> None:
     """Raise an InputError, which is a ValueError, for what `reshare` would refuse."""
-    if name not in RESHARING:
-        raise InputError(f"name: unknown {name}; choose from {', '.join(RESHARING)}")
-    kind = RESHARING[name]
+    kind = choose("resharing", name, RESHARING)
     if not kind.lowest <= value <= kind.highest:
         raise InputError(
             f"value = {value:g} of {name} ({kind.meaning}) is not in "

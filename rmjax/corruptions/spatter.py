@@ -1,12 +1,15 @@
 """Spatter: drops of water with a lit rim, or mud."""
 
+from functools import reduce
+from operator import add
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions import draws
+from rmjax.corruptions import primitives
 from rmjax.corruptions.linear import apply, apply_chosen, gaussian
-from rmjax.corruptions.severity import pick
+from rmjax.corruptions.primitives import pick
 
 SIGMAS = (4.0, 3.0, 2.0, 1.0, 1.0)
 WATER = (175, 238, 238)
@@ -21,7 +24,7 @@ def spatter(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Splash water (severities 1 to 3) or mud (4 and 5) on `[H, W, 3]` in [0, 1]."""
     mean = pick((0.65, 0.65, 0.65, 0.65, 0.67), severity)
     deviation = pick((0.3, 0.3, 0.3, 0.3, 0.4), severity)
-    liquid = mean + deviation * draws.normal(key, (*image.shape[:2], 1))
+    liquid = mean + deviation * primitives.normal(key, (*image.shape[:2], 1))
     liquid = apply_chosen(gaussian, SIGMAS, severity, liquid)[..., 0]
     threshold = pick((0.69, 0.68, 0.68, 0.65, 0.65), severity)
     liquid = jnp.where(liquid < threshold, 0, liquid)
@@ -127,7 +130,10 @@ def _filter3(x: jax.Array, kernel: np.ndarray, mode: str = "reflect") -> jax.Arr
     """Correlate `[H, W]` with a 3x3 kernel."""
     height, width = x.shape
     padded = jnp.pad(x, 1, mode=mode)
-    return sum(
-        float(kernel[row, column]) * padded[row : row + height, column : column + width]
-        for row, column in np.argwhere(kernel)
+    return reduce(
+        add,
+        (
+            float(kernel[i, j]) * padded[i : i + height, j : j + width]
+            for i, j in np.argwhere(kernel)
+        ),
     )

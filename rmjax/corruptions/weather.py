@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from rmjax.corruptions import draws
+from rmjax.corruptions import primitives
 from rmjax.corruptions.blur import blur_along
-from rmjax.corruptions.linear import apply_sparse, centre_zooms
-from rmjax.corruptions.severity import pick
+from rmjax.corruptions.linear import Sparse, apply_sparse, centre_zooms
+from rmjax.corruptions.primitives import pick
 from rmjax.inputs import LUMA
 
 SNOW_ZOOMS = (3.0, 2.0, 4.0, 4.5, 2.5)
@@ -26,13 +26,15 @@ def fog(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
 def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Whiten the image and let it snow: streaks of thresholded noise, and their turn."""
     key_flakes, key_angle = jax.random.split(key)
-    flakes = 0.3 * draws.normal(key_flakes, (*image.shape[:2], 1))
+    flakes = 0.3 * primitives.normal(key_flakes, (*image.shape[:2], 1))
     flakes += pick((0.1, 0.2, 0.55, 0.55, 0.55), severity)
-    rows, columns = (
-        tuple(part[severity - 1] for part in map(jnp.asarray, zooms))
-        for zooms in (centre_zooms(size, SNOW_ZOOMS) for size in image.shape[:2])
-    )
-    flakes = apply_sparse(rows, columns, flakes)
+
+    def zoom(size: int) -> Sparse:
+        places, weights = centre_zooms(size, SNOW_ZOOMS)
+        return jnp.asarray(places)[severity - 1], jnp.asarray(weights)[severity - 1]
+
+    height, width = image.shape[:2]
+    flakes = apply_sparse(zoom(height), zoom(width), flakes)
     threshold = pick((0.5, 0.5, 0.9, 0.85, 0.85), severity)
     flakes = jnp.where(flakes < threshold, 0, jnp.minimum(flakes, 1))
     angle = jax.random.uniform(
@@ -46,7 +48,7 @@ def snow(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     return keep * image + (1 - keep) * white + flakes + flakes[::-1, ::-1]
 
 
-def plasma(key: jax.Array, size: int, decay: jax.Array) -> jax.Array:
+def plasma(key: jax.Array, size: int, decay: jax.Array | float) -> jax.Array:
     """Draw a periodic plasma fractal `[size, size]` in [0, 1] by diamonds and squares.
 
     Args:
@@ -55,9 +57,10 @@ def plasma(key: jax.Array, size: int, decay: jax.Array) -> jax.Array:
         decay: the displacements are within 100**2 at first, and within this squared
             times less at every halving of the step.
     """
-    noise = draws.uniform(key, (size * size,), -1.0, 1.0)
+    noise = primitives.uniform(key, (size * size,), -1.0, 1.0)
     grid = jnp.zeros((1, 1))
-    bound, used = 100.0**2, 0
+    bound: jax.Array | float = 100.0**2
+    used = 0
     while len(grid) < size:
         places = 3 * len(grid) ** 2
         displacements = bound * noise[used : used + places]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmjax.errors import InputError
+from rmjax.utils.choose import check_choice
 
 # (first members int `[groups]`, members of a group, generator) -> the other members
 # `[groups, members - 1]`; all are places in the selection.
@@ -138,7 +138,4 @@ def make_partners(name: str, source: np.ndarray, semantic: np.ndarray) -> Choose
 
 def check_partners(name: str) -> None:
     """Raise an InputError that lists the choices, for a name that is none of them."""
-    if name not in PARTNERS:
-        raise InputError(
-            f"unknown mix.partners '{name}'; choose from {', '.join(PARTNERS)}"
-        )
+    check_choice("mix.partners", name, PARTNERS)

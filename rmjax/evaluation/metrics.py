@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from rmjax.losses import compound_loss
+from rmjax.losses import loss_terms, total_loss
 
 # What `confusion_scores` gives, each in [0, 1].
 SCORES = ("attribution_accuracy", "detection_accuracy", "macro_f1", "nmi")
@@ -159,15 +159,14 @@ def summarize(predictions: Predictions, source_names: Sequence[str]) -> dict:
 
 def losses(predictions: Predictions) -> dict[str, float]:
     """Return the compound `loss` and its two parts, averaged over the images."""
-    ones = np.ones((len(predictions), 1), np.float32)
-    total, parts = compound_loss(
+    terms = loss_terms(
         predictions.attribution,
         predictions.detection,
         predictions.source[:, None],
-        ones,
+        np.ones((len(predictions), 1), np.float32),
     )
     return {
-        "loss": float(total),
-        "attribution_loss": float(parts["attribution"]),
-        "detection_loss": float(parts["detection"]),
+        "loss": float(total_loss(terms, detects=True)),
+        "attribution_loss": float(terms["attribution"]),
+        "detection_loss": float(terms["detection"]),
     }

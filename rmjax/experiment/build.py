@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import optax
@@ -22,6 +23,7 @@ from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.models.tiles import map_tiles
+from rmjax.utils.choose import choose
 from rmjax.utils.processes import cores
 
 
@@ -41,15 +43,10 @@ def build_model(
             together.
     """
     loss = get_loss(config.loss)
-    if config.model.dtype not in DTYPES:
-        raise InputError(
-            f"unknown model.dtype '{config.model.dtype}'; choose from "
-            + ", ".join(DTYPES)
-        )
     common = {
         "embedding_dim": config.model.embedding_dim,
         "axis_name": axis_name,
-        "dtype": DTYPES[config.model.dtype],
+        "dtype": choose("model.dtype", config.model.dtype, DTYPES),
         "remat": config.model.remat and lowering == "auto",
         "crop": network_input(config).shape[1],
     }
@@ -165,14 +162,10 @@ def build_corruption(config: ConfigDict) -> CorruptFn | None:
         InputError: an unknown recipe or name, or a number out of range.
     """
     settings = config.corrupt
-    if settings.recipe not in CORRUPTION_RECIPES:
-        raise InputError(
-            f"unknown corrupt.recipe '{settings.recipe}'; choose from "
-            + ", ".join(CORRUPTION_RECIPES)
-        )
+    make = choose("corrupt.recipe", settings.recipe, CORRUPTION_RECIPES)
     if not 0 <= settings.rate <= 1:
         raise InputError(f"corrupt: rate = {settings.rate} is not a probability")
-    return CORRUPTION_RECIPES[settings.recipe](config) if settings.rate else None
+    return make(config) if settings.rate else None
 
 
 def _imagenet_c(config: ConfigDict) -> CorruptFn:
@@ -262,21 +255,30 @@ def make_eval_step(
         step = partial(step, at_once=at_once)
         return parallel.map_examples(step, devices, streams=cores())
 
-    last = None, None, None, None  # variables, size of the images, what was prepared
+    last: _Prepared | None = None
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
         nonlocal last
         _, items, *size, _ = batch["image"].shape
-        if last[0] is not variables or last[1] != size:
+        if last is None or last.of is not variables or last.size != size:
             images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
             inputs = jax.eval_shape(transform, images)
             prepared, at_once = prepare(model.apply, variables, inputs)
-            prepared = parallel.place(prepared, devices)
-            last = variables, size, prepared, at_once
-        at_once = _power_of_two(min(last[3], items // cores())) if on_cpu else None
-        return compiled(at_once)(last[2], batch)
+            placed = parallel.place(prepared, devices)
+            last = _Prepared(variables, size, placed, at_once)
+        most = _power_of_two(min(last.at_once, items // cores()))
+        return compiled(most if on_cpu else None)(last.variables, batch)
 
     return run
+
+
+class _Prepared(NamedTuple):
+    """Variables prepared for images of a size, and how many to run at once."""
+
+    of: PyTree
+    size: list[int]
+    variables: PyTree
+    at_once: int
 
 
 def _power_of_two(number: int) -> int:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +15,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from rmjax import losses
 from rmjax.experiment.parallel import AXIS
 from rmjax.inputs import random_flip_crop, to_unit
-from rmjax.mixing import Mixed, Mixing, fold_keys
+from rmjax.mixing import Mixing, fold_keys
 from rmjax.models.forward import map_chunks
 from rmjax.models.norm import widen
 from rmjax.models.repmix import RepMix
 
 # What a random key is folded with, for each consumer of randomness.
 KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
+
+HEADS = ("attribution", "detection")
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -140,7 +143,8 @@ def train_step(
             level=level,
             model=model,
             loss=loss,
-            mix_fn=partial(mixing.mix_fn, fold_keys(keys, KEY_MIX)),
+            mixing=mixing,
+            keys=fold_keys(keys, KEY_MIX),
         )
         grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
         return stats, (grads, metrics)
@@ -227,49 +231,41 @@ def _forward_loss(
     level: int,
     model: RepMix,
     loss: losses.Loss,
-    mix_fn: Callable[[jax.Array], Mixed],
+    mixing: Mixing,
+    keys: jax.Array,
 ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
     """Return the loss of images mixed at `level`, the new statistics and metrics."""
-    mixed = None
-
-    def mix(h: jax.Array) -> jax.Array:
-        nonlocal mixed  # the mix decides who is mixed, the loss needs to know
-        mixed = mix_fn(h)
-        return mixed.h
-
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
         inputs,
         train=True,
-        mix_fn=mix,
+        mix=mixing,
         level=level,
+        keys=keys,
         mutable=["batch_stats"],
     )
-    metrics = _measure(outputs, sources[mixed.places], mixed.weights, loss)
+    metrics = _measure(outputs, sources, loss)
     return metrics["loss"], (updated.get("batch_stats", {}), metrics)
 
 
 def _measure(
-    outputs: dict[str, jax.Array],
-    sources: jax.Array,
-    weights: jax.Array,
-    loss: losses.Loss,
+    outputs: dict[str, Any], sources: jax.Array, loss: losses.Loss
 ) -> dict[str, jax.Array]:
     """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
     attribution = outputs["attribution"]
-    total, terms = losses.compound_loss(
-        attribution, outputs["detection"], sources, weights, detects=loss.detects
-    )
+    members = losses.label_members(sources, outputs["mixed"])
+    terms = losses.loss_terms(attribution, outputs["detection"], *members)
+    total = losses.total_loss(terms, loss.detects)
     if loss.contrasts:
         total += losses.contrastive_loss(
-            outputs["embedding"], sources, weights, attribution.shape[-1], AXIS
+            outputs["embedding"], *members, attribution.shape[-1], AXIS
         )
     return {
         "loss": total,
         "attribution_loss": terms["attribution"],
         "detection_loss": terms["detection"],
-        "soft_accuracy": losses.soft_accuracy(attribution, sources, weights),
-        "accuracy": losses.hard_accuracy(attribution, sources, weights),
+        "soft_accuracy": losses.soft_accuracy(attribution, *members),
+        "accuracy": losses.hard_accuracy(attribution, *members),
     }
 
 
@@ -277,7 +273,7 @@ def eval_step(
     variables: PyTree,
     batch: Batch,
     *,
-    model: RepMix,
+    model: nn.Module,
     transform: InputTransform,
     layers: tuple[str, ...] = ("embedding",),
     at_once: int | None = None,
@@ -296,11 +292,11 @@ def eval_step(
         The `layers`, maps averaged over their places, `[items, channels]` each; gated
         `attribution` and `detection` logits, where the network has heads.
     """
-    heads = ("attribution", "detection") if model.num_sources else ()
 
     def answer(images: jax.Array) -> dict[str, jax.Array]:
-        outputs = model.apply(variables, transform(to_unit(images)))
-        return {name: _mean_places(outputs[name]) for name in (*layers, *heads)}
+        outputs: Any = model.apply(variables, transform(to_unit(images)))
+        names = [*layers, *(head for head in HEADS if head in outputs)]
+        return {name: _mean_places(outputs[name]) for name in names}
 
     images = batch["image"]
     return map_chunks(answer, images, at_once or len(images))

@@ -11,6 +11,7 @@ import numpy as np
 
 from rmjax.errors import InputError
 from rmjax.evaluation.openset import fit_reference
+from rmjax.utils.choose import choose
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,4 @@ def get_space(name: str) -> Callable[[np.ndarray, np.ndarray], Space]:
     Raises:
         InputError: there is none of that name.
     """
-    if name not in SPACES:
-        raise InputError(f"unknown space '{name}': choose one of {', '.join(SPACES)}")
-    return SPACES[name]
+    return choose("space", name, SPACES)

@@ -16,7 +16,7 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
 
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from rmjax.transformer import FingerprintTransformer
+    from rmjax.inference.transformer import FingerprintTransformer
 
     classifier = make_pipeline(FingerprintTransformer("runs/mine"), LogisticRegression())
     classifier.fit(paths, labels)

@@ -3,7 +3,7 @@
 Everything here is a pure function of arrays: see `Mixing`, `MixFn` and `MIXINGS`.
 """
 
-from rmjax.mixing.registry import MIXINGS, Settings, make_mixing
+from rmjax.mixing.registry import MIXINGS, Recipe, make_mixing
 from rmjax.mixing.samples import (
     Mixed,
     MixFn,
@@ -22,7 +22,7 @@ __all__ = [
     "MixFn",
     "Mixed",
     "Mixing",
-    "Settings",
+    "Recipe",
     "adjacent",
     "fold_keys",
     "make_mixing",

@@ -46,7 +46,7 @@ MixFn = Callable[[jax.Array, jax.Array], Mixed]
 
 @dataclass(frozen=True)
 class Mixing:
-    """A way of mixing, its settings filled in.
+    """A way of mixing, its settings filled in: a `MixFn` that says where it belongs.
 
     Attributes:
         mix_fn: pure function, see `MixFn`.
@@ -63,6 +63,9 @@ class Mixing:
     drawn: int
     unit: int
     partners: str = "any"
+
+    def __call__(self, keys: jax.Array, h: jax.Array) -> Mixed:
+        return self.mix_fn(keys, h)
 
 
 def sample_weights(keys: jax.Array, members: int, beta: float | None) -> jax.Array:

@@ -4,9 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 
-from rmjax.errors import InputError
 from rmjax.models.chains import CHAINS, Chain
 from rmjax.models.resnet import ARCHITECTURES, ResNet
+from rmjax.utils.choose import check_choice
 
 BACKBONES = (*ARCHITECTURES, *CHAINS)
 
@@ -33,10 +33,7 @@ def check_backbone(arch: str) -> None:
     Raises:
         InputError: there is none of that name; the message lists the choices.
     """
-    if arch not in BACKBONES:
-        raise InputError(
-            f"unknown architecture '{arch}'; choose from {', '.join(BACKBONES)}"
-        )
+    check_choice("architecture", arch, BACKBONES)
 
 
 def flattens(arch: str) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rmjax.errors import InputError
 from rmjax.models.norm import widen
 from rmjax.models.winograd import convolve_tiles, convolve_winograd, transform_kernel
+from rmjax.utils.choose import check_choice
 
 LOWERINGS = ("auto", "forward", "native", "patches", "winograd")
 SMALL_MAP = 5  # output side up to which patches win
@@ -96,10 +97,7 @@ def _resolve(
     lowering: str, x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int
 ) -> str:
     """Return the lowering that a name stands for."""
-    if lowering not in LOWERINGS:
-        raise InputError(
-            f"unknown convolution lowering '{lowering}'; choose from {', '.join(LOWERINGS)}"
-        )
+    check_choice("convolution lowering", lowering, LOWERINGS)
     if lowering == "winograd" and (kernel_shape[0] != 3 or stride != 1):
         raise InputError(
             f"lowering 'winograd' is for 3x3 convolutions with stride 1, not "

@@ -81,7 +81,7 @@ def to_torch(
         Names and arrays in PyTorch layout, with batch counters of zero and the class
         weights of the published loss.
     """
-    back = None if class_order is None else np.argsort(class_order)
+    back = None if class_order is None else np.argsort(class_order).tolist()
     name = partial(torch_name, mix_level=mix_level)
     state_dict = _untranslate(_reorder(_flatten(variables), back), name)
     num_sources = state_dict["attribution.bias"].shape[0]
@@ -97,7 +97,8 @@ def from_imagenet(
     Both libraries name a plain ResNet alike. The classifier becomes the embedding, so
     that the embedding is the ImageNet logits. Arguments and errors as `from_torch`.
     """
-    embedding_dim = (*np.shape(state_dict.get("fc.bias")), 1000)[0]
+    bias = state_dict.get("fc.bias")
+    embedding_dim = 1000 if bias is None else len(bias)
     flat = _translate(state_dict, imagenet_name, arch, 0, embedding_dim)
     return unflatten_dict(flat)
 

@@ -35,15 +35,15 @@ def _choose(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows, cols = ((n + 1) // 2 for n in x.shape[1:3])
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     x = jnp.pad(x, border, constant_values=-jnp.inf)
-    best, chosen = None, None
-    for i in range(9):
-        top, left = divmod(i, 3)
-        pixel = x[:, top : top + 2 * rows - 1 : 2, left : left + 2 * cols - 1 : 2]
-        if best is None:
-            best, chosen = pixel, jnp.zeros(pixel.shape, jnp.int8)
-        else:
-            chosen = jnp.where(pixel > best, jnp.int8(i), chosen)
-            best = jnp.maximum(best, pixel)
+    places = (divmod(i, 3) for i in range(9))
+    best, *others = (
+        x[:, top : top + 2 * rows - 1 : 2, left : left + 2 * cols - 1 : 2]
+        for top, left in places
+    )
+    chosen = jnp.zeros(best.shape, jnp.int8)
+    for i, pixel in enumerate(others, 1):
+        chosen = jnp.where(pixel > best, jnp.int8(i), chosen)
+        best = jnp.maximum(best, pixel)
     return best, chosen
 
 

@@ -4,7 +4,6 @@ References:
     Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.errors import InputError
+from rmjax.mixing import MixFn, Mixing
 from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.heads import detection_from_attribution, gate
 from rmjax.models.norm import widen
@@ -75,26 +75,38 @@ class RepMix(nn.Module):
         x: jax.Array,
         *,
         train: bool = False,
-        mix_fn: Callable[[jax.Array], jax.Array] | None = None,
-        level: int = 5,
-    ) -> dict[str, jax.Array]:
-        """Embed and classify images, mixed on the way where `mix_fn` says so.
+        mix: MixFn | None = None,
+        level: int | None = None,
+        keys: jax.Array | None = None,
+    ) -> dict[str, Any]:
+        """Embed and classify images, mixed on the way where `mix` says so.
 
         Args:
             x: images `[batch, H, W, channels]`, from one of `rmjax.inputs.INPUTS`.
             train: normalise with, and record, the batch's statistics.
-            mix_fn: `[batch, ...] -> [samples, ...]`, applied at `level`; None mixes nothing.
-            level: 0..6, see `ResNet`.
+            mix: such as `rmjax.make_mixing` returns, applied at `level`; None mixes
+                nothing.
+            level: 0..6, see `ResNet`; None is where `mix` belongs, if that is one level.
+            keys: typed random keys of the images `[batch]`, for draws that depend on
+                nothing else of the batch; None derives them from the random stream "mix".
 
         Returns:
             `embedding` `[samples, embedding_dim]`, `attribution` (logits, gated as
             published or not) `[samples, num_sources]`, `detection` (logits of real and synthetic)
             `[samples, 2]`, and the activations of `ResNet`; without heads, neither
-            logits. Without mixing there are as many samples as images.
+            logits. Without mixing there are as many samples as images; with it,
+            `mixed` says what went into each, see `rmjax.mixing.Mixed`.
+
+        Raises:
+            InputError: `mix` has several levels, and none was chosen.
         """
+        level = _one_level(mix) if level is None else level
         h, outputs = self.backbone(x, train=train, stop=level)
-        if mix_fn is not None:
-            h = mix_fn(h)
+        if mix is not None:
+            if keys is None:
+                keys = jax.random.split(self.make_rng("mix"), len(x))
+            mixed = mix(keys, h)
+            h, outputs = mixed.h, outputs | {"mixed": mixed}
         h, after = self.backbone(h, train=train, start=level)
         outputs = outputs | after | {"embedding": h}
         if not self.num_sources:
@@ -108,6 +120,17 @@ class RepMix(nn.Module):
         if self.gated_source is not None:
             attribution = gate(attribution, detection, self.gated_source)
         return outputs | {"attribution": attribution, "detection": detection}
+
+
+def _one_level(mix: MixFn | None) -> int:
+    """Return where to cut the network: 5, as published, where nothing says otherwise."""
+    levels = mix.levels if isinstance(mix, Mixing) else (5,)
+    if len(levels) > 1:
+        raise InputError(
+            f"this mixing has the levels {', '.join(map(str, levels))}: choose one for "
+            "each call, by `level`"
+        )
+    return levels[0]
 
 
 def make_model(

@@ -69,10 +69,10 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv, norm = _layers(**self.layers)
         if self.bottleneck:
-            shapes = ((self.width, 1, 1), (self.width, 3, self.stride))
-            shapes += ((4 * self.width, 1, 1),)
+            shapes = [(self.width, 1, 1), (self.width, 3, self.stride)]
+            shapes += [(4 * self.width, 1, 1)]
         else:
-            shapes = ((self.width, 3, self.stride), (self.width, 3, 1))
+            shapes = [(self.width, 3, self.stride), (self.width, 3, 1)]
         h = x
         for i, (width, size, stride) in enumerate(shapes, start=1):
             h = conv(width, size, stride, name=f"conv{i}")(h)

@@ -12,6 +12,8 @@ References:
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
 KERNEL = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))  # G
 OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 
-Weights = Sequence[Sequence[float]]
+Weights = Sequence[Sequence[float]] | np.ndarray
 Places = list[jax.Array]  # 16 matrices, row by row; separate ones need no copy
 
 
@@ -66,6 +68,8 @@ def transform_kernel(kernel: jax.Array) -> Places:
 @jax.jit
 def convolve_tiles(x: jax.Array, kernel: Places) -> jax.Array:
     """Do what `convolve_winograd` does, with a kernel of `transform_kernel`."""
+    # Sixteen products of large matrices, and not one batched product: its operands would
+    # first have to be copied next to each other.
     products = [tile @ matrix for tile, matrix in zip(_tiles(x), kernel, strict=True)]
     return _assemble(products, x)
 
@@ -105,6 +109,8 @@ def _cut(x: jax.Array, weights: Weights, side: int, before: int) -> Places:
     ends = ((down, x.shape[1]), (across, x.shape[2]))
     pad = [(before, (n - 1) * TILE + side - before - size) for n, size in ends]
     x = jnp.pad(x, ((0, 0), *pad, (0, 0)))
+    # Tiles overlap by half: strided slices at each offset cut all of them without a
+    # gather. Rows are combined before columns are cut, as that is separable.
     lines = [x[:, i : i + (down - 1) * TILE + 1 : TILE] for i in range(side)]
     places = []
     for row in weights:
@@ -122,26 +128,28 @@ def _assemble(products: Places, like: jax.Array) -> jax.Array:
     down, across = -(-height // TILE), -(-width // TILE)
     products = [product.reshape(batch, down, across, -1) for product in products]
     lines = [products[i * SIDE : (i + 1) * SIDE] for i in range(SIDE)]
-    out = [
+    # A tile's four pixels are stacked behind their row and their column, so that one
+    # reshape interleaves all tiles.
+    pixels = [
         [_combine([_combine(line, w) for line in lines], row) for w in OUTPUT]
         for row in OUTPUT
     ]
-    out = jnp.stack([jnp.stack(row, axis=3) for row in out], axis=2)
-    out = out.reshape(batch, down * TILE, across * TILE, -1)
-    return out[:, :height, :width].astype(like.dtype)
+    maps = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
+    maps = maps.reshape(batch, down * TILE, across * TILE, -1)
+    return maps[:, :height, :width].astype(like.dtype)
 
 
 def _sandwich(square: jax.Array, weights: Weights) -> list[jax.Array]:
     """Transform the first two axes from both sides, to a list row by row."""
-    rows = [_combine(square, row) for row in weights]
-    return [_combine(row, column) for row in rows for column in weights]
+    rows = [_combine(list(square), row) for row in weights]
+    return [_combine(list(row), column) for row in rows for column in weights]
 
 
 def _combine(arrays: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
     """Return the weighted sum, without what 0 and 1 would multiply."""
     terms = [
-        x if w == 1 else np.asarray(w, x.dtype) * x
+        x if w == 1 else jnp.asarray(w, x.dtype) * x
         for x, w in zip(arrays, weights, strict=True)
         if w
     ]
-    return sum(terms[1:], terms[0])
+    return reduce(add, terms)

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rmjax.errors import InputError
 
@@ -87,7 +87,7 @@ def _map_ahead(
             future.cancel()
 
 
-_function: Callable | None = None
+_function: Callable = id  # what `_start` sets in a worker
 
 
 def _start(function: Callable) -> None:
@@ -98,11 +98,13 @@ def _start(function: Callable) -> None:
 
 def _die_with_parent() -> None:
     """End this process when its parent has ended, even if that was killed."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 
-def _work(item: A) -> B:
+def _work(item: Any) -> Any:
     return _function(item)
 
 

@@ -1,16 +1,36 @@
-"""Random numbers for pixels: as good as the eye and a statistic ask, and cheap.
+"""What corruptions are made of: parameters by severity, rounding, draws for pixels.
 
 An image takes 150,000 draws or more, and JAX's own generators would take longer over
-them than the corruption itself. These hash a counter instead, keyed by `jax.random`,
-so that a draw depends on its key and its place alone, under any transformation.
+them than the corruption itself. `bits`, `uniform` and `normal` hash a counter instead,
+keyed by `jax.random`, so that a draw depends on its key and its place alone, under any
+transformation. They are as good as the eye and a statistic ask.
 
 References:
     The mixing function is Wellons' `lowbias32`, found by search for the least bias,
     https://nullprogram.com/blog/2018/07/31/
 """
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def pick(values: Sequence[float], severity: jax.Array) -> jax.Array:
+    """Return `values[severity - 1]` as float32; `severity` 1..5 may be traced."""
+    return jnp.asarray(values, jnp.float32)[severity - 1]
+
+
+def _through(step: Callable[[jax.Array], jax.Array]) -> Callable:
+    """Give a step function the gradient of the identity, which it follows on average."""
+    passing = jax.custom_jvp(lambda x: step(x))
+    passing.defjvp(lambda primals, tangents: (step(*primals), *tangents))
+    return passing
+
+
+round_through, floor_through = _through(jnp.round), _through(jnp.floor)
 
 
 def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
