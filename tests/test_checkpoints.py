@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -204,7 +205,7 @@ def test_what_does_not_read_back_never_counts(folder, monkeypatch, damage):
 
     def write(path, *arguments, real=checkpoints_module._write):
         real(path, *arguments)
-        damage(path)
+        damage(Path(path))
 
     monkeypatch.setattr(checkpoints_module, "_write", write)
     checkpoints = Checkpoints(folder, keep_best=2)
