@@ -12,9 +12,10 @@ import io
 import json
 import logging
 import math
+import os
 import shutil
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,18 +57,25 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep_best: int = 10, read_only: bool = False):
-        """Open `folder` (made unless `read_only`); keep the `keep_best` best."""
+        """Open `folder` (made unless `read_only`); keep the `keep_best` best.
+
+        Raises:
+            InputError: it can't be made.
+        """
         self.folder, self.keep_best = folder, keep_best
         self._read_only = read_only or not hosts.is_first()
         self._losses: dict[int, float | None] = {}
         self._saving: int | None = None
         if not self._read_only:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"can't write {folder}: {error.strerror}") from error
         self._manager = self._open()
         if not self._read_only:
             for step in self.steps():
                 try:
-                    self._losses[step] = self._about(step)["validation_loss"]
+                    self._losses[step] = self._loss(step)
                 except DamagedCheckpoint as error:
                     self._set_aside(step, error)
 
@@ -76,23 +84,63 @@ class Checkpoints:
         state: TrainState,
         progress: dict[str, Any],
         validation_loss: float | None = None,
+        *,
+        pending: bool = False,
     ) -> None:
         """Write `state` and `progress` as the checkpoint of the state's step.
 
         Returns when the state is copied; `wait` waits until it is on disk and
-        verified. `validation_loss` ranks it among the best; None leaves it unranked.
+        verified.
+
+        Args:
+            state: what to save.
+            progress: anything that JSON can hold.
+            validation_loss: ranks it among the best; None leaves it unranked.
+            pending: whether `rank` will follow.
 
         Raises:
             TrainingError: the save before this one failed, or the loss is not finite.
         """
         step = int(state.step)
-        if validation_loss is not None and not math.isfinite(validation_loss):
-            raise _not_finite(f"the validation loss is {validation_loss}", step)
-        self._save(step, state, progress, validation_loss)
+        _check_loss(validation_loss, step)
+        self._save(step, state, _about(progress, validation_loss, pending))
 
     def save_variables(self, variables: PyTree) -> None:
         """Write `params` and `batch_stats` alone, as checkpoint 0."""
-        self._save(0, variables, {}, None)
+        self._save(0, variables, _about({}, None))
+
+    def rank(self, step: int, progress: dict[str, Any], validation_loss: float) -> None:
+        """Note what a validation made of the checkpoint `step`, which was pending.
+
+        Waits until that is saved: what was trained is safe before it is validated.
+
+        Args:
+            step: that of the last `save`.
+            progress: takes the place of the one that was saved.
+            validation_loss: ranks the checkpoint among the best.
+
+        Raises:
+            TrainingError: the save failed, this can't be written, or the loss is not
+                finite.
+        """
+        _check_loss(validation_loss, step)
+        if self._read_only:
+            return
+        self.wait()
+        path = self.folder / str(step) / _RANK
+        with self._writing():
+            _write(path.with_suffix(".part"), {}, _about(progress, validation_loss))
+            os.replace(path.with_suffix(".part"), path)
+        self._losses[step] = validation_loss
+        self._remove_unwanted()
+
+    def is_pending(self, step: int) -> bool:
+        """Tell whether checkpoint `step` was to be validated and is not.
+
+        Raises:
+            DamagedCheckpoint: it is not what was saved.
+        """
+        return self._about(step)["pending"]
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, ascending."""
@@ -111,7 +159,7 @@ class Checkpoints:
         losses = {}
         for step in self.steps():
             try:
-                losses[step] = self._about(step)["validation_loss"]
+                losses[step] = self._loss(step)
             except DamagedCheckpoint:
                 if step in self.steps():  # not just removed by a training
                     raise
@@ -205,6 +253,7 @@ class Checkpoints:
         """
         with self._writing():
             self._manager.wait_until_finished()
+        self._remove_unwanted()
 
     def close(self) -> None:
         """Wait, and end the background threads; errors as in `wait`."""
@@ -225,28 +274,32 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 create=False,
                 read_only=self._read_only,
-                preservation_policy=_Policy(self._losses, self.keep_best),
                 multiprocessing_options=alone,
             ),
         )
 
-    def _save(
-        self, step: int, tree: PyTree, progress: dict, validation_loss: float | None
-    ) -> None:
+    def _save(self, step: int, tree: PyTree, about: dict[str, Any]) -> None:
         if self._read_only:
             return
         self.wait()
         # Copied, for the next step is given the arrays' memory.
         leaves = named_leaves(jax.device_get(tree))
         arrays = {name: np.array(leaf) for name, leaf in leaves.items()}
-        about = {
-            "progress": progress,
-            "validation_loss": validation_loss,
-            "shapes": {name: list(leaf.shape) for name, leaf in arrays.items()},
-        }
-        self._saving, self._losses[step] = step, validation_loss
+        shapes = {name: list(leaf.shape) for name, leaf in arrays.items()}
+        self._saving, self._losses[step] = step, about["validation_loss"]
         with self._writing():
-            self._manager.save(step, args=_Save(step, arrays, about), force=True)
+            args = _Save(step, arrays, about | {"shapes": shapes})
+            self._manager.save(step, args=args, force=True)
+
+    def _remove_unwanted(self) -> None:
+        """Remove all but the last and the best, once the last is verified."""
+        if self._read_only:
+            return
+        kept = {*sorted(self._losses)[-KEEP_LAST:]}
+        kept |= {*_ranked(self._losses)[: self.keep_best]}
+        for step in self._losses.keys() - kept:
+            self._manager.delete(step)
+            del self._losses[step]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -269,11 +322,21 @@ class Checkpoints:
     def _about(self, step: int) -> dict[str, Any]:
         return self._read(step, ())[1]
 
-    def _read(
-        self, step: int, names: Collection[str]
-    ) -> tuple[Arrays, dict[str, Any]]:
+    def _loss(self, step: int) -> float | None:
+        about = self._about(step)
+        if about["pending"] and step != self.last_step():  # training goes on after it
+            raise DamagedCheckpoint(
+                f"checkpoint {self.folder / str(step)} is damaged: {_RANK} is missing"
+            )
+        return about["validation_loss"]
+
+    def _read(self, step: int, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
         try:
-            return self._manager.restore(step, args=_Restore(names))
+            arrays, about = self._manager.restore(step, args=_Restore(names))
+            rank = self.folder / str(step) / _RANK
+            if rank.exists():
+                about |= _read(rank, ())[1]
+            return arrays, about
         except (MemoryError, PermissionError):
             raise
         except Exception as error:  # whatever zipfile, json and NumPy raise
@@ -409,6 +472,7 @@ class _Restore(ocp.args.CheckpointArgs):
 
 
 _FILE = "checkpoint.npz"
+_RANK = "rank.npz"  # what a validation found, where that came after the save
 _ABOUT = "about.json"
 
 
@@ -433,26 +497,6 @@ def _read(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
     return arrays, about
 
 
-@dataclass
-class _Policy:
-    """Tells Orbax which checkpoints to keep: the best and the last.
-
-    Attributes:
-        losses: validation loss by step, None of those that have none.
-        keep_best: how many of the best.
-    """
-
-    losses: Mapping[int, float | None]
-    keep_best: int
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Return for each of Orbax's descriptions, oldest first, whether to keep it."""
-        known = [checkpoint.step for checkpoint in checkpoints]
-        best = _ranked({step: self.losses.get(step) for step in known})
-        kept = {*known[-KEEP_LAST:], *best[: self.keep_best]}
-        return [step in kept for step in known]
-
-
 def _newest_whole(checkpoints: Checkpoints, like: PyTree) -> int | None:
     """Return the newest step whose variables can be restored, None without any."""
     for step in reversed(checkpoints.steps()):
@@ -466,6 +510,21 @@ def _ranked(losses: Mapping[int, float | None]) -> list[int]:
     """Return the steps that have a loss, the best first."""
     known = {step: loss for step, loss in losses.items() if loss is not None}
     return sorted(known, key=lambda step: known[step])
+
+
+def _about(
+    progress: dict[str, Any], validation_loss: float | None, pending: bool = False
+) -> dict[str, Any]:
+    return {
+        "progress": progress,
+        "validation_loss": validation_loss,
+        "pending": pending,
+    }
+
+
+def _check_loss(loss: float | None, step: int) -> None:
+    if loss is not None and not math.isfinite(loss):
+        raise _not_finite(f"the validation loss is {loss}", step)
 
 
 def _not_finite(what: str, step: int) -> TrainingError:

@@ -17,6 +17,7 @@ from rmjax.experiment.checkpoints import (
     named_leaves,
 )
 from rmjax.experiment.config import apply_changes
+from rmjax.experiment.ranges import check_values
 from rmjax.experiment.run import CHECKPOINTS, start_workdir
 from rmjax.pretrained.weights import Weights, read_weights
 
@@ -51,6 +52,7 @@ def convert(
         raise InputError(f"{out} exists: choose another --out, or remove it")
     weights = read_weights(source, layout=layout, sources=sources)
     config = apply_changes(weights.config, changes)
+    check_values(config)
     _check_fits(config, weights)
     bad = first_not_finite(named_leaves(weights.variables))
     if bad is not None:

@@ -15,7 +15,7 @@ from rmjax.experiment.run import (
     CHECKPOINTS,
     check_config,
     first_difference,
-    load_config,
+    load_run_config,
     whole_facts,
 )
 from rmjax.sweep.cells import Cell
@@ -110,7 +110,7 @@ def check_kept(workdir: Path, changes: Iterable[str], run: Run) -> None:
     varied = {*changes, *run.cell.changes, "seed"}
     old, new = (
         {k: v for k, v in whole_facts(config).items() if k not in varied}
-        for config in (load_config(workdir), run.config)
+        for config in (load_run_config(workdir), run.config)
     )
     key = first_difference(old, new)
     if key is not None:
@@ -152,6 +152,8 @@ def is_trained(run: Run) -> bool:
     if last is None or run.config.fit.name:  # a fit has one checkpoint, at its end
         return last is not None
     try:
+        if checkpoints.is_pending(last):
+            return False
         stale = checkpoints.progress(last)["stale"]
     except DamagedCheckpoint:  # training goes on from the one before
         return False
