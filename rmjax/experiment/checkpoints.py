@@ -65,7 +65,7 @@ class Checkpoints:
         self.folder, self.keep_best = folder, keep_best
         self._read_only = read_only or not hosts.is_first()
         self._losses: dict[int, float | None] = {}
-        self._saving: int | None = None
+        self._saving = 0
         if not self._read_only:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -163,8 +163,7 @@ class Checkpoints:
             except DamagedCheckpoint:
                 if step in self.steps():  # not just removed by a training
                     raise
-        best = _ranked(losses)
-        return best[0] if best else self.last_step()
+        return next(iter(_ranked(losses)), self.last_step())
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Return the state and progress of checkpoint `step`.
@@ -199,17 +198,16 @@ class Checkpoints:
         Raises:
             InputError: it is of another network.
         """
-        restored: tuple[TrainState, dict[str, Any]] | None = None
-        last = None
+        restored = None
         # The first process alone looks for it, and may rename what is damaged; the
         # others then read the one that it took.
         for step in reversed(self.steps() if hosts.is_first() else []):
             try:
-                restored, last = self.restore(step, like), step
+                restored = self.restore(step, like)
                 break
             except DamagedCheckpoint as error:
                 self._set_aside(step, error)
-        last = hosts.gather(last)[0]
+        last: int | None = hosts.gather(restored and int(restored[0].step))[0]
         if last is None:
             return None, None
         return restored or self.restore(last, like)
@@ -381,13 +379,16 @@ def load_variables(
         InputError: no such checkpoint, a damaged one, or one of another network.
     """
     checkpoints = Checkpoints(folder, read_only=True)
-    named = {"best": checkpoints.best_step, "last": checkpoints.last_step}
-    if which not in named and not str(which).isdecimal():
+    step = checkpoints.last_step()
+    if which not in ("best", "last") and not str(which).isdecimal():
         raise InputError(f"checkpoint '{which}': give best, last or a step")
-    if checkpoints.last_step() is None:
+    if step is None:
         raise InputError(f"no checkpoints in {folder.parent}: train there first")
     try:
-        step = named[which]() if which in named else int(which)
+        if which == "best":
+            step = checkpoints.best_step() or step
+        elif which != "last":
+            step = int(which)
         return checkpoints.restore_variables(step, like), step
     except DamagedCheckpoint as error:
         whole = _newest_whole(checkpoints, like)

@@ -100,9 +100,9 @@ def check_validation(config: ConfigDict, data: ExperimentData) -> None:
         InputError: one of them is smaller; it is named.
     """
     size, numbers = config.data.eval_size, data.seen.records.get("val", ())
-    if config.data.eval_resize:  # then `check_values` has compared the two
+    if config.data.eval_resize or not len(numbers):  # `check_values` compared the two
         return
-    files = data.seen.dataset.files("val") if len(numbers) else None
+    files = data.seen.dataset.files("val")
     for start in range(0, len(numbers), BLOCK):
         block = [int(number) for number in numbers[start : start + BLOCK]]
         for name, content in files.read(block):

@@ -52,8 +52,8 @@ class Range:
             return f"{low}, a whole number" if self.whole else low
         what = "an integer" if self.whole else "a number"
         low = f"{'above' if self.open_low else 'from'} {self.low:g}"
-        high = f"{'and below' if self.open_high else 'to'} {self.high:.10g}"
-        return f"{what} {low} {high}"
+        high = f"{'below ' if self.open_high else ''}{self.high:.10g}"
+        return f"{what} {low} {'up to' if self.open_low else 'to'} {high}"
 
 
 def _integers(low: int, high: float = math.inf) -> Range:
@@ -133,10 +133,11 @@ def check_values(config: ConfigDict) -> None:
         for entry in value:
             _check_value(key, value, entry, "")
     for part, whole in _CUTS:
-        if values[whole] and values[part] > values[whole]:
+        side, available = config[part], config[whole]
+        if available and side > available:
             raise InputError(
-                f"{part} = {values[part]} px is larger than {whole} = {values[whole]} "
-                "px, what it is cut from"
+                f"{part} = {side} px is larger than {whole} = {available} px, what it "
+                "is cut from"
             )
 
 

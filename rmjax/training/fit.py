@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,7 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
     check_every_source(data.seen, "train")
     check_validation(config, data)
     model = build_model(config, len(data.sources))
+    assert isinstance(model, Fitted)  # as `config.fit.name` is none of the others
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optax.identity(), config.seed, shape)
     started = bool(saved_steps(workdir / CHECKPOINTS))
@@ -91,7 +94,7 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
             runner = make_runner(config, len(data.sources), devices)
             with closing(RunLog(workdir, 0)) as log:
                 best, about, loss = _choose(method, samples, state, runner, data, log)
-            best = best.replace(step=jnp.int32(STEP))
+            best = replace(best, step=jnp.int32(STEP))
             saved.save(best, about, loss)
             saved.wait()
             return parallel.place(best, devices)
@@ -143,7 +146,11 @@ def _draw(
     show_progress: bool,
 ) -> Samples:
     """Return the features of the images to fit to, which are read when asked for."""
-    features = partial(model.apply, _variables(state), method="features")
+
+    def features(inputs: jax.Array) -> jax.Array:
+        computed: Any = model.apply(_variables(state), inputs, method="features")
+        return computed
+
     return Samples(
         count=config.fit.images,
         size=_size(config, len(data.sources)),
@@ -250,7 +257,7 @@ def _filled(state: TrainState, head: Params, scale: float = 1.0) -> TrainState:
     flat = flatten_dict(state.params)
     new = {("head", name): value for name, value in head.items()} | {("scale",): scale}
     cast = {path: np.asarray(value, flat[path].dtype) for path, value in new.items()}
-    return state.replace(params=unflatten_dict(flat | cast))
+    return replace(state, params=unflatten_dict(flat | cast))
 
 
 def _variables(state: TrainState) -> PyTree:

@@ -41,6 +41,7 @@ from rmjax.experiment.step import TrainState, create_state, draw_level
 from rmjax.inference.domain import describe_training
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing, make_mixing
+from rmjax.models.repmix import RepMix
 from rmjax.training.fit import fit
 from rmjax.training.meter import Meter
 from rmjax.training.preemption import stop_requests
@@ -116,6 +117,7 @@ def _train(
     shared = config.model.sync_batch_norm and len(devices) > 1
     axis_name = parallel.AXIS if shared else None
     model = build_model(config, len(data.sources), axis_name)
+    assert isinstance(model, RepMix)  # as `config.fit.name` is empty
     optimizer = build_optimizer(config, steps_per_epoch)
     steps = make_train_steps(config, model, optimizer, mixing, devices)
     shape = network_input(config).shape[1:]
@@ -240,7 +242,7 @@ def _restore(
 ) -> tuple[TrainState, Progress | None]:
     """Return the last good checkpoint's state and progress, or `state` and None."""
     restored, progress = checkpoints.restore_last(like=state)
-    if restored is None:
+    if restored is None or progress is None:
         return state, None
     logger.info("resuming after step %d", int(restored.step))
     return restored, Progress(**progress)
@@ -291,6 +293,7 @@ def _loop(
     saved, meter = done, Meter(config.batch_size)
 
     def take_in_validation() -> None:
+        assert validate is not None
         figures = validate(state)
         progress.update(figures["loss"])
         log.write(done, "validation", _scalars(figures))
