@@ -15,7 +15,7 @@ from typing import IO
 from rmjax.errors import Preempted, harmless
 from rmjax.sweep.runs import Run, State
 from rmjax.utils.files import replace_text
-from rmjax.utils.locks import Busy, lock
+from rmjax.utils.locks import Busy, locked
 
 POLL = 0.1  # seconds between two looks at the processes
 LONGEST = 300  # characters of a log's line in a message
@@ -79,33 +79,34 @@ class _Crew:
         """Do what is left of a run, and say how it ended; None if it was stopped."""
         if self.stopping:
             return None
-        run.file("lock").parent.mkdir(parents=True, exist_ok=True)
-        with run.file("lock").open("a") as held:
-            try:
-                lock(held, "another command works on it")
-            except Busy as error:
-                return State.BUSY, str(error)
-            commands = run.commands()
-            if not commands:
-                return State.DONE, ""
-            run.file("failed").unlink(missing_ok=True)
-            slot, began = self.free.get(), time.monotonic()
-            try:
-                for command in commands:
-                    if self.stopping:
-                        return None
-                    status = self._call(command, run.file("log"), held, slot)
-                    if status and self.stopping:  # as asked for: it has not failed
-                        return None
-                    if status:
-                        how = f"status {status}"
-                        if status < 0:
-                            how = f"killed by {signal.Signals(-status).name}"
-                        reason = f"{how}: {last_line(run.file('log'))}"
-                        replace_text(run.file("failed"), reason + "\n")
-                        return State.FAILED, reason
-            finally:
-                self.free.put(slot)
+        try:
+            with locked(run.file("lock"), "another command works on it") as held:
+                return self._attempt(run, held)
+        except Busy as error:
+            return State.BUSY, str(error)
+
+    def _attempt(self, run: Run, held: IO) -> tuple[State, str] | None:
+        commands = run.commands()
+        if not commands:
+            return State.DONE, ""
+        run.file("failed").unlink(missing_ok=True)
+        slot, began = self.free.get(), time.monotonic()
+        try:
+            for command in commands:
+                if self.stopping:
+                    return None
+                status = self._call(command, run.file("log"), held, slot)
+                if status and self.stopping:  # as asked for: it has not failed
+                    return None
+                if status:
+                    how = f"status {status}"
+                    if status < 0:
+                        how = f"killed by {signal.Signals(-status).name}"
+                    reason = f"{how}: {last_line(run.file('log'))}"
+                    replace_text(run.file("failed"), reason + "\n")
+                    return State.FAILED, reason
+        finally:
+            self.free.put(slot)
         return State.DONE, f"{(time.monotonic() - began) / 60:.1f} min"
 
     def _call(self, command: list[str], log: Path, held: IO, slot: Slot) -> int:

@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.experiment.checkpoint_files import DamagedCheckpoint
-from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.checkpoints import Checkpoints, DamagedCheckpoint
 from rmjax.experiment.run import CHECKPOINTS, check_config
 from rmjax.sweep.grid import Changes
 
@@ -197,6 +196,8 @@ class Run:
         if last is None:
             return False
         try:
+            if checkpoints.is_pending(last):
+                return False
             stale = checkpoints.progress(last).get("stale", 0)  # a fit has none
         except DamagedCheckpoint:  # training goes on from the one before
             return False

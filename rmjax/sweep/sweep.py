@@ -12,7 +12,7 @@ from tqdm import tqdm
 from rmjax.errors import InputError
 from rmjax.evaluation.differences import read_runs
 from rmjax.evaluation.results import EVALUATIONS, RESULTS_FILE
-from rmjax.experiment.run import load_config, whole_facts
+from rmjax.experiment.run import load_run_config, whole_facts
 from rmjax.sweep.collect import collect
 from rmjax.sweep.plan import with_earlier, write_record
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
@@ -164,7 +164,7 @@ def _kept_seeds(sweep: Sweep, cell: Cell) -> list[int]:
     varied = {*cell.changes, *base.changes, "seed"}
     for seed in seeds:
         old, new = map(
-            whole_facts, (load_config(sweep.workdir(cell, seed)), base.config)
+            whole_facts, (load_run_config(sweep.workdir(cell, seed)), base.config)
         )
         for key in old:
             # A key that one of the two has no use for is no difference.
