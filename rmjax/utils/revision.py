@@ -22,7 +22,7 @@ def revision(modules: tuple[str, ...], libraries: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for name in modules:
         for path in _sources(name):
-            digest.update(f"{name} {path.name} ".encode())
+            digest.update(f"{name} {path.parent.name}/{path.name} ".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     for name in libraries:
         digest.update(f"{name} {version(name)} ".encode())
