@@ -310,7 +310,13 @@ def _loop(
     while done < total and progress.stale < config.patience:
         step = steps[draw_level(tuple(steps), config.seed, done)]
         with jax.profiler.StepTraceAnnotation("train", step_num=done):
-            state, scalars = step(state, meter.wait_for(batches))
+            try:
+                batch = meter.wait_for(batches)
+            except InputError:  # a damaged image costs no step
+                if done > saved:
+                    checkpoints.save(state, asdict(progress))
+                raise
+            state, scalars = step(state, batch)
         if not meter.steps:
             bar.set_description("training")
         meter.steps.append(scalars)

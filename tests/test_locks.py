@@ -1,0 +1,76 @@
+"""Locks of files: one holder, whose name is told, until it is gone, however that is."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rmjax.errors import InputError
+from rmjax.utils.locks import Busy, locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from rmjax.utils.locks import locked
+with locked(Path(sys.argv[1]), "busy"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(path):
+    """A process that holds the lock."""
+    command = [sys.executable, "-c", HOLD, path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_another_process_is_refused_by_the_holders_name_until_that_is_killed(tmp_path):
+    path = tmp_path / "new" / "lock"
+    process = hold(path)
+    try:
+        for _ in range(2):  # who is refused leaves the name where it is
+            with (
+                pytest.raises(Busy, match=rf"in use \(process {process.pid} on .+\)"),
+                locked(path, "in use"),
+            ):
+                pass
+    finally:
+        process.kill()
+        process.wait()
+    with locked(path, "in use"):
+        pass
+
+
+def test_a_lock_that_its_holder_removes_is_still_one(tmp_path, monkeypatch):
+    """Who opened the file before it was removed does not take the dead one for it."""
+    from rmjax.utils import locks
+
+    path = tmp_path / "lock"
+    real, raced = locks.lock, []
+
+    def lock(file, busy):
+        if not raced:  # between opening and locking, the holder ends and another begins
+            raced.append(True)
+            path.unlink()
+            raced.append(hold(path))
+        real(file, busy)
+
+    monkeypatch.setattr(locks, "lock", lock)
+    try:
+        with pytest.raises(Busy), locked(path, "in use"):
+            pass
+    finally:
+        raced[1].kill()
+        raced[1].wait()
+
+
+def test_what_can_not_be_a_lock_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "lock", tmp_path / "file" / "folder" / "lock"):
+        with (
+            pytest.raises(InputError, match="can't write to .*: Not a directory"),
+            locked(path, "in use"),
+        ):
+            pass
