@@ -16,7 +16,7 @@ from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
 from rmjax.data.partners import check_partners
 from rmjax.data.pipeline import train_batches
-from rmjax.errors import Preempted
+from rmjax.errors import InputError, Preempted
 from rmjax.evaluation import metrics
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import hosts, parallel
