@@ -191,6 +191,20 @@ def test_no_room_for_a_checkpoint(config, workdir, ends_the_same, limit):
     ends_the_same(f"no room: {limit}", workdir, at, 16)
 
 
+def test_no_room_is_told_in_one_line(config, tmp_path):
+    """By the command, too, whatever the threads that write meet."""
+    command = "import resource, sys; from rmjax.cli.main import main; "
+    command += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({100_000}, -1)); "
+    command += "sys.exit(main())"
+    process = start_training(
+        config, tmp_path, stderr=subprocess.PIPE, text=True, python=("-c", command)
+    )
+    errors = process.communicate(timeout=240)[1]
+    assert process.returncode == 3 and "Traceback" not in errors
+    assert "no room left on the disk" in errors.splitlines()[-1]
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
 # A file of the data set.
 
 
@@ -279,14 +293,14 @@ def test_a_second_training_is_refused_while_the_first_lives(
 # Signals.
 
 
-def start(command, config=None, **options):
+def start(command, config=None, python=("-m", "rmjax.cli"), **options):
     flags = []
     if config is not None:
         shipped = flatten(load_config("attribution_mini"))
         changed = {k: v for k, v in flatten(config).items() if v != shipped[k]}
         flags = [f"--config.{key}={value}" for key, value in changed.items()]
     return subprocess.Popen(
-        [sys.executable, "-m", "rmjax.cli", *map(str, command), *flags],
+        [sys.executable, *python, *map(str, command), *flags],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         **{"stderr": subprocess.DEVNULL} | options,

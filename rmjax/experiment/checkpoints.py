@@ -37,7 +37,8 @@ Arrays = dict[str, np.ndarray]  # by path, such as params/stem/kernel
 
 logger = logging.getLogger(__name__)
 
-# What Orbax logs as an error, with tracebacks, it raises as well.
+# What Orbax logs as an error, with tracebacks, it raises as well. (The `rmjax` command
+# silences all of absl's log, which it names before absl makes it one that knows callers.)
 logging.getLogger("absl").addFilter(
     lambda record: not record.pathname.startswith(str(Path(ocp.__file__).parent))
 )
@@ -335,8 +336,10 @@ class Checkpoints:
             if rank.exists():
                 about |= _read(rank, ())[1]
             return arrays, about
-        except (MemoryError, PermissionError):
+        except MemoryError:
             raise
+        except PermissionError as error:
+            raise InputError(f"can't read {error.filename}: no permission") from error
         except Exception as error:  # whatever zipfile, json and NumPy raise
             raise DamagedCheckpoint(
                 f"checkpoint {self.folder / str(step)} is damaged: {_reason(error)}"
