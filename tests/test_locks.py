@@ -1,7 +1,10 @@
 """Locks of files: one holder, whose name is told, until it is gone, however that is."""
 
+import fcntl
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -45,25 +48,30 @@ def test_another_process_is_refused_by_the_holders_name_until_that_is_killed(tmp
 
 def test_a_lock_that_its_holder_removes_is_still_one(tmp_path, monkeypatch):
     """Who opened the file before it was removed does not take the dead one for it."""
-    from rmjax.utils import locks
-
     path = tmp_path / "lock"
-    real, raced = locks.lock, []
+    others = []
 
-    def lock(file, busy):
-        if not raced:  # between opening and locking, the holder ends and another begins
-            raced.append(True)
+    def flock(file, how, real=fcntl.flock):
+        if not others:  # between opening and locking, the holder ends, another begins
             path.unlink()
-            raced.append(hold(path))
-        real(file, busy)
+            others.append(hold(path))
+        real(file, how)
 
-    monkeypatch.setattr(locks, "lock", lock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     try:
         with pytest.raises(Busy), locked(path, "in use"):
             pass
     finally:
-        raced[1].kill()
-        raced[1].wait()
+        others[0].kill()
+        others[0].wait()
+
+
+def test_who_waits_comes_next(tmp_path):
+    path = tmp_path / "lock"
+    process = hold(path)
+    threading.Timer(0.5, process.kill).start()
+    with locked(path, "", wait=True):
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_what_can_not_be_a_lock_is_told(tmp_path):

@@ -89,7 +89,9 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
 
 def run_facts(config: ConfigDict) -> dict[str, Any]:
     """Return the config's leaves, by dotted key, that figures depend on."""
-    return {k: v for k, v in flatten(config).items() if k not in _FREE_KEYS}
+    # Training by gradient has no use for the number of images to fit to.
+    free = _FREE_KEYS | (set() if config.fit.name else {"fit.images"})
+    return {k: v for k, v in flatten(config).items() if k not in free}
 
 
 def whole_facts(config: ConfigDict) -> dict[str, Any]:

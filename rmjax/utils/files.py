@@ -1,7 +1,10 @@
 """Files that are whole or not there at all."""
 
+import csv
+import io
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,15 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
         ValueError: a number is not finite, which JSON has no word for.
     """
     replace_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict]) -> None:
+    """Write rows by column as a table, whole or not at all; None and gaps are empty."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, table.getvalue())
 
 
 def replace_text(path: Path, text: str) -> None:
