@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.experiment.build import build_model, network_input, variable_shapes
+from rmjax.experiment.ranges import check_values
 from rmjax.mixing import make_mixing
 from rmjax.models.conv import Conv
 from rmjax.models.repmix import RepMix
@@ -222,6 +223,7 @@ def plan_training(
             f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
             "give at least 1"
         )
+    check_values(config)
     if config.fit.name:
         raise InputError(
             f"fit.name = '{config.fit.name}': only a training by gradient is planned"
