@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -29,6 +28,7 @@ from numpy.lib import format as npy
 from rmjax.errors import InputError, TrainingError
 from rmjax.experiment import hosts
 from rmjax.experiment.step import TrainState
+from rmjax.utils.files import replaced
 
 KEEP_LAST = 2  # a damaged newest one then costs the steps since the one before
 
@@ -128,10 +128,9 @@ class Checkpoints:
         if self._read_only:
             return
         self.wait()
-        path = self.folder / str(step) / _RANK
-        with self._writing():
-            _write(path.with_suffix(".part"), {}, _about(progress, validation_loss))
-            os.replace(path.with_suffix(".part"), path)
+        about = _about(progress, validation_loss)
+        with self._writing(), replaced(self.folder / str(step) / _RANK) as path:
+            _write(path, {}, about)
         self._losses[step] = validation_loss
         self._remove_unwanted()
 
