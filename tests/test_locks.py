@@ -1,5 +1,6 @@
 """Locks of files: one holder, whose name is told, until it is gone, however that is."""
 
+import errno
 import fcntl
 import signal
 import subprocess
@@ -9,7 +10,8 @@ import threading
 import pytest
 
 from rmjax.errors import InputError
-from rmjax.utils.locks import Busy, locked
+from rmjax.experiment.run import hold_workdir
+from rmjax.utils.locks import Busy, NoLocks, locked
 
 HOLD = """
 import sys, time
@@ -72,6 +74,18 @@ def test_who_waits_comes_next(tmp_path):
     threading.Timer(0.5, process.kill).start()
     with locked(path, "", wait=True):
         assert process.wait() == -signal.SIGKILL
+
+
+def test_training_does_without_where_there_are_no_locks(tmp_path, monkeypatch, caplog):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(NoLocks, match="can't lock .*: Function not implemented"):
+        with locked(tmp_path / "lock", ""):
+            pass
+    with hold_workdir(tmp_path):
+        assert "Function not implemented; see to it" in caplog.text
 
 
 def test_what_can_not_be_a_lock_is_told(tmp_path):

@@ -113,8 +113,6 @@ class Checkpoints:
     def rank(self, step: int, progress: dict[str, Any], validation_loss: float) -> None:
         """Note what a validation made of the checkpoint `step`, which was pending.
 
-        Waits until that is saved: what was trained is safe before it is validated.
-
         Args:
             step: that of the last `save`.
             progress: takes the place of the one that was saved.
@@ -490,13 +488,11 @@ def _write(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
 
 def _read(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
     with zipfile.ZipFile(path) as archive:
-        about = json.loads(archive.read(_ABOUT))
-        # Whole members, not as much as their headers say: so each CRC is compared.
-        members = {name: archive.read(f"{name}.npy") for name in names}
-    arrays = {
-        name: npy.read_array(io.BytesIO(data), allow_pickle=False)
-        for name, data in members.items()
-    }
+        about, arrays = json.loads(archive.read(_ABOUT)), {}
+        for name in names:
+            # The whole member, not as much as its header says: so its CRC is compared.
+            member = io.BytesIO(archive.read(f"{name}.npy"))
+            arrays[name] = npy.read_array(member, allow_pickle=False)
     return arrays, about
 
 

@@ -120,7 +120,7 @@ def gather(value: Any) -> list:
         return [value]
     place = f"rmjax/place{next(_places)}/"
     _store().key_value_set(f"{place}{jax.process_index()}", json.dumps(value))
-    found = []
+    values = []
     for process in range(jax.process_count()):
         try:
             text = _store().blocking_key_value_get(
@@ -130,8 +130,8 @@ def gather(value: Any) -> list:
             raise InputError(
                 f"process {process} did not come along within {GATHER_SECONDS} s"
             ) from error
-        found.append(json.loads(text))
-    return found
+        values.append(json.loads(text))
+    return values
 
 
 def check_alike(facts: Mapping[str, Any]) -> None:
@@ -146,9 +146,10 @@ def check_alike(facts: Mapping[str, Any]) -> None:
     versions = {f"version of {name}": version(name) for name in names}
     mine = versions | {"code of rmjax": _digest_code(), **facts}
     first, *others = gather({name: str(value) for name, value in mine.items()})
-    for process, found in enumerate(others, 1):
-        for name in {**first, **found}:
-            one, other = first.get(name, "nothing"), found.get(name, "nothing")
+    for process, facts_there in enumerate(others, 1):
+        for name in {**first, **facts_there}:
+            one = first.get(name, "nothing")
+            other = facts_there.get(name, "nothing")
             if one != other:
                 raise InputError(
                     f"{name} is {one} in process 0 and {other} in process {process}: "

@@ -1,8 +1,9 @@
 """What a training run leaves in its workdir besides checkpoints, and reads back."""
 
+import logging
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from rmjax.experiment.checkpoints import saved_steps
 from rmjax.experiment.config import default_config, flatten
 from rmjax.experiment.ranges import check_values
 from rmjax.utils.files import read_json, write_json
-from rmjax.utils.locks import locked
+from rmjax.utils.locks import NoLocks, locked
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -76,6 +79,8 @@ def start_workdir(
 def hold_workdir(workdir: Path) -> Iterator[None]:
     """Keep a workdir to this training until the end of the block, and make it.
 
+    Where the file system knows no locks, it is left to the user, with a warning.
+
     Raises:
         InputError: another training works there, or it can't be written to.
     """
@@ -83,7 +88,11 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
         f"{workdir}: another training is at work there; wait for it, or choose another "
         "--workdir"
     )
-    with locked(workdir / ".lock", busy):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workdir / ".lock", busy))
+        except NoLocks as error:
+            logger.warning("%s; see to it that no other training works there", error)
         yield
 
 

@@ -339,6 +339,7 @@ def _loop(
             checkpoints.save(state, asdict(progress), pending=validates)
             saved = done
         if validates:
+            checkpoints.wait()  # a validation may be the death of this process
             take_in_validation()
         if stops and done < total:
             checkpoints.wait()

@@ -15,6 +15,10 @@ class Busy(InputError):
     """Another process holds a lock."""
 
 
+class NoLocks(InputError):
+    """The file system knows no locks."""
+
+
 @contextmanager
 def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[IO[str]]:
     """Hold the lock file `path` until the end of the block; yield it, open.
@@ -35,7 +39,8 @@ def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[IO[str]]:
 
     Raises:
         Busy: another process holds the lock; the message says which, and on what host.
-        InputError: the file can't be written, or the file system knows no locks.
+        NoLocks: the file system knows no locks.
+        InputError: the file can't be written.
     """
     while True:
         try:
@@ -53,7 +58,7 @@ def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[IO[str]]:
             except BlockingIOError:
                 raise Busy(f"{busy} ({holder})" if holder else busy) from None
             except OSError as error:
-                raise InputError(f"can't lock {path}: {error.strerror}") from error
+                raise NoLocks(f"can't lock {path}: {error.strerror}") from error
             if not _is_still(file, path):
                 continue
             file.truncate(0)
