@@ -23,6 +23,7 @@ def cells(mini_dir, tmp_path):
 
     def make(grid, changes=()):
         folder = tmp_path / "sweep"
+        changes = [*changes, "--config.data.eval_size=32"]  # as large as the images
         sweep = Sweep(
             folder, "attribution_mini", grid, changes=changes, data_dir=str(mini_dir)
         )

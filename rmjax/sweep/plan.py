@@ -15,7 +15,7 @@ from rmjax.evaluation.robustness import parse_suite
 from rmjax.experiment import run as workdirs
 from rmjax.experiment.build import build_augment, build_model, build_optimizer
 from rmjax.experiment.config import flatten, load_config
-from rmjax.experiment.data import ExperimentData, open_data
+from rmjax.experiment.data import ExperimentData, check_validation, open_data
 from rmjax.sweep.grid import read_grid, read_value, split
 from rmjax.sweep.runs import Cell, Sweep, configure
 from rmjax.training.fit import STEP, check_fit
@@ -142,6 +142,7 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
         if about not in opened:
             opened[about] = open_data(config)
             check_every_source(opened[about].seen, "train")
+            check_validation(config, opened[about])
         data = opened[about]
         if config.fit.name:
             check_fit(config, len(data.sources))

@@ -81,11 +81,11 @@ class _Crew:
             return None
         try:
             with locked(run.file("lock"), "another command works on it") as held:
-                return self._work_on(run, held)
+                return self._attempt(run, held)
         except Busy as error:
             return State.BUSY, str(error)
 
-    def _work_on(self, run: Run, held: IO) -> tuple[State, str] | None:
+    def _attempt(self, run: Run, held: IO) -> tuple[State, str] | None:
         commands = run.commands()
         if not commands:
             return State.DONE, ""
