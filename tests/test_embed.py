@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import pickle
+import socket
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 import rmjax
 from rmjax.cli.main import main
-from rmjax.data.listing import list_images
+from rmjax.data.lists import list_images
 from rmjax.errors import InputError
 from rmjax.inference.embed import embed_images
 from rmjax.inference.transformer import FingerprintTransformer
@@ -182,6 +183,63 @@ def test_lists_and_data_sets(model, folder, mini_dir, tmp_path):
     assert count == len(items) > 0
     assert items[0].path == "val/0" and items[0].source in model.source_names
     assert model.read(items[0].read()).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["path, source\n1.png , real\n", '"path","source"\r\n"1.png","real"\r\n,\r\n'],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_is_read_as_prepare_reads_it(tmp_path, text, encoding):
+    (tmp_path / "1.png").write_bytes(b"the file")
+    (tmp_path / "list.csv").write_bytes(text.encode(encoding))
+    images, count = list_images(tmp_path / "list.csv")
+    assert [(i.path, i.source, i.read()) for i in images()] == [
+        ("1.png", "real", b"the file")
+    ]
+    assert count == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path;source\n1.png;real\n", "line 1: no column path.*semicolons"),
+        ("path\tsource\n1.png\treal\n", "line 1: no column path.*tabs"),
+        ("path,source\na.png\n", "line 2: not 2 cells"),
+        ("path\na,b.png\n", "line 2: not 1 cells"),
+        ("path,source\n,real\n", "line 2: no path"),
+    ],
+)
+def test_a_list_that_is_wrong_is_refused(tmp_path, text, message):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        list_images(tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_bytes("path\né.png\n".encode("latin-1"))
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        list_images(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("make", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_regular_file_is_named(model, folder, tmp_path, make):
+    odd = tmp_path / "odd.png"
+    if make == "pipe":
+        os.mkfifo(odd)
+    elif make == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(odd))
+    elif make == "device":
+        odd.symlink_to("/dev/zero")
+    else:
+        odd.mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "1", "PNG")
+    (tmp_path / "list.csv").write_text("path\n1\nodd.png\n")
+    message = "odd.png: a folder" if make == "folder" else "odd.png: not a regular file"
+    for images in (tmp_path / "list.csv", tmp_path):
+        if make == "folder" and images == tmp_path:
+            continue
+        _, rows, failed = embed(model, images, tmp_path / f"{images.name}.npz")
+        assert rows == 2 and [message in line for line in failed] == [True]
+    with pytest.raises(InputError, match=message):
+        model.embed([odd])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,18 @@ from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
 
+from rmjax.data.lists import open_text
 from rmjax.errors import InputError
 from rmjax.prepare import builder
-from rmjax.prepare.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
+from rmjax.prepare.manifest import (
+    SPLITS,
+    UNSPECIFIED,
+    InsideRoot,
+    Manifest,
+    Row,
+    check_once,
+)
 
-SEMANTIC = "unspecified"  # these lists say nothing of what the images show
 UNKNOWN = "unknown_"  # begins the names of splits with unknown sources
 
 # Path, label and line of an image in a list.
@@ -103,19 +110,17 @@ def read_lists(
         for path, label, line in found:
             where = f"{files[split]}, line {line}"
             text = str(inside.relative(str(path), where))
-            source = (of_label[label], SEMANTIC)
+            source = (of_label[label], UNSPECIFIED)
             rows.append(Row(text, *source, text, split, str(files[split]), line))
     check_once(rows)
     strangers = tuple(name for name in all_names if name not in known_names.values())
-    return Manifest(root, tuple(rows), tuple(all_names), (SEMANTIC,), strangers)
+    return Manifest(root, tuple(rows), tuple(all_names), (UNSPECIFIED,), strangers)
 
 
 def _read_list(file: Path) -> Iterator[Entry]:
     """Yield what the lines of a list say; its paths may contain spaces."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot read this list ({error})") from error
+    with open_text(str(file), file) as stream:
+        lines = stream.read().split("\n")
     if not any(line.strip() for line in lines):
         raise InputError(f"{file}: an empty list")
     for number, line in enumerate(lines, start=1):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rmjax.data.files import read_file
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
 
@@ -30,7 +31,7 @@ def load_panes(folder: str | Path, size: int) -> np.ndarray:
             f"({', '.join(SUFFIXES)})"
         )
     least = int(np.ceil(1.1 * size))
-    panes = [decode_rgb(file.read_bytes(), str(file)) for file in files]
+    panes = [decode_rgb(read_file(file), str(file)) for file in files]
     panes = [
         p if min(p.shape[:2]) >= least else resize_shorter(p, least) for p in panes
     ]

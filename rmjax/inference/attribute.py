@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import REAL
+from rmjax.data.files import read_file
 from rmjax.data.images import decode_rgb
-from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
 from rmjax.inference.domain import warn_about
@@ -109,7 +109,7 @@ def _read(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return what the file itself tells, and its views for the network, itself first."""
     try:
-        data = read_bytes(path)
+        data = read_file(path)
         pixels = cut_ends(decode(data, str(path)))
     except InputError as error:
         return {"error": str(error)}, []

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from rmjax.data.files import read_file
 from rmjax.data.images import decode_rgb, resize_shorter
-from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.build import (
@@ -292,7 +292,7 @@ def decode(image: ImageLike, name: str = "") -> np.ndarray:
     """
     if isinstance(image, str | Path):
         name = name or str(image)
-        image = read_bytes(image)
+        image = read_file(image)
     name = name or "image"
     if isinstance(image, bytes):
         image = decode_rgb(image, name)

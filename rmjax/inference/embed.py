@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from rmjax.data.listing import Item
+from rmjax.data.lists import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.tables import WRITERS, describe, merge

@@ -19,10 +19,10 @@ from typing import BinaryIO, NamedTuple
 from isal import igzip, isal_zlib
 from tqdm import tqdm
 
+from rmjax.data.files import MAX_BYTES, check_regular
 from rmjax.errors import InputError
 
 BLOCK = 512
-MAX_MEMBER = 512 * 2**20  # bytes: no list or image is larger
 
 _OPENERS = {b"\x1f\x8b": igzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 # Type flags: a file, a file by its old name, one in one piece.
@@ -60,7 +60,7 @@ def read_members(
             leaves its root.
     """
     try:
-        size = archive.stat().st_size
+        size = check_regular(archive)
         bar = tqdm(total=size, desc=description, unit="B", unit_scale=True, delay=1)
         with open(archive, "rb") as raw, bar, _decompressed(raw) as stream:
             for member in _read_headers(stream):
@@ -69,9 +69,9 @@ def read_members(
                 if member.kind not in _REGULAR or not wanted(name):
                     _skip(stream, member)
                     continue
-                if member.size > MAX_MEMBER:
+                if member.size > MAX_BYTES:
                     raise InputError(
-                        f"{archive}: {name} has {member.size:,} bytes; at most {MAX_MEMBER:,} "
+                        f"{archive}: {name} has {member.size:,} bytes; at most {MAX_BYTES:,} "
                         "are read"
                     )
                 yield name, _data(stream, member)
@@ -162,7 +162,7 @@ def _text(name: bytes) -> str:
 
 
 def _data(stream: BinaryIO, member: Member) -> bytes:
-    if member.size > MAX_MEMBER:
+    if member.size > MAX_BYTES:
         raise ValueError(f"a header of {member.size} bytes")
     data = _exactly(stream, member.size + -member.size % BLOCK)
     return data[: member.size]

@@ -1,7 +1,5 @@
 """Images to records: checked, serialised, and written to array_record shards."""
 
-import errno
-import stat
 from array import array
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
@@ -13,9 +11,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
+from rmjax.data.files import read_file
 from rmjax.data.labels import TYPES, hash_name
 from rmjax.errors import InputError
-from rmjax.prepare.archive import MAX_MEMBER
 from rmjax.prepare.manifest import Manifest, Row
 
 SHARD_BYTES = 256 * 2**20
@@ -94,10 +92,7 @@ class Encoder:
         except UnicodeEncodeError:
             raise InputError(f"{row.path}: the name is not UTF-8") from None
         if data is None:
-            try:
-                data = _read_file(self.root / row.path)
-            except OSError as error:
-                raise InputError(f"{row.path}: {error.strerror or error}") from error
+            data = read_file(self.root / row.path, row.path)
         if not data:
             raise InputError(f"{row.path}: the file is empty")
         self.check(data, row.path)
@@ -121,17 +116,6 @@ class Encoder:
 def num_shards(num_bytes: int) -> int:
     """Return how many shards a split of that size gets."""
     return max(1, round(num_bytes / SHARD_BYTES))
-
-
-def _read_file(file: Path) -> bytes:
-    found = file.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
-    if found.st_size > MAX_MEMBER:
-        raise OSError(
-            errno.EFBIG, f"{found.st_size:,} bytes; at most {MAX_MEMBER:,} are read"
-        )
-    return file.read_bytes()
 
 
 class SplitWriter:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from rmjax.errors import InputError
 from rmjax.prepare.archive import read_members
-from rmjax.prepare.lists import LISTS, Labels, Open, opener, opener_of_bytes, read_list
+from rmjax.prepare.lists import LISTS, Labels, read_list
 from rmjax.prepare.manifest import InsideRoot, Manifest, Row, check_groups, check_once
 
 
@@ -23,10 +23,10 @@ def read_archive_lists(archive: Path) -> Manifest:
     Raises:
         InputError: as `read_members` and `_read_lists`.
     """
-    found: dict[str, Open] = {}
+    found: dict[str, Path | bytes] = {}
     members = read_members(archive, lambda name: _file(name) in LISTS, "finding lists")
     for name, data in members:
-        found[name] = opener_of_bytes(data)
+        found[name] = data
         if set(map(_file, found)) == set(LISTS):
             break
     return _read_lists(found, archive)
@@ -92,7 +92,7 @@ def read_folder_lists(root: Path) -> Manifest:
             folder.
     """
     files = {file.relative_to(root).as_posix(): file for file in find_lists(root)}
-    found = _read_lists({name: opener(file) for name, file in files.items()}, root)
+    found = _read_lists(files, root)
     bases = {name: _base_folders(name) for name in files}
     inside = InsideRoot(root)
     rows = []
@@ -120,14 +120,14 @@ def find_lists(root: Path) -> Iterator[Path]:
             return
 
 
-def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
+def _read_lists(lists: Mapping[str, Path | bytes], root: Path) -> Manifest:
     """Read lists that give the splits by their names.
 
     Source 0, the real photographs, is that of label 0, whatever it is called. Paths
     are as listed.
 
     Args:
-        lists: what opens them, by their paths relative to the root.
+        lists: their files or contents, by their paths relative to the root.
         root: the folder or archive that they are in.
 
     Raises:
