@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import io
+import multiprocessing
 import os
 import pickle
 import socket
@@ -232,7 +233,7 @@ def test_what_is_no_regular_file_is_named(model, folder, tmp_path, make):
         odd.mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "1", "PNG")
     (tmp_path / "list.csv").write_text("path\n1\nodd.png\n")
-    message = "odd.png: a folder" if make == "folder" else "odd.png: not a regular file"
+    message = "odd.png: Is a dir" if make == "folder" else "odd.png: not a regular file"
     for images in (tmp_path / "list.csv", tmp_path):
         if make == "folder" and images == tmp_path:
             continue
@@ -311,3 +312,27 @@ def test_the_transformer_in_a_pipeline(small_run, model, folder):
     names = pooled.get_feature_names_out()
     assert names[0] == "pool0" and len(names) == model.channels("pool")
     assert pooled.transform(paths[:2]).shape == (2, len(names))
+
+
+def _transform(step, paths, queue):
+    try:
+        queue.put(step.transform(paths).shape)
+    except InputError as error:
+        queue.put(str(error))
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.filterwarnings("ignore:.*fork:")
+def test_a_fork_of_a_process_that_runs_jax_does_not_hang(small_run, folder, loaded):
+    step = FingerprintTransformer(str(small_run))
+    paths = [folder / "real/x/0.png"]
+    if loaded:
+        step.transform(paths)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_transform, args=(step, paths, queue))
+    child.start()
+    child.join(60)
+    hangs = child.is_alive()
+    child.kill()
+    assert not hangs and "forked" in queue.get()

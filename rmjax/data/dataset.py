@@ -7,7 +7,7 @@ TensorFlow.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 REAL = "real"  # what the source of photographs is called
-UNKNOWN = "unknown_sources"  # in a data set's metadata
+# What is said of images instead of a source, so that no source may be called so.
+UNKNOWN, INCONCLUSIVE = "unknown", "inconclusive"
+UNKNOWN_SOURCES = "unknown_sources"  # in a data set's metadata
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -229,7 +231,7 @@ def open_dataset(directory: str | Path) -> Dataset:
         split_sizes={
             name: info.num_examples for name, info in builder.info.splits.items()
         },
-        unknown_sources=tuple((builder.info.metadata or {}).get(UNKNOWN, ())),
+        unknown_sources=tuple((builder.info.metadata or {}).get(UNKNOWN_SOURCES, ())),
     )
 
 
@@ -285,12 +287,27 @@ def take(selection: Selection, split: str, rows: np.ndarray) -> Selection:
     )
 
 
+def check_source_names(names: Iterable[str], where: object) -> None:
+    """Check that no source has a name that answers give to images without one.
+
+    Raises:
+        InputError: one has, in whatever case and with blanks around.
+    """
+    for name in names:
+        if name.strip().casefold() in (UNKNOWN, INCONCLUSIVE):
+            raise InputError(
+                f"{where}: source {name!r}: rename it, '{UNKNOWN}' and '{INCONCLUSIVE}' "
+                "are what images without an answer are called"
+            )
+
+
 def check_every_source(selection: Selection, split: str) -> None:
     """Check that every selected source has images in a split, as training needs.
 
     Raises:
-        InputError: names the sources without any.
+        InputError: names the sources without any, or see `check_source_names`.
     """
+    check_source_names(selection.source_names, selection.dataset.directory)
     present = np.unique(selection.labels.get(split, {}).get("source", ()))
     absent = [n for i, n in enumerate(selection.source_names) if i not in present]
     if absent:

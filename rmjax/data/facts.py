@@ -7,8 +7,8 @@ References:
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from rmjax.corruptions.jpeg import LUMINANCE
 from rmjax.data.dataset import Dataset, open_dataset
-from rmjax.data.images import decode_rgb, readable_formats
+from rmjax.data.images import decode_rgb, open_image
 from rmjax.data.labels import hash_name
 from rmjax.errors import InputError
 from rmjax.utils.processes import BLOCK, FEW, cores, ordered_map
@@ -134,7 +134,9 @@ def image_facts(data: bytes) -> ImageFacts:
     except InputError as error:
         reason = str(error).removeprefix("image: ")
         thumbnail = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    header = read_header(data)
+    header: Image.Image | None = None
+    with suppress(InputError):
+        header = open_image(data)
     jpeg = header if isinstance(header, JpegImageFile) else None
     quality, standard = header_quality(header)
     return ImageFacts(
@@ -271,14 +273,6 @@ def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:
     columns["path"] = [row["path"].decode(errors="replace") for row in rows]
     columns["group"] = [hash_name(row["group"]) for row in rows]
     return columns
-
-
-def read_header(data: bytes) -> Image.Image | None:
-    """Open an encoded image without decoding it; None where that can't be done."""
-    try:
-        return Image.open(io.BytesIO(data), formats=readable_formats())
-    except Exception:  # Pillow's decoders raise a dozen different types
-        return None
 
 
 @lru_cache

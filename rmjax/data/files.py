@@ -47,8 +47,9 @@ def check_regular(path: str | Path) -> int:
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        folder = stat.S_ISDIR(status.st_mode)
-        raise OSError(errno.EINVAL, "a folder" if folder else "not a regular file")
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, "not a regular file")
     return status.st_size
 
 

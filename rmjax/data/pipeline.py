@@ -4,12 +4,15 @@ Everything random is a function of the seed and the step alone, so a stream can
 start at any step and does not depend on how many processes share it.
 """
 
+import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
+import grain.experimental
 import numpy as np
 from absl import flags
 
@@ -20,7 +23,12 @@ from rmjax.data.partners import Choose, make_partners
 from rmjax.errors import InputError
 from rmjax.utils.processes import leave_stopping_to_parent
 
+logger = logging.getLogger(__name__)
+
 Batch = dict[str, np.ndarray]
+
+_SHARED_MEMORY = "/dev/shm"  # where Linux has it; containers have 64 MB of it
+_SPARE = 2  # room for another command that starts at the same time
 
 
 def train_batches(
@@ -96,7 +104,7 @@ def train_batches(
     steps = steps.batch(batch_size // members, batch_fn=np.asarray)
     steps = steps.random_map(draw, seed=draw_seed)
     steps = steps.map_with_index(load)[start_step:]
-    return _iterate(steps, num_workers, prefetch)
+    return _iterate(steps, items * size**2 * 3, num_workers, prefetch)
 
 
 def eval_batches(
@@ -149,7 +157,7 @@ def eval_batches(
     load = _LoadEval(selection, splits, readers, batch_size, items, process_index)
     count = num_eval_batches(selection, splits, batch_size)
     batches = grain.MapDataset.range(first_batch, count).map(load)
-    return _iterate(batches, num_workers, prefetch)
+    return _iterate(batches, items * size**2 * 3, num_workers, prefetch)
 
 
 def num_eval_batches(
@@ -310,19 +318,43 @@ def _items(
 
 
 def _iterate(
-    batches: grain.MapDataset, num_workers: int, prefetch: int
+    batches: grain.MapDataset, batch_bytes: int, num_workers: int, prefetch: int
 ) -> Iterator[Batch]:
     """Read batches ahead in threads, in worker processes if asked to."""
-    threads = min(os.cpu_count() or 1, max(prefetch, 1), 16)
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(prefetch, 1)
-    )
+    prefetch = max(prefetch, 1)
+    threads = min(os.cpu_count() or 1, prefetch, 16)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     dataset = batches.to_iter_dataset(options)
     if num_workers:
         if not flags.FLAGS.is_parsed():  # grain asks for its flags, even in a notebook
             flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(
+        if not _fit_shared_memory(batch_bytes, num_workers, prefetch):
+            pipes = grain.experimental.DatasetOptions(min_shm_size=2**62)
+            dataset = grain.experimental.WithOptionsIterDataset(dataset, pipes)
+        workers = grain.MultiprocessingOptions(
             num_workers, per_worker_buffer_size=prefetch
         )
-        dataset = dataset.mp_prefetch(options, leave_stopping_to_parent)
+        dataset = dataset.mp_prefetch(workers, leave_stopping_to_parent)
     return iter(dataset)
+
+
+def _fit_shared_memory(batch_bytes: int, num_workers: int, prefetch: int) -> bool:
+    """Whether the batches on their way from workers have room in shared memory.
+
+    A worker that finds none is killed in the midst of its work.
+    """
+    if not os.path.isdir(_SHARED_MEMORY):
+        return True
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    # Measured: both ends of a worker's queue are full, each with one more in hand, and
+    # one batch is in use.
+    needed = batch_bytes * (num_workers * (2 * prefetch + 2) + 1)
+    fit = _SPARE * needed <= free
+    if not fit:
+        logger.warning(
+            "%s has %d MiB left, of which %d worker processes would take %d: their "
+            "batches come through pipes, which is slower; enlarge it (docker run "
+            "--shm-size) or set data.workers=0",
+            *(_SHARED_MEMORY, free // 2**20, num_workers, needed // 2**20),
+        )
+    return fit

@@ -18,7 +18,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rmjax.data.dataset import UNKNOWN, open_dataset
+from rmjax.data.dataset import UNKNOWN_SOURCES, check_source_names, open_dataset
 from rmjax.data.images import decode_rgb
 from rmjax.data.labels import save_labels
 from rmjax.errors import InputError
@@ -116,7 +116,8 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if not name.isprintable():  # nor are bytes that are not UTF-8
                     raise InputError(f"{manifest.root}: {kind} {name!a}: rename it")
             self.info.features[kind].names = list(names)
-        self.info.metadata[UNKNOWN] = list(manifest.unknown)
+        check_source_names(manifest.source_names, manifest.root)
+        self.info.metadata[UNKNOWN_SOURCES] = list(manifest.unknown)
         # TFDS renames its scratch folder as a whole: this comes with the data.
         file = Path(self.data_path) / MADE_FROM
         file.write_text(f"{self.made_from()}\n", encoding="utf-8")
