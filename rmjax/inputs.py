@@ -234,7 +234,7 @@ def get_input(name: str) -> Callable[[jax.Array], jax.Array]:
     Raises:
         InputError: there is none of that name.
     """
-    return choose("model.input", name, INPUTS)
+    return choose("input", name, INPUTS)
 
 
 @cache

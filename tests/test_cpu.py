@@ -41,6 +41,37 @@ def test_freed_memory_is_used_again():
     assert faults < 100
 
 
+HEAPS = """
+import ctypes, threading
+from rmjax.utils import cpu
+cpu.cores = lambda: {cores}
+assert cpu.keep_memory()
+barrier = threading.Barrier(4)
+
+def allocate():
+    barrier.wait()
+    bytearray(10_000)
+    barrier.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+stream = libc.fopen(b"/dev/stdout", b"w")
+libc.malloc_info(0, ctypes.c_void_p(stream))
+libc.fclose(ctypes.c_void_p(stream))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="for glibc alone")
+@pytest.mark.parametrize(("cores", "shared"), [(2, True), (100, False)])
+def test_threads_of_many_cores_have_heaps_of_their_own(cores, shared):
+    program = [sys.executable, "-c", HEAPS.format(cores=cores)]
+    told = subprocess.run(program, check=True, capture_output=True, text=True).stdout
+    assert (told.count("<heap nr=") == 1) == shared
+
+
 def test_settings_of_the_environment_are_left_alone():
     kept, faults = run(GLIBC_TUNABLES="glibc.malloc.arena_max=4")
     assert not kept

@@ -16,9 +16,12 @@ import os
 import sys
 from importlib.metadata import version
 
+from rmjax.utils.processes import cores
+
 # Parameters of mallopt and advice of madvise: https://man7.org/linux/man-pages/man3/mallopt.3.html
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _HUGE_PAGES = 14
+_FEW_CORES = 8
 _HUGE = 2**21  # bytes in a huge page
 # XLA ends a process at a flag that it does not know: these versions of jaxlib know it.
 _JAXLIB = ("0.10.", "0.11.")
@@ -31,9 +34,10 @@ _VARIABLES = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "LD_PREL
 def keep_memory() -> bool:
     """Let this process keep the memory that it frees, and back it by huge pages.
 
-    One heap, which never shrinks and of which no block is mapped by itself; an address
-    range as large as half of the machine's memory is set aside for it, of which only
-    what is used is taken. Done once.
+    A heap that never shrinks and of which no block is mapped by itself; an address range
+    as large as half of the machine's memory is set aside for it, of which only what is
+    used is taken. Done once. On a few cores all threads share that heap; on more they
+    would wait for each other, and keep heaps of their own for small blocks.
 
     Returns:
         Whether it was done: not where the environment sets up the allocator (or
@@ -44,9 +48,11 @@ def keep_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    for parameter, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
-        if not library.mallopt(parameter, value):
-            return False
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+    if cores() <= _FEW_CORES:
+        settings[_ARENA_MAX] = 1
+    if not all(library.mallopt(*setting) for setting in settings.items()):
+        return False
     library.malloc.restype = ctypes.c_void_p
     library.malloc.argtypes = [ctypes.c_size_t]
     library.free.argtypes = [ctypes.c_void_p]
