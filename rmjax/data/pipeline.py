@@ -348,11 +348,11 @@ def _fit_shared_memory(batch_bytes: int, num_workers: int, prefetch: int) -> boo
     free = shutil.disk_usage(_SHARED_MEMORY).free
     # Measured: both ends of a worker's queue are full, each with one more in hand, and
     # one batch is in use.
-    needed = batch_bytes * (num_workers * (2 * prefetch + 2) + 1)
-    fit = _SPARE * needed <= free
+    needed = _SPARE * batch_bytes * (num_workers * (2 * prefetch + 2) + 1)
+    fit = needed <= free
     if not fit:
         logger.warning(
-            "%s has %d MiB left, of which %d worker processes would take %d: their "
+            "%s has %d MiB left, of which %d worker processes may need %d: their "
             "batches come through pipes, which is slower; enlarge it (docker run "
             "--shm-size) or set data.workers=0",
             *(_SHARED_MEMORY, free // 2**20, num_workers, needed // 2**20),
