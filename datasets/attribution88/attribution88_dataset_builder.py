@@ -77,8 +77,9 @@ class Builder(builder.ImagesBuilder):
     def __init__(
         self, *, path: str | Path | None = None, download: bool = False, **kwargs
     ):
-        self._given, self._download = path and Path(path), download
-        if path is not None and not self._given.exists():
+        self._given = None if path is None else Path(path)
+        self._download = download
+        if self._given and not self._given.exists():
             raise InputError(f"{path}: no such file or folder")
         super().__init__(**kwargs)
 

@@ -108,7 +108,7 @@ def _cut(
     splits = [s for s, share in shares.items() for _ in range(int(len(rows) * share))]
     splits += [rest] * (len(rows) - len(splits))
     for i, split in zip(order, splits, strict=True):
-        yield dataclasses.replace(rows[i], group=rows[i].path, split=split)
+        yield dataclasses.replace(rows[int(i)], group=rows[int(i)].path, split=split)
 
 
 def _is_read(row: Row) -> bool:

@@ -44,16 +44,14 @@ class Builder(builder.ListedBuilder):
     def manifest(self) -> Manifest:
         """Return the images with their splits."""
         config = self.builder_config
-        if not isinstance(config, Config) or (config.tree is None) == (
-            config.manifest is None
-        ):
+        if config.tree is not None and config.manifest is None:
+            found = read_tree(config.tree)
+        elif config.manifest is not None and config.tree is None:
+            found = read_manifest(config.manifest, config.root)
+        else:
             raise InputError(
                 "image_folder: give a folder (tree) or CSV files (manifest), not both"
             )
-        if config.tree is not None:
-            found = read_tree(config.tree)
-        else:
-            found = read_manifest(config.manifest, config.root)
         rows = assign_splits(found.rows, config.seed, config.fractions)
         return dataclasses.replace(found, rows=rows)
 

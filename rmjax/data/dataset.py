@@ -61,7 +61,7 @@ class Dataset:
 
         return tfds.builder_from_directory(self.directory)
 
-    def records(self, split: str) -> Sequence[dict]:
+    def records(self, split: str) -> Records:
         """Return the records of a split for random access, images still encoded.
 
         Raises:
@@ -128,7 +128,7 @@ class Files:
         messages: the records as they are stored, serialized.
     """
 
-    messages: Sequence[bytes]
+    messages: Records
 
     def read(self, numbers: Sequence[int]) -> list[tuple[str, bytes]]:
         """Return path and encoded image for record numbers."""
@@ -358,7 +358,7 @@ def _prepare_command(name: str, data_dir: str | Path) -> str:
     return f"rmjax prepare {builder}{options} --data-dir {data_dir}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 

@@ -225,15 +225,16 @@ def _jpeg(dataset: Dataset, facts: Facts) -> dict[str, dict]:
         own = facts.take((facts.source == i) & ~np.isnan(facts.quality))
         if len(own):
             quality = own.quality.astype(int)
+            spread = _spread(quality) or {}
+            spread.pop("sum")
             texts = map(str, quality.tolist())
             found[name] = {
                 "images": len(own),
                 "standard_tables": int(own.standard.sum()),
-                "quality": _spread(quality),
+                "quality": spread,
                 "frequent": dict(Counter(texts).most_common(COMMON)),
                 "subsampling": dict(Counter(own.subsampling.tolist()).most_common()),
             }
-            del found[name]["quality"]["sum"]
     return found
 
 

@@ -15,19 +15,19 @@ class Records(Sequence):
     """A split's records for random access; a file that can't be read is named.
 
     Attributes:
-        source: the records, as TFDS reads them.
+        source: the records, as TFDS reads them, many at a time.
         paths: the files, in the order of their records.
         lengths: how many records each of them holds.
     """
 
-    source: Sequence
+    source: Any
     paths: Sequence[Path]
     lengths: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: Any) -> Any:
         if number >= len(self):
             raise IndexError(number)
         return self.__getitems__([number])[0]
@@ -49,8 +49,8 @@ class Records(Sequence):
         try:
             self._read([number])
         except Exception as error:
-            place = np.searchsorted(np.cumsum(self.lengths), number, side="right")
-            path = self.paths[place]
+            ends = np.cumsum(self.lengths)
+            path = self.paths[int(np.searchsorted(ends, number, side="right"))]
             raise InputError(
                 f"{path}: can't be read ({_first_line(error)}); put the file back, or "
                 f"remove {path.parent} and prepare it anew, then run the same command "

@@ -87,7 +87,7 @@ def embed_images(
                 bar.update(len(items))
             else:
                 decoded = _read_ahead(model, items, pool, 2 * batch_size)
-                columns = {name: [] for name in schema.names}
+                columns: dict[str, list] = {name: [] for name in schema.names}
                 while block := list(islice(decoded, _BATCHES_AT_ONCE * batch_size)):
                     _append(columns, _rows(model, block, layer, batch_size))
                     bar.update(len(block))

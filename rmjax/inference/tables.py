@@ -77,11 +77,11 @@ def _write_npz(parts: Sequence[Path], out: Path, schema: pa.Schema) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for field in schema:
             name, size = field.name, sizes.get(field.name, 0)
-            kind, shape = "<f4", (rows, size)
+            shape = (rows, size) if size else (rows,)
+            kind = "<f4"
             if not size:
                 arrays = _arrays(parts, name, size)
                 kind = f"<U{max((a.itemsize // 4 for a in arrays), default=1)}"
-                shape = (rows,)
             header = {"descr": kind, "fortran_order": False, "shape": shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, header)

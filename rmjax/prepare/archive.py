@@ -28,9 +28,9 @@ class _Member(tarfile.TarInfo):
         """Read the next header; a TarFile takes a damaged or missing one for the end."""
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # the mark that every archive ends with
-            raise
         except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # as every archive ends
+                raise
             raise tarfile.ReadError(str(error)) from error
 
 
@@ -90,7 +90,7 @@ def _read(
         tarinfo=_Member,
     ) as tar:
         for member in tar:
-            tar.members.clear()  # it would keep them all
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
             name = _normal_name(member.name, archive)
             if member.issparse():
                 raise ValueError(f"{member.name} is stored sparsely")

@@ -50,7 +50,7 @@ MADE_FROM = "made_from.txt"
 logger = logging.getLogger(__name__)
 
 
-class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes the images that `find_images` names, their bytes as they were.
 
     With a Beam runner or Beam options in the download config, Apache Beam reads and
@@ -164,7 +164,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
 
-class ListedBuilder(ImagesBuilder, skip_registration=True):
+class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes images that are known without a download, those of `manifest`."""
 
     @property

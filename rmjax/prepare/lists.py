@@ -22,10 +22,7 @@ from rmjax.prepare.manifest import (
 )
 
 LISTS = tuple(f"{split}.csv" for split in SPLITS)
-COLUMNS = {
-    "required": ("path", "label", "dlabel"),
-    "optional": "source,semantic,group,split",
-}
+COLUMNS = ("path", "label", "dlabel"), "source,semantic,group,split"
 
 # Turns the path in a row into one relative to the root; `where` is for errors.
 Locate = Callable[[str, str], PurePosixPath]
@@ -89,7 +86,7 @@ def read_list(
     """
     places = _find_places(name, source, labels, locate)
     rows = []
-    for line, cells in read_rows(name, source, **COLUMNS):
+    for line, cells in read_rows(name, source, *COLUMNS):
         where = f"{name}, line {line}"
         path = locate(cells["path"], where)
         names = {}
@@ -165,7 +162,7 @@ def _find_places(
         "semantic": defaultdict(set),
     }
     depths = set()
-    for line, cells in read_rows(name, source, **COLUMNS):
+    for line, cells in read_rows(name, source, *COLUMNS):
         if pairs.keys() <= cells.keys():  # the names have columns
             break
         folders = locate(cells["path"], f"{name}, line {line}").parts[:-1]
