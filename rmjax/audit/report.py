@@ -1,14 +1,13 @@
 """A leakage audit as a table, as sentences and as a picture."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from rmjax.errors import InputError
-from rmjax.utils.files import write_json
+from rmjax.utils.files import replacing, write_json
 
 
 def format_audit(results: dict) -> str:
@@ -131,14 +130,8 @@ def write_audit(results: dict, folder: Path) -> dict[str, Path]:
         InputError: the folder can't be written to.
     """
     picture, file = folder / "audit.png", folder / "audit.json"
-    scratch = folder / "audit.png.part"
-    try:
+    with replacing(picture) as scratch:
         folder.mkdir(parents=True, exist_ok=True)
         draw_audit(results, scratch)
-        os.replace(scratch, picture)
         write_json(file, results)
-    except OSError as error:
-        with suppress(OSError):  # what failed may be the folder
-            scratch.unlink()
-        raise InputError(f"can't write to {folder}: {error.strerror}") from error
     return {"results": file, "picture": picture}

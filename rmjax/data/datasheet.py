@@ -1,9 +1,7 @@
 """A data set's datasheet: what is in it, in figures, as JSON and to be read."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +9,7 @@ import numpy as np
 
 from rmjax.data.dataset import Dataset
 from rmjax.data.facts import Facts
-from rmjax.errors import InputError
-from rmjax.utils.files import write_json
+from rmjax.utils.files import replacing, write_json
 
 LISTED = 20  # duplicate groups of a kind; all are counted
 PATHS = 10  # of one group
@@ -107,15 +104,9 @@ def write_datasheet(sheet: dict, directory: str | Path) -> tuple[Path, Path]:
     """
     directory = Path(directory)
     figures, text = directory / "datasheet.json", directory / "datasheet.md"
-    scratch = directory / "datasheet.md.part"
-    try:
+    with replacing(text) as scratch:
         scratch.write_text(format_datasheet(sheet), encoding="utf-8")
         write_json(figures, sheet)
-        os.replace(scratch, text)
-    except OSError as error:
-        with suppress(OSError):  # what failed may be the folder
-            scratch.unlink()
-        raise InputError(f"can't write to {directory}: {error.strerror}") from error
     return figures, text
 
 

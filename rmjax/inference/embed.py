@@ -1,7 +1,6 @@
 """Fingerprints of many images into a table, part by part, in bounded memory."""
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from rmjax.data.lists import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.tables import WRITERS, describe, merge
+from rmjax.utils.files import replacing
 from rmjax.utils.locks import lock
-from rmjax.utils.processes import cores, in_blocks
+from rmjax.utils.processes import cores, in_blocks, map_ahead
 
 ROWS_PER_PART = 4096
 # Images of one shape run together; so many batches are looked through for them.
@@ -91,7 +91,8 @@ def embed_images(
                 while block := list(islice(decoded, _BATCHES_AT_ONCE * batch_size)):
                     _append(columns, _rows(model, block, layer, batch_size))
                     bar.update(len(block))
-                _write(pa.table(columns, schema), path)
+                with replacing(path) as scratch:
+                    pq.write_table(pa.table(columns, schema), scratch)
             errors = pq.read_table(path, columns=["error"])["error"].to_pylist()
             failed += [error for error in errors if error]
             done.append(path)
@@ -138,7 +139,7 @@ def _answers(model: Attributor, outputs: dict, layer: str) -> dict[str, Sequence
 def _read_ahead(
     model: Attributor, items: Sequence[Item], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[tuple[Item, np.ndarray | InputError]]:
-    """Yield items with their pixels, or with what is wrong with them."""
+    """Return items with their pixels, or with what is wrong with them."""
 
     def read(item: Item) -> np.ndarray | InputError:
         try:
@@ -146,14 +147,7 @@ def _read_ahead(
         except InputError as error:
             return error
 
-    waiting: deque = deque()
-    for item in items:
-        waiting.append((item, pool.submit(read, item)))
-        if len(waiting) > ahead:
-            item, future = waiting.popleft()
-            yield item, future.result()
-    for item, future in waiting:
-        yield item, future.result()
+    return map_ahead(pool, read, items, ahead)
 
 
 def _shard_name(out: Path, shard: tuple[int, int]) -> Path:
@@ -209,12 +203,3 @@ def _is_part(path: Path, items: Sequence[Item]) -> bool:
     return pq.read_table(path, columns=["path"])["path"].to_pylist() == [
         item.path for item in items
     ]
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    scratch = path.with_suffix(".part")
-    try:
-        pq.write_table(table, scratch)
-        scratch.replace(path)
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from error

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
+from rmjax.utils.files import replacing
 
 
 def describe(model: Attributor, layer: str) -> pa.Schema:
@@ -53,14 +53,8 @@ def merge(parts: Sequence[Path], out: Path, schema: pa.Schema) -> int:
     Raises:
         InputError: it can't be written.
     """
-    scratch = out.with_name(f".{out.name}.part")
-    try:
+    with replacing(out) as scratch:
         WRITERS[out.suffix](parts, scratch, schema)
-        scratch.replace(out)
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror or error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
     return sum(pq.read_metadata(part).num_rows for part in parts)
 
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
@@ -29,14 +30,13 @@ from rmjax.prepare.beam import (
     only,
     read_with_beam,
 )
-from rmjax.prepare.checks import check_file
 from rmjax.prepare.left_out import LEFT_OUT, LeftOut, read_left_out
 from rmjax.prepare.manifest import Manifest, fingerprint, split_sizes
 from rmjax.prepare.records import (
     Encoder,
     Item,
-    Shards,
     SplitWriter,
+    check_file,
     check_trained,
     features,
     num_shards,
@@ -127,26 +127,30 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """Write all splits, and the list of what was left out."""
         total, folder = len(manifest.rows), Path(self.data_path)
         processes = self._processes or (1 if total < FEW else cores())
-        bad = LeftOut(total)
-        with (
-            ordered_map(make_encoder(manifest), processes) as encode,
-            contextlib.closing(self._open_shards(manifest)) as shards,
-        ):
+        bad, encoder = LeftOut(total), make_encoder(manifest)
+        with ordered_map(encoder, processes) as encode, contextlib.ExitStack() as stack:
+            writers = self._open_writers(manifest)
+            for writer in writers.values():
+                stack.callback(writer.close)
             for block, records in encode(in_blocks(read_images(manifest, bad))):
                 for (row, _), record in zip(block, records, strict=True):
                     if isinstance(record, str):
                         bad.add(row.path, record)
                     else:
-                        shards.write(row, record)
+                        writers[row.split].write(record, encoder.labels(row))
             bad.check()
-            shards.check_filled()
-            check_trained(manifest, shards.trained())
+            empty = [split for split, writer in writers.items() if not writer.length]
+            if empty:
+                raise InputError(f"no readable image in split {', '.join(empty)}")
+            labels = {split: writer.labels() for split, writer in writers.items()}
+            trained = np.unique(labels.get("train", {}).get("source", ()))
+            check_trained(manifest, [manifest.source_names[int(i)] for i in trained])
         bad.save(folder)
-        for split, labels in shards.labels().items():
-            save_labels(folder, split, labels)
-        return shards.infos()
+        for split, columns in labels.items():
+            save_labels(folder, split, columns)
+        return [writer.info() for writer in writers.values()]
 
-    def _open_shards(self, manifest: Manifest) -> Shards:
+    def _open_writers(self, manifest: Manifest) -> dict[str, SplitWriter]:
         sizes = split_sizes(manifest)
         needed, free = sum(sizes.values()), shutil.disk_usage(self.data_path).free
         if needed > free:
@@ -154,14 +158,10 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
                 f"{self.data_dir_root}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
                 f"{free / 2**30:.1f} GiB left; make room or choose another --data-dir"
             )
-        return Shards(
-            {
-                split: SplitWriter(self._get_filename_template(split), num_shards(size))
-                for split, size in sizes.items()
-            },
-            manifest.source_names,
-            manifest.semantic_names,
-        )
+        return {
+            split: SplitWriter(self._get_filename_template(split), num_shards(size))
+            for split, size in sizes.items()
+        }
 
 
 class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]

@@ -110,27 +110,24 @@ class Labels:
         self.of = {"source": self.sources, "semantic": self.semantics}
 
 
-class _Names:
-    """Pairs of a label and a name, each of which must belong to one other."""
+class _Names(dict[int, str]):
+    """Names by label, each of which belongs to one other."""
 
     def __init__(self, column: str, kind: str):
+        super().__init__()
         self.column, self.kind = column, kind
-        self._names: dict[int, str] = {}
         self._labels: dict[str, int] = {}
 
     def add(self, label: str, name: str, where: str) -> None:
-        try:
-            number = int(label)
-        except ValueError:
-            number = -1
-        if number < 0:
+        if not (label.isascii() and label.isdigit()):
             raise InputError(
                 f"{where}: {self.column} {label!r} is not an integer from 0"
             )
-        if self._names.setdefault(number, name) != name:
+        number = int(label)
+        if self.setdefault(number, name) != name:
             raise InputError(
                 f"{where}: {self.column} {number} is {self.kind} {name!r} here, but "
-                f"{self._names[number]!r} further up; check the names or the `{self.kind}` column"
+                f"{self[number]!r} further up; check the names or the `{self.kind}` column"
             )
         if self._labels.setdefault(name, number) != number:
             raise InputError(
@@ -138,14 +135,11 @@ class _Names:
                 f"{self._labels[name]} further up; check the labels or the `{self.kind}` column"
             )
 
-    def has(self, label: int) -> bool:
-        return label in self._names
-
     def in_order(self) -> tuple[str, ...]:
-        return tuple(name for _, name in sorted(self._names.items()))
+        return tuple(self[label] for label in sorted(self))
 
     def pairs(self) -> set[tuple[str, str]]:
-        return {(name, str(label)) for name, label in self._labels.items()}
+        return {(name, str(label)) for label, name in self.items()}
 
 
 def _find_places(

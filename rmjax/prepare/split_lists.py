@@ -146,7 +146,7 @@ def _read_lists(lists: Mapping[str, Path | bytes], root: Path) -> Manifest:
         what = f"no rows in {', '.join(names)}" if names else f"no {', '.join(LISTS)}"
         raise InputError(f"{root}: {what}; is this the whole data set?")
     sources, semantics = labels.sources.in_order(), labels.semantics.in_order()
-    if not labels.sources.has(0):
+    if 0 not in labels.sources:
         raise InputError(f"{root}: no image has label 0, that of the real photographs")
     # Equal paths in two lists may be different images: that shows when they are found.
     check_groups([row for row in rows if row.group != row.path])
