@@ -200,20 +200,12 @@ def prepare(
 ) -> Path:
     """Make a data set `annotation_list/<name>`.
 
-    Called again for the same lists it returns the finished data set.
-
     Args:
         name: letters, digits, `_`, `-` and `.`; what the data set is called.
         data_dir: the folder that holds all prepared data sets.
         lists, unknown, root, names: as in `Config`.
         processes: that read images; None uses every core for more than a few.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
-
-    Raises:
-        InputError: as `read_lists` and `rmjax.prepare.builder.prepare`.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     config = Config(
         name=name, lists=lists, unknown=unknown or {}, root=root, names=tuple(names)

@@ -146,21 +146,12 @@ def prepare(
 ) -> Path:
     """Make the data set `attribution88/<name of the config>`.
 
-    Called again it returns the finished data set.
-
     Args:
         config: the name of one of `CONFIGS`, or one of your own.
         data_dir: the folder that holds all prepared data sets.
         path, download: as for `Builder`; manual downloads are `DATA_DIR/downloads/manual`.
         processes: that read images; None uses every core.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
-
-    Raises:
-        InputError: as `rmjax.prepare.builder.prepare`; no archive, a damaged one, or
-            lists that contradict themselves.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     made = Builder(
         config=config,

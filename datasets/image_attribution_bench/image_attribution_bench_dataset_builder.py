@@ -130,22 +130,14 @@ def prepare(
 ) -> Path:
     """Make the data set `image_attribution_bench/<split>`.
 
-    The split is called `standard`, or by the semantics that are trained on. Called
-    again it returns the finished data set.
+    The split is called `standard`, or by the semantics that are trained on.
 
     Args:
         tree: folder of the images.
         data_dir: the folder that holds all prepared data sets.
         train_semantics: as in `Config`.
         processes: that read images; None uses every core.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
-
-    Raises:
-        InputError: as `rmjax.prepare.builder.prepare` and `read_tree`; an unknown
-            semantic.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     train_semantics = tuple(sorted(set(train_semantics)))
     name = "_".join(train_semantics) or "standard"

@@ -89,7 +89,7 @@ def embed_images(
                 decoded = _read_ahead(model, items, pool, 2 * batch_size)
                 columns: dict[str, list] = {name: [] for name in schema.names}
                 while block := list(islice(decoded, _BATCHES_AT_ONCE * batch_size)):
-                    _append(columns, _rows(model, block, layer, batch_size))
+                    _add_rows(columns, model, block, layer, batch_size)
                     bar.update(len(block))
                 with replacing(path) as scratch:
                     pq.write_table(pa.table(columns, schema), scratch)
@@ -100,29 +100,25 @@ def embed_images(
     return out, rows, failed
 
 
-def _rows(
+def _add_rows(
+    columns: dict[str, list],
     model: Attributor,
     block: Sequence[tuple[Item, np.ndarray | InputError]],
     layer: str,
     batch_size: int,
-) -> Iterator[dict]:
-    """Yield the rows of images that were read, or could not be."""
+) -> None:
+    """Add the rows of images that were read, or could not be, to a table's columns."""
     good = [pixels for _, pixels in block if isinstance(pixels, np.ndarray)]
     outputs = model.run(good, batch_size, layer=layer) if good else {}
     answers = _answers(model, outputs, layer) if good else {}
-    place = 0
+    places = iter(range(len(good)))
     for item, pixels in block:
         row = {"path": item.path, "source": item.source}
-        if isinstance(pixels, np.ndarray):
-            row |= {name: values[place] for name, values in answers.items()}
-            place += 1
-        else:
+        if isinstance(pixels, InputError):
             row["error"] = str(pixels)
-        yield row
-
-
-def _append(columns: dict[str, list], rows: Iterable[dict]) -> None:
-    for row in rows:
+        else:
+            place = next(places)
+            row |= {name: values[place] for name, values in answers.items()}
         for name, values in columns.items():
             values.append(row.get(name))
 

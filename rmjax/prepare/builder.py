@@ -182,12 +182,12 @@ class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call
 def prepare(
     builder: ImagesBuilder, download_dir: str | Path | None = None, **options
 ) -> Path:
-    """Run a builder, unless its data set is finished already.
+    """Run a builder, or return its data set if it is finished and of the same images.
 
     Args:
         builder: of one data set.
         download_dir: where downloads go and are; None for data sets without any.
-        **options: of `tfds.download.DownloadConfig`.
+        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
 
     Returns:
         The folder of the data set, for `rmjax.data.dataset.open_dataset`. What was
