@@ -436,11 +436,15 @@ def test_source_called_as_an_answer_is_not_trained_on(memory_dataset, name):
 def test_workers_need_no_shared_memory(whole, monkeypatch, caplog):
     usage = shutil.disk_usage("/")
     kinds = []
-    for free in (2**40, 2**10):
+    for free in (2**40, 2**19):
         usage = usage._replace(free=free)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
-        batches = take(5, whole, num_workers=2)
-        assert_same(batches, take(5, whole))
+        batches = take(5, whole, batch_size=32, num_workers=2)
+        assert_same(batches, take(5, whole, batch_size=32))
         kinds.append(type(batches[0]["image"]))
     assert kinds == [SharedMemoryArray, np.ndarray]
     assert "/dev/shm" in caplog.text and "data.workers=0" in caplog.text
+    usage = usage._replace(free=2**12)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="/dev/shm .*data.workers=0"):
+        take(1, whole, num_workers=2)

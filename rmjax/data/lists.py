@@ -104,7 +104,8 @@ def open_text(name: str, source: Path | bytes) -> Iterator[TextIO]:
             "it as UTF-8"
         ) from error
     except (OSError, csv.Error) as error:
-        raise InputError(f"{name}: cannot read this list ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot read this list ({reason})") from error
 
 
 def list_images(

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rmjax.data.files import read_file
+from rmjax.data.files import read_file, walk_images
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def load_panes(folder: str | Path, size: int) -> np.ndarray:
@@ -24,11 +22,11 @@ def load_panes(folder: str | Path, size: int) -> np.ndarray:
         InputError: no images there, or one that can't be read.
     """
     folder = Path(folder)
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+    found = walk_images(folder) if folder.is_dir() else ()
+    files = [folder / path for path in found if len(path.parts) == 1]
     if not files:
         raise InputError(
-            f"no photographs of frost in {folder}: give a folder with images "
-            f"({', '.join(SUFFIXES)})"
+            f"no photographs of frost in {folder}: give a folder with images"
         )
     least = int(np.ceil(1.1 * size))
     panes = [decode_rgb(read_file(file), str(file)) for file in files]

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Batch = dict[str, np.ndarray]
 
 _SHARED_MEMORY = "/dev/shm"  # where Linux has it; containers have 64 MB of it
+_LOCKS = 2**18  # bytes for those of a worker's queues; 106,000 were measured
 _SPARE = 2  # room for another command that starts at the same time
 
 
@@ -342,10 +343,18 @@ def _fit_shared_memory(batch_bytes: int, num_workers: int, prefetch: int) -> boo
     """Whether the batches on their way from workers have room in shared memory.
 
     A worker that finds none is killed in the midst of its work.
+
+    Raises:
+        InputError: there is not even room for the locks of their queues.
     """
     if not os.path.isdir(_SHARED_MEMORY):
         return True
     free = shutil.disk_usage(_SHARED_MEMORY).free
+    if free < num_workers * _LOCKS or not os.access(_SHARED_MEMORY, os.W_OK):
+        raise InputError(
+            f"{_SHARED_MEMORY} can't be written to or is full, and worker processes "
+            "need it: free it (docker run --shm-size), or set data.workers=0"
+        )
     # Measured: both ends of a worker's queue are full, each with one more in hand, and
     # one batch is in use.
     needed = _SPARE * batch_bytes * (num_workers * (2 * prefetch + 2) + 1)
