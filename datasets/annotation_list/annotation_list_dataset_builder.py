@@ -90,7 +90,7 @@ def read_lists(
     entries = {split: list(_read_list(Path(file))) for split, file in files.items()}
     first = next(iter(files))
     root = Path(root) if root else _find_root(Path(files[first]), entries[first][0][0])
-    folders = [path.parent for found in entries.values() for path, _, _ in found]
+    folders = [path.parent for listed in entries.values() for path, _, _ in listed]
     if len({folder.is_absolute() for folder in folders}) > 1:
         raise InputError(f"{files[first]}: absolute and relative paths are mixed")
     common = PurePosixPath(os.path.commonpath(folders))
@@ -101,13 +101,13 @@ def read_lists(
         raise InputError(f"{files[first]}: no image has label 0, that of the real ones")
     all_names = [known_names[label] for label in sorted(known_names)]
     inside, rows = InsideRoot(root), []
-    for split, found in entries.items():
-        of_label = known_names if split in lists else _names_of(found, common)
+    for split, listed in entries.items():
+        of_label = known_names if split in lists else _names_of(listed, common)
         if split not in lists:
-            _check_names(of_label, found, str(files[split]))
+            _check_names(of_label, listed, str(files[split]))
             _check_unknown(of_label, known_names, str(files[split]))
         all_names += [n for n in of_label.values() if n not in all_names]
-        for path, label, line in found:
+        for path, label, line in listed:
             where = f"{files[split]}, line {line}"
             text = str(inside.relative(str(path), where))
             source = (of_label[label], UNSPECIFIED)
@@ -183,8 +183,8 @@ def _check_unknown(
 
 
 def _twice(names: Mapping[int, str]) -> str:
-    found = list(names.values())
-    return next(name for name in found if found.count(name) > 1)
+    given = list(names.values())
+    return next(name for name in given if given.count(name) > 1)
 
 
 def prepare(

@@ -86,9 +86,15 @@ class Builder(builder.ImagesBuilder):
     def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
         config = self.builder_config
         path = self._given = self._path(dl_manager)
-        found = read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
+        manifest = (
+            read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
+        )
         return take_subset(
-            found, config.sources, config.semantics, config.images_per_cell, config.seed
+            manifest,
+            config.sources,
+            config.semantics,
+            config.images_per_cell,
+            config.seed,
         )
 
     def made_from(self) -> str | None:

@@ -53,15 +53,15 @@ class Builder(builder.ListedBuilder):
         config = self.builder_config
         if config is None or config.tree is None:
             raise InputError("image_attribution_bench: give the folder of the images")
-        found = read_tree(config.tree, levels=1)
-        unknown = set(config.train_semantics) - set(found.semantic_names)
+        manifest = read_tree(config.tree, levels=1)
+        unknown = set(config.train_semantics) - set(manifest.semantic_names)
         if unknown:
             raise InputError(
                 f"unknown semantic {', '.join(sorted(unknown))}; the choices are "
-                f"{', '.join(found.semantic_names)}"
+                f"{', '.join(manifest.semantic_names)}"
             )
-        rows = tuple(split_as_published(found.rows, config.train_semantics))
-        return dataclasses.replace(found, rows=rows)
+        rows = tuple(split_as_published(manifest.rows, config.train_semantics))
+        return dataclasses.replace(manifest, rows=rows)
 
 
 def split_as_published(
@@ -113,10 +113,10 @@ def _cut(
 
 def _is_read(row: Row) -> bool:
     """Whether the benchmark reads this image; of other names than its own, all."""
-    found = _NUMBERED.search(PurePosixPath(row.path).name)
-    if row.source == REAL or not found:
+    numbers = _NUMBERED.search(PurePosixPath(row.path).name)
+    if row.source == REAL or not numbers:
         return True
-    prompt, image = map(int, found.groups())
+    prompt, image = map(int, numbers.groups())
     return prompt < PROMPTS and image < IMAGES_PER_PROMPT.get(row.source, 2)
 
 

@@ -46,15 +46,15 @@ class Builder(builder.ListedBuilder):
         """Return the images with their splits."""
         config = self.builder_config
         if config.tree is not None and config.manifest is None:
-            found = read_tree(config.tree)
+            manifest = read_tree(config.tree)
         elif config.manifest is not None and config.tree is None:
-            found = read_manifest(config.manifest, config.root)
+            manifest = read_manifest(config.manifest, config.root)
         else:
             raise InputError(
                 "image_folder: give a folder (tree) or CSV files (manifest), not both"
             )
-        rows = assign_splits(found.rows, config.seed, config.fractions)
-        return dataclasses.replace(found, rows=rows)
+        rows = assign_splits(manifest.rows, config.seed, config.fractions)
+        return dataclasses.replace(manifest, rows=rows)
 
 
 def prepare(

@@ -265,14 +265,16 @@ def select(
     kept = [dataset.semantic_names.index(name) for name in semantics]
     records, labels = {}, {}
     for split in dataset.split_sizes:
-        found = dataset.labels(split)
-        source = new_index[found["source"]]
-        chosen = np.flatnonzero((source >= 0) & np.isin(found["semantic"], kept))
+        labels_of_all = dataset.labels(split)
+        source = new_index[labels_of_all["source"]]
+        chosen = np.flatnonzero(
+            (source >= 0) & np.isin(labels_of_all["semantic"], kept)
+        )
         records[split] = chosen
         labels[split] = {
             "source": source[chosen],
-            "semantic": found["semantic"][chosen],
-            "group": found["group"][chosen],
+            "semantic": labels_of_all["semantic"][chosen],
+            "group": labels_of_all["group"][chosen],
         }
     return Selection(dataset, sources, semantics, records, labels)
 

@@ -90,17 +90,12 @@ class Facts:
         split: int8 `[n]`, the index into `split_names`.
         path: texts `[n]`.
         group: int64 `[n]`, a hash of the group's name: equal where the groups are.
-        format: texts `[n]`; this and what follows as in `ImageFacts`.
-        mode: texts `[n]`.
-        width: int32 `[n]`.
-        height: int32 `[n]`.
-        bytes: int64 `[n]`.
+        format, mode, subsampling, reason: texts `[n]`, as in `ImageFacts`, as are
+        width, height, bytes: integers `[n]`.
         quality: float32 `[n]`.
         standard: bool `[n]`.
-        subsampling: texts `[n]`.
         digest: uint64 `[n, 2]`.
         thumbnail: uint8 `[n, 8, 8, 3]`.
-        reason: texts `[n]`.
     """
 
     split_names: tuple[str, ...]

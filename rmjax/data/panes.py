@@ -22,8 +22,8 @@ def load_panes(folder: str | Path, size: int) -> np.ndarray:
         InputError: no images there, or one that can't be read.
     """
     folder = Path(folder)
-    found = walk_images(folder) if folder.is_dir() else ()
-    files = [folder / path for path in found if len(path.parts) == 1]
+    paths = walk_images(folder) if folder.is_dir() else ()
+    files = [folder / path for path in paths if len(path.parts) == 1]
     if not files:
         raise InputError(
             f"no photographs of frost in {folder}: give a folder with images"

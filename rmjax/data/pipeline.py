@@ -19,6 +19,7 @@ from absl import flags
 from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
+from rmjax.data.labels import TYPES
 from rmjax.data.partners import Choose, make_partners
 from rmjax.errors import InputError
 from rmjax.utils.processes import leave_stopping_to_parent
@@ -155,7 +156,16 @@ def eval_batches(
             f"{selection.dataset.directory}: nothing selected in {', '.join(splits)}: no image "
             f"of {', '.join(selection.source_names)} with {', '.join(selection.semantic_names)}"
         )
-    load = _LoadEval(selection, splits, readers, batch_size, items, process_index)
+    sizes = [selection.size(split) for split in splits]
+    chosen = [split for split, size in zip(splits, sizes, strict=True) if size]
+    rows = {
+        name: np.concatenate([selection.labels[split][name] for split in chosen])
+        for name in TYPES
+    }
+    records = np.concatenate([selection.records[split] for split in chosen])
+    rows["index"] = records.astype(np.int32)
+    rows["split"] = np.repeat(np.arange(len(splits), dtype=np.int32), sizes)
+    load = _LoadEval(rows, readers, batch_size, items, process_index)
     count = num_eval_batches(selection, splits, batch_size)
     batches = grain.MapDataset.range(first_batch, count).map(load)
     return _iterate(batches, items * size**2 * 3, num_workers, prefetch)
@@ -246,8 +256,8 @@ class _LoadTrain:
         labels = self.selection.labels[self.split]
         size = self.reader.size
         images = np.empty((self.items, size, size, 3), np.uint8)
-        found = zip(images, self.reader(numbers), places[part], strict=True)
-        for row, image, place in found:
+        rows = zip(images, self.reader(numbers), places[part], strict=True)
+        for row, image, place in rows:
             row[:] = window(image, size, place)
         return {
             "image": images,
@@ -262,44 +272,25 @@ class _LoadTrain:
 class _LoadEval:
     """Load this process's part of an evaluation batch, padded to full length."""
 
-    selection: Selection
-    splits: tuple[str, ...]
+    rows: dict[str, np.ndarray]  # of all images, split by split
     readers: list[_Reader]
     batch_size: int
     items: int
     process_index: int
 
     def __call__(self, number: int) -> Batch:
-        size = self.readers[0].size
-        batch = {
-            name: np.zeros(self.items, np.int32)
-            for name in ("source", "semantic", "index", "split")
-        }
-        batch["group"] = np.zeros(self.items, np.int64)
-        batch["image"] = np.zeros((self.items, size, size, 3), np.uint8)
-        batch["mask"] = np.zeros(self.items, np.float32)
         begin = number * self.batch_size + self.process_index * self.items
-        for place, split in enumerate(self.splits):
-            length = self.selection.size(split)
-            chosen = np.arange(max(begin, 0), min(begin + self.items, length))
-            if len(chosen):
-                self._fill(batch, chosen - begin, place, chosen)
-            begin -= length  # counts from the start of the next split
-        return batch
-
-    def _fill(
-        self, batch: Batch, rows: np.ndarray, place: int, chosen: np.ndarray
-    ) -> None:
-        """Put the selected images `chosen` of one split into the rows of a batch."""
-        split, reader = self.splits[place], self.readers[place]
-        numbers = self.selection.records[split][chosen]
-        for row, image in zip(rows, reader(numbers), strict=True):
-            batch["image"][row] = centre(image, reader.size)
-        for name, values in self.selection.labels[split].items():
-            batch[name][rows] = values[chosen]
-        batch["index"][rows] = numbers
-        batch["split"][rows] = place
-        batch["mask"][rows] = 1
+        part = {name: v[begin : begin + self.items] for name, v in self.rows.items()}
+        count, size = len(part["index"]), self.readers[0].size
+        images = np.zeros((self.items, size, size, 3), np.uint8)
+        for place in np.unique(part["split"]):
+            chosen = np.flatnonzero(part["split"] == place)
+            decoded = self.readers[place](part["index"][chosen])
+            for row, image in zip(chosen, decoded, strict=True):
+                images[row] = centre(image, size)
+        batch = {name: np.pad(v, (0, self.items - count)) for name, v in part.items()}
+        mask = (np.arange(self.items) < count).astype(np.float32)
+        return {**batch, "image": images, "mask": mask}
 
 
 def _items(

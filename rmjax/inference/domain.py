@@ -36,8 +36,8 @@ def describe_training(selection: Selection, split: str = "train") -> dict[str, A
     files = selection.dataset.files(split)
     chosen = [int(number) for number in records[::step][:SAMPLE]]
     headers = [open_image(data, path) for path, data in files.read(chosen)]
-    found = [header_quality(header)[0] for header in headers]
-    qualities = [int(quality) for quality in found if not np.isnan(quality)]
+    of_each = [header_quality(header)[0] for header in headers]
+    qualities = [int(quality) for quality in of_each if not np.isnan(quality)]
     sides = [min(header.size) for header in headers]
     return {
         "images": len(headers),

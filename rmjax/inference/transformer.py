@@ -74,8 +74,8 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
 
     def _network(self) -> Attributor:
         path = Path(self.path)
-        found = (path, *path.glob("*")) if path.exists() else ()
-        return _load(path, max((p.lstat().st_mtime_ns for p in found), default=0))
+        files = (path, *path.glob("*")) if path.exists() else ()
+        return _load(path, max((p.lstat().st_mtime_ns for p in files), default=0))
 
 
 @lru_cache(maxsize=2)

@@ -233,7 +233,7 @@ def make_encoder(manifest: Manifest) -> Encoder:
     # Files are decoded. An archive is told to be whole by its checksum, its images are
     # looked at: all of a million would have to be decoded on a few cores.
     check = decode_rgb if manifest.root.is_dir() else check_file
-    return Encoder(manifest.root, manifest.source_names, manifest.semantic_names, check)
+    return Encoder(manifest, check)
 
 
 def read_images(manifest: Manifest, bad: LeftOut) -> Iterator[Item]:

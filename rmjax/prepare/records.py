@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Callable, Container, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -57,29 +56,17 @@ class Encoder:
     """Reads, checks and serialises images; a copy works in each process.
 
     Args:
-        root: folder that paths are relative to.
-        source_names: names by source index.
-        semantic_names: names by semantic index.
+        manifest: says where the images are, and the names by index.
         check: raises an InputError for an image that cannot be used.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        source_names: Sequence[str],
-        semantic_names: Sequence[str],
-        check: Callable[[bytes, str], object],
-    ):
-        self.root, self.check = root, check
-        self.names = tuple(source_names), tuple(semantic_names)
+    def __init__(self, manifest: Manifest, check: Callable[[bytes, str], object]):
+        self.root, self.check = manifest.root, check
+        self.names = manifest.source_names, manifest.semantic_names
 
     @cached_property
     def _features(self) -> tfds.features.FeaturesDict:
         return features(*map(list, self.names))
-
-    @cached_property
-    def _indices(self) -> list[dict[str, int]]:
-        return [{name: i for i, name in enumerate(names)} for names in self.names]
 
     @cached_property
     def _serializer(self) -> ExampleSerializer:
@@ -108,13 +95,9 @@ class Encoder:
 
     def labels(self, row: Row) -> tuple[int, int, int]:
         """Return source, semantic and group of an image, as numbers."""
-        source, semantic = (
-            index[name]
-            for index, name in zip(
-                self._indices, (row.source, row.semantic), strict=True
-            )
-        )
-        return source, semantic, hash_name(row.group.encode())
+        sources, semantics = self.names
+        group = hash_name(row.group.encode())
+        return sources.index(row.source), semantics.index(row.semantic), group
 
     def __call__(self, block: Sequence[Item]) -> list[bytes | str]:
         """Return a record for each image, or in words why there is none."""

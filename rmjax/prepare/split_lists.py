@@ -23,13 +23,13 @@ def read_archive_lists(archive: Path) -> Manifest:
     Raises:
         InputError: as `read_members` and `_read_lists`.
     """
-    found: dict[str, Path | bytes] = {}
+    lists: dict[str, Path | bytes] = {}
     members = read_members(archive, lambda name: _file(name) in LISTS, "finding lists")
     for name, data in members:
-        found[name] = data
-        if set(map(_file, found)) == set(LISTS):
+        lists[name] = data
+        if set(map(_file, lists)) == set(LISTS):
             break
-    return _read_lists(found, archive)
+    return _read_lists(lists, archive)
 
 
 class Finder:
@@ -92,11 +92,11 @@ def read_folder_lists(root: Path) -> Manifest:
             folder.
     """
     files = {file.relative_to(root).as_posix(): file for file in find_lists(root)}
-    found = _read_lists(files, root)
+    listed = _read_lists(files, root)
     bases = {name: _base_folders(name) for name in files}
     inside = InsideRoot(root)
     rows = []
-    for row in found.rows:
+    for row in listed.rows:
         fits = (b for b in bases[row.listed_in] if (root / b / row.path).is_file())
         base = next(fits, None)
         if base is not None:  # as the first image that there is, so all
@@ -105,18 +105,18 @@ def read_folder_lists(root: Path) -> Manifest:
         inside.check(root / path, f"{row.where}: ")
         rows.append(_moved(row, path))
     check_once(rows)
-    return replace(found, rows=tuple(rows))
+    return replace(listed, rows=tuple(rows))
 
 
 def find_lists(root: Path) -> Iterator[Path]:
     """Yield the lists under a folder, as high up as there are all three."""
-    found = set()
+    names_seen = set()
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(set(LISTS) & set(names)):
-            found.add(name)
+            names_seen.add(name)
             yield Path(folder) / name
-        if found == set(LISTS):
+        if names_seen == set(LISTS):
             return
 
 
