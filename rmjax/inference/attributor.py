@@ -26,7 +26,7 @@ from rmjax.experiment.build import (
     variable_shapes,
 )
 from rmjax.experiment.checkpoints import load_variables
-from rmjax.experiment.run import CHECKPOINTS, load_config, load_facts
+from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
@@ -189,7 +189,7 @@ class Attributor:
         Raises:
             InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
         """
-        return fit(decode(image, name), self.config)
+        return resize_and_cut(decode(image, name), self.config)
 
     def run(
         self,
@@ -268,7 +268,7 @@ def load(
     """
     _check_process()
     workdir = Path(workdir)
-    config = load_config(workdir)
+    config = load_run_config(workdir)
     facts = load_facts(workdir)
     names = tuple(facts["source_names"])
     devices = parallel.choose_devices(num_devices)
@@ -372,7 +372,7 @@ def _check_array(image: Any, name: str) -> np.ndarray:
     return array
 
 
-def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:
+def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     image = cut_ends(image)
     if config.data.eval_resize:
