@@ -17,14 +17,9 @@ from rmjax.data.lists import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.tables import WRITERS, describe, merge
-<<<<<<< HEAD
 from rmjax.utils.files import replacing
-from rmjax.utils.locks import lock
-from rmjax.utils.processes import cores, in_blocks, map_ahead
-=======
 from rmjax.utils.locks import locked
-from rmjax.utils.processes import cores, in_blocks
->>>>>>> main
+from rmjax.utils.processes import cores, in_blocks, map_ahead
 
 ROWS_PER_PART = 4096
 # Images of one shape run together; so many batches are looked through for them.

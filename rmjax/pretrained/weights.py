@@ -17,12 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-<<<<<<< HEAD
-from rmjax.configs.repmix import get_config
 from rmjax.data.dataset import REAL, check_source_names
-=======
-from rmjax.data.dataset import REAL
->>>>>>> main
 from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
