@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 
 import rmjax
 from rmjax.cli.main import main
-from rmjax.data.lists import list_images
+from rmjax.data.listing import list_images
 from rmjax.errors import InputError
 from rmjax.inference.embed import embed_images
 from rmjax.inference.transformer import FingerprintTransformer

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
 
-from rmjax.data.lists import open_text
+from rmjax.data.listing import open_text
 from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.manifest import (

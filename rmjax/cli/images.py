@@ -104,7 +104,7 @@ def add_embed(add: Add) -> None:
 
 def _embed(args: argparse.Namespace, changes: list[str]) -> int:
     join(args)
-    from rmjax.data.lists import list_images
+    from rmjax.data.listing import list_images
     from rmjax.experiment import hosts
     from rmjax.inference.attributor import load_pretrained
     from rmjax.inference.embed import embed_images

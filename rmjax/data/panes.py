@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rmjax.data.files import read_file, walk_images
+from rmjax.data.image_files import read_bytes, walk_images
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
 
@@ -29,7 +29,7 @@ def load_panes(folder: str | Path, size: int) -> np.ndarray:
             f"no photographs of frost in {folder}: give a folder with images"
         )
     least = int(np.ceil(1.1 * size))
-    panes = [decode_rgb(read_file(file), str(file)) for file in files]
+    panes = [decode_rgb(read_bytes(file), str(file)) for file in files]
     panes = [
         p if min(p.shape[:2]) >= least else resize_shorter(p, least) for p in panes
     ]

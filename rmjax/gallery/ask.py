@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rmjax.data.dataset import Selection, take
-from rmjax.data.files import read_file
+from rmjax.data.image_files import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment.build import embedding_size
@@ -181,7 +181,7 @@ def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
     found = Read([], [], [], [])
     for path in paths:
         try:
-            data = read_file(path)
+            data = read_bytes(path)
             pixels = model.read(data, str(path))
         except InputError as error:
             found.errors.append(str(error))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import INCONCLUSIVE, REAL, UNKNOWN
-from rmjax.data.files import read_file
+from rmjax.data.image_files import read_bytes
 from rmjax.data.images import decode_rgb
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
@@ -108,7 +108,7 @@ def _read(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return what the file itself tells, and its views for the network, itself first."""
     try:
-        data = read_file(path)
+        data = read_bytes(path)
         pixels = cut_ends(decode(data, str(path)))
     except InputError as error:
         return {"error": str(error)}, []

@@ -15,7 +15,7 @@ from jax._src.xla_bridge import backends_are_initialized  # not in a public modu
 from ml_collections import ConfigDict
 from PIL import Image
 
-from rmjax.data.files import as_text, read_file
+from rmjax.data.image_files import as_text, read_bytes
 from rmjax.data.images import convert_rgb, decode_rgb, resize_shorter
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
@@ -334,7 +334,7 @@ def decode(image: ImageLike, name: str = "") -> np.ndarray:
     """
     if isinstance(image, _PATH):
         name = name or as_text(image)
-        image = read_file(image, name)
+        image = read_bytes(image, name)
     name = name or "image"
     if hasattr(image, "read"):
         image = image.read()

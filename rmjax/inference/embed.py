@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from rmjax.data.lists import Item
+from rmjax.data.listing import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
-from rmjax.inference.tables import WRITERS, describe, merge
+from rmjax.inference.tables import WRITERS, describe_table, merge
 from rmjax.utils.files import replacing
 from rmjax.utils.locks import locked
 from rmjax.utils.processes import cores, in_blocks, map_ahead
@@ -71,7 +71,7 @@ def embed_images(
     rows_per_part = max(min(rows_per_part, -(-count // shard[1])), 1)
     out = _shard_name(Path(out), shard)
     layer = layer or model.layer
-    schema = describe(model, layer)
+    schema = describe_table(model, layer)
     done, failed = [], []
     total = -(-count // shard[1])
     with (

@@ -14,7 +14,7 @@ from rmjax.inference.attributor import Attributor
 from rmjax.utils.files import replacing
 
 
-def describe(model: Attributor, layer: str) -> pa.Schema:
+def describe_table(model: Attributor, layer: str) -> pa.Schema:
     """Return a table's columns, and in the metadata what it was made by.
 
     `path`; `source` where known; the layer's name with its float32 numbers; and where

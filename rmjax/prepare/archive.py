@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 from isal import igzip
 from tqdm import tqdm
 
-from rmjax.data.files import MAX_BYTES, check_regular
+from rmjax.data.image_files import MAX_BYTES, check_regular
 from rmjax.errors import InputError
 
 # By the first two bytes of a file.

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from rmjax.data.lists import read_rows
+from rmjax.data.listing import read_rows
 from rmjax.errors import InputError
 from rmjax.prepare.manifest import (
     SPLITS,

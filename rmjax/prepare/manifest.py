@@ -15,7 +15,7 @@ from logging import getLogger
 from pathlib import Path, PurePosixPath
 
 from rmjax.data.dataset import REAL
-from rmjax.data.files import MAX_BYTES, count_suffixes, walk_images
+from rmjax.data.image_files import MAX_BYTES, count_suffixes, walk_images
 from rmjax.errors import InputError
 
 logger = getLogger(__name__)
@@ -78,7 +78,7 @@ class Manifest:
 def read_tree(root: str | Path, levels: int = 0) -> Manifest:
     """Read the images of a folder tree `<source>/<semantic>/<image>`.
 
-    `rmjax.data.files.walk_images` tells images from other files. Names are sorted,
+    `rmjax.data.image_files.walk_images` tells images from other files. Names are sorted,
     `real` first. Images of the same semantic and the same file name but for the suffix
     form a group: in sets of edited photographs these are pairs, and for mere serial
     numbers it does no harm. Trees that part each generator's images into real and fake

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
-from rmjax.data.files import read_file
+from rmjax.data.image_files import read_bytes
 from rmjax.data.images import decode_rgb, open_image
 from rmjax.data.labels import TYPES, hash_name
 from rmjax.errors import InputError
@@ -87,7 +87,7 @@ class Encoder:
         except UnicodeEncodeError:
             raise InputError(f"{row.path}: the name is not UTF-8") from None
         if data is None:
-            data = read_file(self.root / row.path, row.path)
+            data = read_bytes(self.root / row.path, row.path)
         if not data:
             raise InputError(f"{row.path}: the file is empty")
         self.check(data, row.path)

@@ -15,7 +15,7 @@ from rmjax.errors import InputError
 MAX_BYTES = 512 * 2**20  # no list or image is larger
 
 
-def read_file(path: str | Path, name: str = "") -> bytes:
+def read_bytes(path: str | Path, name: str = "") -> bytes:
     """Return a file's contents.
 
     Args:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TextIO
 
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
-from rmjax.data.files import (
+from rmjax.data.image_files import (
     as_text,
     check_regular,
     count_suffixes,
-    read_file,
+    read_bytes,
     walk_images,
 )
 from rmjax.errors import InputError
@@ -190,7 +190,7 @@ def _open(name: str | Path, data_dir: str | Path) -> Dataset:
 def _walk(root: Path, known: frozenset[str], passed_over: Counter) -> Iterator[Item]:
     for path in walk_images(root, lambda p: passed_over.update([p.suffix])):
         source = path.parts[0] if path.parts[0] in known and path.parts[1:] else None
-        yield Item(as_text(str(path)), source, partial(read_file, root / path))
+        yield Item(as_text(str(path)), source, partial(read_bytes, root / path))
 
 
 def _rows(path: Path) -> Iterator[Item]:
@@ -198,7 +198,7 @@ def _rows(path: Path) -> Iterator[Item]:
         if not row["path"]:
             raise InputError(f"{path}, line {line}: no path")
         file = path.parent / row["path"]
-        yield Item(row["path"], row.get("source") or None, partial(read_file, file))
+        yield Item(row["path"], row.get("source") or None, partial(read_bytes, file))
 
 
 def _records(dataset: Dataset, splits: tuple[str, ...]) -> Iterator[Item]:
