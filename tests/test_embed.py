@@ -208,6 +208,7 @@ def test_a_list_is_read_as_prepare_reads_it(tmp_path, text, encoding):
         ("path\tsource\n1.png\treal\n", "line 1: no column path.*tabs"),
         ("path,source\na.png\n", "line 2: not 2 cells"),
         ("path\na,b.png\n", "line 2: not 1 cells"),
+        ('path\n"a.png\nb.png\n', "line 3: a quote is not closed"),
         ("path,source\n,real\n", "line 2: no path"),
     ],
 )

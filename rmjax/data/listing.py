@@ -74,10 +74,13 @@ def read_rows(
             if not header:
                 header = cells
                 _check_header(where, row, header, required, optional)
-            elif len(cells) != len(header):
+                continue
+            if len(cells) != len(header):
                 raise InputError(f"{where}: not {len(header)} cells as the header")
-            else:
-                yield reader.line_num, dict(zip(header, cells, strict=True))
+            named = dict(zip(header, cells, strict=True))
+            if any("\n" in named[column] for column in required):
+                raise InputError(f"{where}: a quote is not closed in a line before")
+            yield reader.line_num, named
     if not header:
         _check_header(f"{name}, line 1", [""], header, required, optional)
 
