@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +62,21 @@ def replace_bytes(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes `path` at the end, or is removed.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        yield scratch
+        scratch.replace(path)
+    except OSError as error:
+        raise InputError(f"can't write to {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # what failed may be the folder
+            scratch.unlink(missing_ok=True)
