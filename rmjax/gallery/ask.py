@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rmjax.data.dataset import Selection, take
-from rmjax.data.listing import read_bytes
+from rmjax.data.image_files import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment.build import embedding_size

@@ -102,10 +102,10 @@ def take_subset(
             rows.sort(key=lambda row: _hash(seed, row.path))
             del rows[math.ceil(share * len(rows)) :]
     kept = {id(row) for rows in cells.values() for row in rows}
-    rows = tuple(row for row in manifest.rows if id(row) in kept)
-    if not rows:
+    left = tuple(row for row in manifest.rows if id(row) in kept)
+    if not left:
         raise InputError(f"no image of {', '.join(names)} shows {', '.join(shown)}")
-    return replace(manifest, rows=rows, source_names=names, semantic_names=shown)
+    return replace(manifest, rows=left, source_names=names, semantic_names=shown)
 
 
 def _kept(kind: str, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

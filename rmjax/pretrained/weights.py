@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.data.dataset import REAL
+from rmjax.data.dataset import REAL, check_source_names
 from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
@@ -244,6 +244,7 @@ def _default_names(layout: str, num_sources: int) -> tuple[str, ...]:
 
 
 def _check_names(names: Sequence[str], num_sources: int, real: int) -> None:
+    check_source_names(names, "sources")
     where = "last" if real else "first"
     if len(names) != num_sources or names[real] != REAL or len(set(names)) < len(names):
         raise InputError(

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,23 +47,42 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; an OSError names it."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; an OSError names it."""
-    with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with replaced(path) as scratch:
+        scratch.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, as `replaced` does.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    try:
+        with replaced(path) as scratch:
+            yield scratch
+    except OSError as error:
+        raise InputError(f"can't write to {path}: {error.strerror}") from error
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield the path to write what takes the place of `path`, whole or not at all.
+    """Give a path to write to, which becomes `path` at the end, or is removed.
 
     An OSError of the block names `path`.
     """
-    temporary = path.with_name(path.name + ".part")
+    scratch = path.with_name(f".{path.name}.part")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield scratch
+        scratch.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         with suppress(OSError):  # what failed may be the folder
-            temporary.unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
