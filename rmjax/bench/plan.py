@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -30,8 +31,9 @@ from rmjax.errors import InputError
 from rmjax.experiment.build import build_model, network_input, variable_shapes
 from rmjax.mixing import make_mixing
 from rmjax.models.conv import Conv
-from rmjax.models.repmix import RepMix
+from rmjax.utils.checks import check_at_least
 from rmjax.utils.choose import choose
+from rmjax.utils.table import format_table
 
 PyTree = Any
 
@@ -88,6 +90,20 @@ MACHINES: dict[str, Machine] = {
     "v5e-64": Machine((8, 8), 197, 16, 819, 100, 30, 1792, 1.2),
 }
 
+# What is printed of a machine's figures: by title, their key and their format.
+COLUMNS = {
+    "ms per step": ("step_ms", ".1f"),
+    "compute": ("compute_ms", ".1f"),
+    "gradients": ("gradients_ms", ".2f"),
+    "norms": ("norms_ms", ".2f"),
+    "input": ("input_ms", ".2f"),
+    "images/s": ("images_per_second", ",.0f"),
+    "efficiency": ("efficiency", ".0%"),
+    "GB per chip": ("chip_gb", ".1f"),
+    "hours": ("hours", ".1f"),
+    "USD": ("dollars", ",.0f"),
+}
+
 
 @dataclass(frozen=True)
 class Size:
@@ -130,13 +146,14 @@ def measure_size(config: ConfigDict, num_sources: int) -> Size:
 def forward_gflop(config: ConfigDict, num_sources: int) -> float:
     """Return GFLOP of an image's forward pass, by the definition of the convolution."""
     model, variables, inputs = _plain_network(config, num_sources)
-    lowered = jax.jit(model.apply).lower(variables, inputs)
-    return lowered.cost_analysis()["flops"] / 1e9
+    costs = jax.jit(model.apply).lower(variables, inputs).cost_analysis()
+    assert costs is not None  # as on backends that do not count
+    return costs["flops"] / 1e9
 
 
 def _plain_network(
     config: ConfigDict, num_sources: int
-) -> tuple[RepMix, PyTree, jax.ShapeDtypeStruct]:
+) -> tuple[nn.Module, PyTree, jax.ShapeDtypeStruct]:
     """Return the network without tricks, and the shapes of its variables and input."""
     model = build_model(config, num_sources, lowering="native")
     return model, variable_shapes(config, num_sources), network_input(config)
@@ -217,11 +234,7 @@ def plan_training(
     Raises:
         InputError: no such machine (the message lists the choices), or numbers under 1.
     """
-    if min(num_sources, images, epochs) < 1:
-        raise InputError(
-            f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
-            "give at least 1"
-        )
+    check_at_least(1, sources=num_sources, images=images, epochs=epochs)
     if config.fit.name:
         raise InputError(
             f"fit.name = '{config.fit.name}': only a training by gradient is planned"
@@ -259,7 +272,7 @@ def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) 
         **{f"{name}_ms": 1e3 * seconds for name, seconds in parts.items()},
         "images_per_second": batch / parts["step"],
         "efficiency": parts["compute"] / parts["step"],
-        "bound": max(parts.keys() - {"step"}, key=parts.get),
+        "bound": max(parts.keys() - {"step"}, key=lambda name: parts[name]),
         "chip_gb": needed,
         "fits": needed < machine.memory_gb,
         "hours": hours,
@@ -270,31 +283,25 @@ def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) 
 def format_plan(plan: dict) -> str:
     """Return `plan_training`'s results as lines of text."""
     size = plan["size"]
-    lines = [
-        f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP an image "
-        f"and forward pass, {size['maps'] / 1e6:.1f} M values in its maps",
-        f"{plan['steps']:,} steps of {plan['batch_size']} images ({plan['dtype']}), "
-        f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced a "
-        f"step, {plan['checkpoint_mb']:.0f} MB a checkpoint",
-        "",
-        f"{'estimated':<9}{'ms a step':>10}{'compute':>9}{'gradients':>10}{'norms':>7}"
-        f"{'input':>8}{'images/s':>10}{'efficiency':>11}{'GB a chip':>10}{'hours':>8}"
-        f"{'USD':>8}",
-    ]
+    rows, notes = [["estimated", *COLUMNS]], []
     for name, row in plan["machines"].items():
         if "step_ms" not in row:
-            lines.append(
-                f"{name:<9} needs a multiple of {row['batch_multiple']} images"
-            )
+            notes.append(f"{name} needs a multiple of {row['batch_multiple']} images")
             continue
-        lines.append(
-            f"{name:<9}{row['step_ms']:>10.1f}{row['compute_ms']:>9.1f}"
-            f"{row['gradients_ms']:>10.2f}{row['norms_ms']:>7.2f}{row['input_ms']:>8.2f}"
-            f"{row['images_per_second']:>10,.0f}{row['efficiency']:>11.0%}"
-            f"{row['chip_gb']:>10.1f}{row['hours']:>8.1f}{row['dollars']:>8,.0f}"
-            + ("" if row["fits"] else "  does not fit")
-        )
-    return "\n".join(lines)
+        figures = [format(row[key], form) for key, form in COLUMNS.values()]
+        rows.append([name, *figures] + ["does not fit"] * (not row["fits"]))
+    return "\n".join(
+        [
+            f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP per "
+            f"image and forward pass, {size['maps'] / 1e6:.1f} M values in its maps",
+            f"{plan['steps']:,} steps of {plan['batch_size']} images ({plan['dtype']}), "
+            f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced "
+            f"per step, {plan['checkpoint_mb']:.0f} MB per checkpoint",
+            "",
+            *format_table(rows),
+            *notes,
+        ]
+    )
 
 
 def _count(tree: PyTree) -> int:
