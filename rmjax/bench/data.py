@@ -67,11 +67,9 @@ def bench_data(
         InputError: no data set there, or a number that is too small.
     """
     check_at_least(1, size=size, batch_size=batch_size, repeats=repeats)
-    if seconds <= 0 or min(workers, default=-1) < 0:
-        raise InputError(
-            f"seconds = {seconds}, workers = {tuple(workers)}: give more than 0 seconds, "
-            "and workers from 0"
-        )
+    check_at_least(0, workers=workers)
+    if seconds <= 0:
+        raise InputError(f"seconds = {seconds}: give more than 0")
     results = {}
     with (
         tempfile.TemporaryDirectory(prefix="rmjax-bench-") as scratch,
@@ -109,22 +107,24 @@ def format_data_bench(results: dict) -> str:
     """Return `bench_data`'s results as lines of text."""
     loaders = list(next(iter(next(iter(results.values()))["workers"].values())))
     beside = THEIRS in loaders
-    ratio = ["ratio"] * beside
-    rows = [["images per second", *loaders, *ratio, "first batch, s:", *loaders]]
+    columns = [*loaders, "ratio"] if beside else loaders
+    rows = [["images per second", *columns, "first batch, s:", *loaders]]
 
-    def speeds(label: str, values: Sequence[float]) -> list[str]:
-        ratio = [f"{values[0] / values[1]:.1f}"] * beside
-        return [label, *(f"{value:.0f}" for value in values), *ratio]
+    def speeds(row: dict) -> list[str]:
+        values = [row[loader][SPEED] for loader in loaders]
+        ratio = [f"{values[0] / values[1]:.1f}"] if beside else []
+        return [f"{value:.0f}" for value in values] + ratio
 
     for name, figures in results.items():
         tried = figures["workers"]
         for count, row in tried.items():
             waits = [f"{row[loader][WAIT]:.2f}" for loader in loaders]
-            label = f"{name}, {count} workers"
-            rows.append(speeds(label, [row[loader][SPEED] for loader in loaders]))
-            rows[-1] += ["", *waits]
-        best = [max(row[loader][SPEED] for row in tried.values()) for loader in loaders]
-        rows.append(speeds(f"{name}, best", best))
+            rows.append([f"{name}, {count} workers", *speeds(row), "", *waits])
+        best = {
+            loader: {SPEED: max(row[loader][SPEED] for row in tried.values())}
+            for loader in loaders
+        }
+        rows.append([f"{name}, best", *speeds(best)])
     lines = format_table(rows)
     for name, figures in results.items():
         lines.append(

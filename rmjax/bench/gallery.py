@@ -49,8 +49,8 @@ def bench_gallery(
         InputError: a number that is too small.
     """
     check_at_least(PER_GENERATOR, images=images)
-    check_at_least(1, dim=dim, rank=rank, queries=queries, repeats=repeats)
-    check_at_least(1, probed=min(probed))
+    check_at_least(1, dim=dim, rank=rank, queries=queries, probed=probed)
+    check_at_least(1, repeats=repeats)
     rank = min(rank, dim)
     made, asked = _simulate(images, dim, rank, queries)
     starts = np.arange(0, images, PER_GENERATOR)

@@ -70,10 +70,11 @@ def bench_scaling(
         "classes": classes,
         "processes": processes,
     }
-    check_at_least(2, classes=min(classes, default=2))
-    check_at_least(1, size=min(size, *sizes), processes=min(processes, default=1))
+    check_at_least(2, classes=classes)
+    check_at_least(1, size=size, sizes=sizes, processes=processes)
+    check_at_least(1, batch=batch, batches=batches)
     for images, count in [(b, 1) for b in batches] + [(batch, p) for p in processes]:
-        if images < 1 or images % (2 * count):
+        if images % (2 * count):
             raise InputError(
                 f"{images} images per step are no multiple of {2 * count} = {count} "
                 "processes x 2 images that are mixed"

@@ -222,7 +222,7 @@ def _measure_gallery(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.inference import bench_inference, format_inference_bench
+    from rmjax.bench.network import bench_inference, format_inference_bench
 
     results = bench_inference(
         arch=args.arch,
@@ -235,7 +235,7 @@ def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _measure_step(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.step import bench_step, format_step_bench
+    from rmjax.bench.network import bench_step, format_step_bench
 
     results = bench_step(
         arch=args.arch,
