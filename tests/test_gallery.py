@@ -23,25 +23,28 @@ from rmjax.experiment.data import open_data
 from rmjax.experiment.run import CHECKPOINTS, CONFIG_FILE, start_workdir
 from rmjax.experiment.step import create_state
 from rmjax.gallery import ask
-from rmjax.gallery.approximate import approximate, build_index, stored_index
 from rmjax.gallery.evaluate import average_precision, chance, measure_draw
 from rmjax.gallery.search import (
     BY,
     UNKNOWN,
     answer,
+    approximate,
+    build_index,
     choose_threshold,
     neighbours,
     prototypes,
 )
-from rmjax.gallery.space import cosine, whitened
 from rmjax.gallery.store import (
     FILE,
+    cosine,
     empty_gallery,
     enrol,
     load_gallery,
     locked,
     remove,
     save_gallery,
+    stored_index,
+    whitened,
 )
 
 

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 
 from rmjax.bench.common import installed, seconds_of
-from rmjax.gallery.approximate import PROBED, approximate, build_index
-from rmjax.gallery.search import Score, neighbours, prototypes
+from rmjax.gallery.search import (
+    PROBED,
+    Score,
+    approximate,
+    build_index,
+    neighbours,
+    prototypes,
+)
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.table import format_table
 
