@@ -36,6 +36,7 @@ setup(
         "Pillow>=10.1",
         "simplejpeg>=1.8",
         "imagecodecs>=2024.9.22",
+        "c2pa-python>=0.38",
         "defusedxml>=0.7.1",
         "scikit-learn>=1.4.2",
         "scipy>=1.13",
@@ -51,7 +52,6 @@ setup(
     extras_require={
         "ann": ["faiss-cpu>=1.9"],
         "beam": ["apache-beam>=2.65"],
-        "c2pa": ["c2pa-python>=0.38"],
         "cuda12": ["jax[cuda12]>=0.9"],
         "tpu": ["jax[tpu]>=0.9"],
         "test": [
@@ -61,7 +61,6 @@ setup(
             "import-linter>=2.1",
             "mypy>=1.15",
             "apache-beam>=2.65",
-            "c2pa-python>=0.38",
             "faiss-cpu>=1.9",
             "lightkube>=1.0",
             "pyyaml>=6",

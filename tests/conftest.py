@@ -38,6 +38,10 @@ from rmjax.experiment.config import load_config
 from rmjax.training.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+GOLDEN = {
+    "shipped": Path(__file__).resolve().parent / "golden",
+    "larger": SHARED / "golden",
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -68,10 +72,10 @@ def optimised(monkeypatch):
     monkeypatch.setattr(jax, "pmap", optimised_pmap)
 
 
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """Folder of what the published code computes; skips where it is not at hand."""
-    folder = SHARED / "golden"
+@pytest.fixture(scope="session", params=GOLDEN)
+def golden(request) -> Path:
+    """Each folder of what the published code computes; skips one not at hand."""
+    folder = GOLDEN[request.param]
     if not folder.is_dir():
         pytest.skip(f"no reference outputs at {folder}")
     return folder

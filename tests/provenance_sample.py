@@ -33,7 +33,10 @@ def with_texts(texts: dict[str, str], write="add_text", **options) -> bytes:
 
 def with_exif(format: str = "JPEG", comment: bytes = b"", **tags) -> bytes:
     exif = Image.Exif()
-    numbers = {"caption": 0x10E, "make": 0x10F, "model": 0x110, "software": 0x131}
+    numbers = {
+        **{"title": 0x10D, "caption": 0x10E},
+        **{"make": 0x10F, "model": 0x110, "software": 0x131},
+    }
     for name, text in tags.items():
         exif[numbers[name]] = text
     if comment:
@@ -114,6 +117,10 @@ SAMPLES = {
         with_texts({"parameters": json.dumps({"sui_image_params": {"steps": 20}})}),
         ("PNG tEXt parameters", "generator", "SwarmUI"),
     ),
+    "RuinedFooocus": (
+        with_texts({"parameters": '{"Prompt": "a cat", "software": "RuinedFooocus"}'}),
+        ("PNG tEXt parameters", "generator", "RuinedFooocus"),
+    ),
     "Fooocus, PNG": (
         with_texts({"fooocus_scheme": "fooocus"}),
         ("PNG tEXt fooocus_scheme", "generator", "Fooocus"),
@@ -157,6 +164,14 @@ SAMPLES = {
     "NovelAI": (
         with_texts({"Software": "NovelAI", "Comment": '{"uc": "dog"}'}),
         ("PNG tEXt Software", "generator", "NovelAI"),
+    ),
+    "NovelAI, WebP": (
+        with_exif("WEBP", title="NovelAI generated image", caption="a cat"),
+        ("EXIF DocumentName", "generator", "NovelAI"),
+    ),
+    "NovelAI, JSON": (
+        with_exif("WEBP", comment=b'{"Comment": "{}", "Software": "NovelAI"}'),
+        ("EXIF UserComment", "generator", "NovelAI"),
     ),
     "Draw Things": (
         with_xmp("<xmp:CreatorTool>Draw Things</xmp:CreatorTool>"),
@@ -264,7 +279,8 @@ def manifest_in(format: str, store: bytes = STORE) -> bytes:
         return b"RIFF" + struct.pack("<I", len(body)) + body
     if format == "GIF":
         blocks = b"\x0bC2PA_GIF\1\0\0" + bytes([len(store)]) + store + b"\0"
-        return data[:-1] + b"\x21\xff" + blocks + b";"
+        at = 13 + 3 * (2 << (data[10] & 7))  # behind the palette
+        return data[:at] + b"\x21\xff" + blocks + data[at:]
     if format == "TIFF":
         entry = struct.pack("<HHII", 0xCD41, 7, len(store), 26)
         return b"II*\0\x08\0\0\0\1\0" + entry + bytes(4) + store

@@ -4,6 +4,8 @@ import datetime
 import io
 import json
 
+import c2pa
+
 from rmjax.provenance.manifest import SETTINGS
 
 MANIFEST = {
@@ -31,8 +33,6 @@ def sign(data: bytes, mime: str, remote: str = "") -> tuple[bytes, bytes]:
 
     With `remote` the image only refers to that address.
     """
-    import c2pa
-
     certificates, key = _certificates()
     info = c2pa.C2paSignerInfo(
         alg=b"es256", sign_cert=certificates, private_key=key, ta_url=None

@@ -1,9 +1,8 @@
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden.model.recipe import read_shapes
 
 from rmjax.errors import InputError
 from rmjax.models.convert import from_torch, to_torch, torch_name
@@ -35,13 +34,12 @@ def test_names_shift_with_the_mixing_layer(level, stem, layer1, embedding):
     assert torch_name(EMBEDDING, level) == f"backbone.model.{embedding}.2.weight"
 
 
-def test_names_and_shapes_are_the_published_ones(golden):
-    published = json.loads((golden / "model" / "state_dict_shapes.json").read_text())
+def test_names_and_shapes_are_the_published_ones():
     model = make_model("resnet50", 8)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    assert {k: list(v.shape) for k, v in to_torch(zeros).items()} == published
+    assert {k: list(v.shape) for k, v in to_torch(zeros).items()} == read_shapes()
 
 
 @pytest.mark.parametrize("level", range(7))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden.corruptions.make import describe
 from jax.experimental import checkify
 from PIL import Image
 from scipy import ndimage
@@ -61,23 +62,6 @@ def psnr(one, other):
     return 10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
 
 
-def describe(image, original):
-    """The reference's 24 statistics of a corrupted uint8 image."""
-    image = image.astype(float)
-    change = image - original
-    size = len(image)
-    window = np.outer(np.hanning(size), np.hanning(size))
-    grey = image.mean(-1)
-    power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
-    frequency = np.fft.fftfreq(size) * size
-    radius = np.hypot(frequency[:, None], frequency)
-    bins = np.minimum((radius / (size / 2) * 16).astype(int), 15)
-    spectrum = np.bincount(bins.ravel(), power.ravel()) / np.bincount(bins.ravel())
-    moments = [*image.mean((0, 1)), *image.std((0, 1))]
-    changes = [np.abs(change).mean(), change.std()]
-    return np.array([*moments, *changes, *np.log10(spectrum + 1e-9)])
-
-
 @pytest.mark.parametrize("name", BOUNDS)
 def test_fixed_kinds_equal_the_published(golden, name):
     reference = np.load(golden / "corruptions" / "deterministic.npz")
@@ -96,7 +80,7 @@ def test_fixed_kinds_equal_the_published(golden, name):
 )
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_kinds_have_the_published_statistics(golden, name, severities):
-    """16 draws each, within three of the reference's deviations plus two levels."""
+    """16 draws each, within 1.5 of the reference's deviations plus two levels."""
     reference = np.load(golden / "corruptions" / "stochastic.npz")
     means, deviations = reference[f"{name}_mean"], reference[f"{name}_std"]
     keys = jax.random.split(jax.random.key(0), 16)
@@ -112,7 +96,7 @@ def test_random_kinds_have_the_published_statistics(golden, name, severities):
                 assert error[6] <= 0.2 * expected[6], where
                 continue
             slack = np.array([2.0] * 8 + [0.15] * 16)
-            assert np.all(error <= 3 * deviations[i, severity - 1] + slack), where
+            assert np.all(error <= 1.5 * deviations[i, severity - 1] + slack), where
 
 
 def test_gaussian_blur_equals_scipys(photo):

@@ -5,8 +5,6 @@ the type that trains; what float32 rounding can blur is compared in float64 as w
 tests that are slow.
 """
 
-import importlib.util
-import json
 from functools import cache, partial
 
 import jax
@@ -16,58 +14,51 @@ import optax
 import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
+from golden.model.recipe import FOLDER, make_batch, make_state_dict
 from torch_files import save_zip
 
 from rmjax.experiment.optim import make_optimizer
-from rmjax.losses import compound_loss, soft_accuracy
-from rmjax.mixing import mix
+from rmjax.losses import compound_loss, loss_terms, soft_accuracy
+from rmjax.mixing import Mixed, mix
 from rmjax.models.convert import from_torch, torch_name
 from rmjax.models.repmix import make_model
 from rmjax.pretrained.weights import read_weights
 
-SIZE, GROUPS = 96, 3
+GROUPS = 3
 
 
 @pytest.fixture(scope="module")
-def reference(golden):
-    return dict(np.load(golden / "model" / "reference.npz"))
+def reference():
+    return dict(np.load(FOLDER / "reference.npz"))
 
 
 @pytest.fixture(scope="module")
-def recipe(golden):
-    spec = importlib.util.spec_from_file_location(
-        "recipe", golden / "model" / "recipe.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def state_dict():
+    return make_state_dict()
 
 
 @pytest.fixture(scope="module")
-def variables(golden, recipe):
-    shapes = json.loads((golden / "model" / "state_dict_shapes.json").read_text())
-    return from_torch({name: recipe.weight(name, s) for name, s in shapes.items()})
-
-
-def read_batch(recipe, images, groups, members):
-    x, sources, weights = recipe.batch(images, SIZE, groups, members)
-    return x.transpose(0, 2, 3, 1), sources, weights
+def variables(state_dict):
+    return from_torch(state_dict)
 
 
 def forward(params, batch_stats, batch, *, level, dtype):
     """Return the total loss and everything the reference records but gradients."""
     x, sources, weights = batch
+    places = jnp.arange(len(x)).reshape(weights.shape)
     model = make_model("resnet50", 8, dtype=dtype)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
         x,
         train=True,
-        mix_fn=partial(mix, weights=weights),
+        mix=lambda keys, h: Mixed(mix(h, weights), weights, places),
         level=level,
+        keys=jax.random.split(jax.random.key(0), len(x)),  # nothing is drawn
         mutable=["batch_stats"],
     )
     attribution, detection = outputs["attribution"], outputs["detection"]
-    total, terms = compound_loss(attribution, detection, sources, weights)
+    terms = loss_terms(attribution, detection, sources, weights)
+    total = compound_loss(outputs, sources.ravel(), outputs["mixed"])
     recorded = {
         "embedding": outputs["embedding"],
         "attribution": attribution,
@@ -128,10 +119,8 @@ def torchvision_names(state_dict):
 
 @pytest.mark.parametrize("layout", ["imagenet", "repmix", "image_attribution_bench"])
 def test_each_layout_of_a_file_gives_the_published_outputs(
-    layout, golden, reference, recipe, variables, tmp_path
+    layout, reference, state_dict, variables, tmp_path
 ):
-    shapes = json.loads((golden / "model" / "state_dict_shapes.json").read_text())
-    state_dict = {name: recipe.weight(name, s) for name, s in shapes.items()}
     path = tmp_path / "weights"
     if layout == "imagenet":
         safetensors.numpy.save_file(torchvision_names(state_dict), path)
@@ -148,7 +137,7 @@ def test_each_layout_of_a_file_gives_the_published_outputs(
         order = [7, *range(7)]
     model = make_model("resnet50", 8, gated_source=weights.config.model.gated_source)
     model = model.clone(lowering="forward")  # as `make_eval_step` runs it
-    x, _, _ = read_batch(recipe, 4, 4, 1)
+    x, _, _ = make_batch(4, 1)
     outputs = jax.jit(model.apply)(weights.variables | {"params": params}, x)
     expected = {k: reference[f"infer/{k}"] for k in ("embedding", "detection")}
     expected["attribution"] = reference["infer/attribution"][:, order]
@@ -157,8 +146,8 @@ def test_each_layout_of_a_file_gives_the_published_outputs(
         assert error < 1e-3, (name, error)
 
 
-def test_inference_matches_the_published_model(reference, recipe, variables):
-    x, _, _ = read_batch(recipe, 4, 4, 1)
+def test_inference_matches_the_published_model(reference, variables):
+    x, _, _ = make_batch(4, 1)
     model = make_model("resnet50", 8)
     outputs = jax.jit(model.apply)(variables, x)
     recorded = {k: outputs[k] for k in ("embedding", "attribution", "detection")}
@@ -173,12 +162,12 @@ def test_inference_matches_the_published_model(reference, recipe, variables):
 
 
 @pytest.fixture(scope="module")
-def run(recipe, variables):
+def run(variables):
     """Return a float32 training step at a level, computed once for all tests."""
 
     @cache
     def step(level, members):
-        batch = read_batch(recipe, GROUPS * members, GROUPS, members)
+        batch = make_batch(GROUPS, members)
         return step_outputs(variables, batch, level=level, dtype=jnp.float32)
 
     return step
@@ -198,8 +187,8 @@ def test_training_step_matches_the_published_model(reference, run, level, member
 
 
 @pytest.mark.slow
-def test_training_step_is_exact_in_float64(reference, recipe, variables):
-    batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
+def test_training_step_is_exact_in_float64(reference, variables):
+    batch = make_batch(GROUPS, 2)
     with jax.enable_x64(True):
         outputs = step_outputs(variables, batch, level=5, dtype=jnp.float64)
     errors = relative_errors(outputs, reference, "train/level5_nmix2/")
@@ -235,8 +224,8 @@ def run_trajectory(variables, batch, *, dtype):
 @pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
 )
-def test_trajectory_matches_the_published_model(reference, recipe, variables, dtype):
-    batch = read_batch(recipe, GROUPS * 2, GROUPS, 2)
+def test_trajectory_matches_the_published_model(reference, variables, dtype):
+    batch = make_batch(GROUPS, 2)
     with jax.enable_x64(dtype == "float64"):
         losses, params = run_trajectory(variables, batch, dtype=dtype)
     errors = np.abs(losses / reference["trajectory/total_loss"] - 1)

@@ -1,8 +1,10 @@
 """The installed package: complete, importable anywhere, and a good neighbour."""
 
+import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -69,6 +71,36 @@ except SystemExit as end:
     result = run(code, tmp_path, python)
     assert result.returncode == 0, result.stderr
     assert "usage: rmjax" in result.stdout
+
+
+def test_builders_and_configs_keep_to_their_floor():
+    """By the contract of import-linter, which does not follow their links itself."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = {
+        name.strip(" ()"): -number
+        for number, row in enumerate(layers)
+        for name in row.split("|")
+    }
+    modules = [
+        p
+        for top in ("rmjax", "datasets", "configs")
+        for p in (ROOT / top).rglob("*.py")
+    ]
+    crossings = 0
+    for path in modules:
+        place = path.relative_to(
+            ROOT / "rmjax" if path.is_relative_to(ROOT / "rmjax") else ROOT
+        )
+        own = place.parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            target = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")
+            if not target or target[0] != "rmjax" or len(target) < 2:
+                continue
+            if own != target[1] and {own, target[1]} & {"datasets", "configs"}:
+                assert floors[own] > floors[target[1]], f"{place}: {node.module}"
+                crossings += 1
+    assert crossings > 20
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["repository", "elsewhere"])

@@ -192,7 +192,9 @@ def _corrupt_one(
     image: jax.Array,
     severity: jax.Array | int,
 ) -> jax.Array:
-    corrupted = jnp.clip(corruption(key, image, jnp.asarray(severity)), 0, 1).astype(jnp.float32)
+    corrupted = jnp.clip(corruption(key, image, jnp.asarray(severity)), 0, 1).astype(
+        jnp.float32
+    )
     if rounding:
         # A thousandth of a level, lest float error turn a level into the one below.
         corrupted = floor_through(corrupted * 255 + 1e-3) / 255

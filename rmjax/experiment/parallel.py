@@ -50,6 +50,7 @@ def everywhere(devices: Devices) -> list[jax.Device]:
         [d for d in jax.devices() if d.process_index == process]
         for process in range(jax.process_count())
     ]
+    # In this order a mesh over them gives each process the part of a batch that it holds.
     return [device for own in by_process for device in own[:count]]
 
 
@@ -100,6 +101,8 @@ def prefetch(batches: Iterable[PyTree], devices: Devices) -> Iterator[PyTree]:
     """Yield sharded batches, the next one being copied while this one is used."""
     waiting = None
     for batch in batches:
+        # `shard` only starts the copy. One batch ahead is enough to hide it behind a step,
+        # and each further one would take its room on the device.
         ready, waiting = waiting, shard(batch, devices)
         if ready is not None:
             yield ready
@@ -113,6 +116,9 @@ def map_step(step: Callable, devices: Devices) -> Callable:
     The state is donated. Whatever the step returns must be equal on all
     replicas (reduced over `AXIS`); it comes back without a device axis.
     """
+    # in_axes None and out_axes None: pmap keeps one copy of the state on each device and
+    # never adds a device axis to it, so that the same state is saved, restored and donated
+    # with any number of devices.
     return _in_step(
         jax.pmap(
             step,
@@ -151,6 +157,7 @@ def _map_gathered(function: Callable, devices: Devices) -> Callable:
     """Map as `map_examples`; every device ends up with the results of all."""
 
     def gathered(state: PyTree, batch: PyTree) -> PyTree:
+        # A process can only fetch what lies on its own devices.
         return jax.lax.all_gather(function(state, batch), AXIS)
 
     mapped = jax.pmap(gathered, AXIS, in_axes=(None, 0), out_axes=None, devices=devices)

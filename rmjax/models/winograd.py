@@ -68,6 +68,8 @@ def transform_kernel(kernel: jax.Array) -> Places:
 @jax.jit
 def convolve_tiles(x: jax.Array, kernel: Places) -> jax.Array:
     """Do what `convolve_winograd` does, with a kernel of `transform_kernel`."""
+    # Sixteen products of large matrices, and not one batched product: its operands would
+    # first have to be copied next to each other.
     products = [tile @ matrix for tile, matrix in zip(_tiles(x), kernel, strict=True)]
     return _assemble(products, x)
 
@@ -107,6 +109,8 @@ def _cut(x: jax.Array, weights: Weights, side: int, before: int) -> Places:
     ends = ((down, x.shape[1]), (across, x.shape[2]))
     pad = [(before, (n - 1) * TILE + side - before - size) for n, size in ends]
     x = jnp.pad(x, ((0, 0), *pad, (0, 0)))
+    # Tiles overlap by half: strided slices at each offset cut all of them without a
+    # gather. Rows are combined before columns are cut, as that is separable.
     lines = [x[:, i : i + (down - 1) * TILE + 1 : TILE] for i in range(side)]
     places = []
     for row in weights:
@@ -124,6 +128,8 @@ def _assemble(products: Places, like: jax.Array) -> jax.Array:
     down, across = -(-height // TILE), -(-width // TILE)
     products = [product.reshape(batch, down, across, -1) for product in products]
     lines = [products[i * SIDE : (i + 1) * SIDE] for i in range(SIDE)]
+    # A tile's four pixels are stacked behind their row and their column, so that one
+    # reshape interleaves all tiles.
     pixels = [
         [_combine([_combine(line, w) for line in lines], row) for w in OUTPUT]
         for row in OUTPUT

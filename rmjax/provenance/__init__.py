@@ -12,19 +12,15 @@ Pixels are never decoded.
 
 from dataclasses import dataclass
 
-from rmjax.provenance.blocks import read_blocks
-from rmjax.provenance.fields import read_fields
+from rmjax.provenance.fields import REMOTE, read_fields
 from rmjax.provenance.manifest import C2pa, judge_manifest
-from rmjax.provenance.patterns import FIELD_NAMES, match_field
+from rmjax.provenance.patterns import match_field
 from rmjax.provenance.text import printable
 
 CAVEAT = (
     "Not found is evidence of nothing: metadata are lost in most resharing. "
     "Found is a claim: metadata can be forged or copied from another image."
 )
-# The property through which XMP refers to a manifest that is not embedded (C2PA
-# Technical Specification, "External manifests").
-_REMOTE = "XMP provenance"
 
 
 @dataclass(frozen=True)
@@ -76,17 +72,16 @@ def find_provenance(data: bytes) -> Provenance:
     Args:
         data: the encoded file.
     """
-    blocks = list(read_blocks(data))
     findings: dict[tuple[str, str], Finding] = {}
     remote = None
-    for field in read_fields(blocks, {*FIELD_NAMES, _REMOTE}):
-        if field.name == _REMOTE and field.text.startswith("http"):
+    for field in read_fields(data):
+        if field.name == REMOTE and field.text.startswith("http"):
             remote = remote or printable(field.text)
-        if said := match_field(field):
+        if said := match_field(field.name, field.text):
             kind, name = said
             finding = Finding(field.where, printable(field.text), kind, printable(name))
             findings.setdefault((finding.where, finding.name), finding)
-    return Provenance(judge_manifest(data, blocks, remote), tuple(findings.values()))
+    return Provenance(judge_manifest(data, remote), tuple(findings.values()))
 
 
 def describe(provenance: Provenance) -> list[str]:

@@ -1,18 +1,27 @@
-"""The embedded C2PA manifest, read and validated where c2pa-python is installed."""
+"""The embedded C2PA manifest, read and validated by c2pa-python."""
 
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rmjax.provenance.blocks import Block
-from rmjax.provenance.fields import C2PA_TAG
+from rmjax.provenance.fields import tell_container
 from rmjax.provenance.text import printable
-from rmjax.provenance.tiff import read_tags
 
-NOT_CHECKED = "not checked (c2pa-python is not installed)"
 UNREADABLE = "unreadable"
+
+# Where a manifest is embedded (C2PA Technical Specification, "Embedding manifests").
+_PLACES = {
+    "JPEG": "JPEG APP11",
+    "PNG": "PNG caBX",
+    "WebP": "WebP C2PA",
+    "GIF": "GIF C2PA_GIF",
+    "TIFF": "TIFF tag 0xCD41",
+    "BMFF": "BMFF uuid",
+}
+# The type by which a manifest store calls itself (C2PA Technical Specification, "Use of
+# JUMBF"): a file without these bytes has none, and need not be read again.
+_STORE = bytes.fromhex("63327061 00110010 800000AA 00389B71")
 
 # Extended key usages of certificates that may sign, those that c2pa-rs lists itself
 # (sdk/src/crypto/cose/valid_eku_oids.cfg): e-mail protection, document signing, time
@@ -47,7 +56,7 @@ class C2pa:
             `compositeWithTrainedAlgorithmicMedia`.
         validation: c2pa-python's `Valid` (unchanged since signed; by whom is not
             known, no list of trusted signers being used) or `Invalid` (the failures
-            say why); `unreadable`; or that it was not checked.
+            say why), or `unreadable`.
         failures: codes of what failed, at most 10, by the C2PA Technical
             Specification, "Standard status codes"; `signingCredential.untrusted` is
             always among them, for want of that list.
@@ -65,37 +74,29 @@ class C2pa:
     remote: str | None = None
 
 
-def judge_manifest(data: bytes, blocks: Iterable[Block], remote: str | None) -> C2pa:
-    """Describe the manifest among a file's blocks.
+def judge_manifest(data: bytes, remote: str | None) -> C2pa:
+    """Describe the manifest embedded in a file.
 
     Args:
         data: the whole file, whose hash the manifest holds.
-        blocks: what `read_blocks` found in it.
         remote: address of a manifest elsewhere, for the record.
     """
-    where = _where(blocks)
-    if where is None:
+    where = _PLACES.get(tell_container(data) or "")
+    if where is None or _STORE not in data:
         return C2pa(found=False, remote=remote)
+    import c2pa  # here, because few files need it and its library has 53 MB
+
     try:
-        import c2pa
-    except ImportError:
-        return C2pa(True, where, validation=NOT_CHECKED, remote=remote)
-    try:
-        context = c2pa.Context.from_dict(SETTINGS)
-        with context, c2pa.Reader(None, io.BytesIO(data), context=context) as reader:
+        with (
+            c2pa.Context.from_dict(SETTINGS) as context,
+            c2pa.Reader(None, io.BytesIO(data), context=context) as reader,
+        ):
             store = json.loads(reader.json())
         return C2pa(True, where, remote=remote, **_details(store))
+    except c2pa.C2paError.ManifestNotFound:  # those bytes are elsewhere in the file
+        return C2pa(found=False, remote=remote)
     except Exception:  # c2pa-python's errors are many, and stores may be of any shape
         return C2pa(True, where, validation=UNREADABLE, remote=remote)
-
-
-def _where(blocks: Iterable[Block]) -> str | None:
-    for block in blocks:
-        if block.kind == "c2pa":
-            return block.where
-        if block.where == "TIFF" and list(read_tags(block.content, {C2PA_TAG})):
-            return "TIFF tag 0xCD41"
-    return None
 
 
 def _details(store: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _ai_generated(manifest: dict[str, Any]) -> str | None:
     for assertion in manifest.get("assertions", []):
         if assertion["label"].startswith("c2pa.actions"):
             for action in assertion["data"].get("actions", []):
-                kind = action.get("digitalSourceType", "").rpartition("/")[2]
-                if kind.lower().endswith("trainedalgorithmicmedia"):
-                    return printable(kind)
+                source_type = action.get("digitalSourceType", "").rpartition("/")[2]
+                if source_type.lower().endswith("trainedalgorithmicmedia"):
+                    return printable(source_type)
     return None

@@ -7,17 +7,37 @@ of such files documents. Editors such as Photoshop or GIMP are no finding.
 import re
 from dataclasses import dataclass
 
-from rmjax.provenance.fields import Field
-
 # Where programs and services put their name.
 _TOOL = (
     *("PNG Software", "EXIF Software", "XMP CreatorTool", "XMP Software"),
     *("XMP Credit", "IPTC Program", "IPTC Credit"),
 )
 _CAPTION = ("PNG Description", "EXIF ImageDescription", "XMP description")
+# Where free text is put, what would be a text of its own in PNG among it.
+_TEXT = (
+    *("PNG parameters", "PNG Comment", "PNG UserComment", "EXIF UserComment"),
+    *("EXIF XPComment", "XMP UserComment", *_CAPTION, "IPTC Caption", "comment"),
+)
+_GRAPH = ("EXIF Make", "EXIF Model", "EXIF ImageDescription")
+_INVOKE = ("PNG invokeai_metadata", "PNG invokeai_graph", "PNG invokeai_workflow")
+_EASY = ("PNG use_stable_diffusion_model", "PNG Stable Diffusion model")
+_WEB_UI = "Stable Diffusion web UI (AUTOMATIC1111, Forge or one that writes alike)"
+
 _READER = "github.com/receyuki/stable-diffusion-prompt-reader"
 _FOOOCUS = "github.com/lllyasviel/Fooocus modules/meta_parser.py"
+_RUINED = "github.com/runew0lf/RuinedFooocus"
+_NODES = "github.com/comfyanonymous/ComfyUI nodes.py"
+_ANIMATIONS = "github.com/comfyanonymous/ComfyUI comfy_extras/nodes_images.py"
+_IMAGES = "github.com/AUTOMATIC1111/stable-diffusion-webui modules/images.py"
+_ROUTERS = "github.com/invoke-ai/InvokeAI invokeai/app/api/routers/images.py"
+_NOVELAI = "github.com/enslo/sd-metadata (of WebP by NovelAI)"
+_MIDJOURNEY = "what exiftool shows of files from midjourney.com"
+_GOOGLE = "iptc.org: Google extends AI transparency based on IPTC standards (2024)"
 _OWN_NAME = "the name by which it is known"
+_SOURCE_TYPE = "cv.iptc.org/newscodes/digitalsourcetype"
+_SYSTEM = "IPTC Photo Metadata Standard 2025.1, AI System Used"
+_AIGC = "GB 45438-2025 (1: generated, 2: possibly, 3: suspected)"
+_CIPA = "CIPA DC-008 (Exif), Make and Model"
 
 
 @dataclass(frozen=True)
@@ -34,75 +54,37 @@ class Pattern:
     kind: str = "generator"
 
 
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_STEPS = r"\bSteps: \d{1,5}, [^\n]{0,200}\b(Sampler|Seed|CFG scale): "
+_TRAINED = r"(?i)(?:^|[/:])((?:compositeWith)?trainedAlgorithmicMedia)/?$"
+
 # The first pattern that fits a field counts, so those that share a field go from
 # particular to general.
 PATTERNS = (
-    Pattern(
-        "SwarmUI",
-        ("PNG parameters", "EXIF UserComment", "EXIF Model"),
-        r'"sui_image_params"',
-        _READER,
-    ),
+    Pattern("SwarmUI", (*_TEXT, "EXIF Model"), r'"sui_image_params"', _READER),
+    Pattern("RuinedFooocus", _TEXT, r'"software": ?"RuinedFooocus"', _RUINED),
     Pattern("Fooocus", ("PNG fooocus_scheme",), r"^(fooocus|a1111)$", _FOOOCUS),
     Pattern("Fooocus", ("EXIF Software",), r"^Fooocus\b", _FOOOCUS),
-    Pattern(
-        "Fooocus",
-        ("PNG parameters", "EXIF UserComment"),
-        r'"(metadata_scheme|version)": ?"(?i:fooocus)',
-        _FOOOCUS,
-    ),
-    Pattern(
-        "Easy Diffusion",
-        ("PNG use_stable_diffusion_model", "PNG Stable Diffusion model"),
-        r".",
-        _READER,
-    ),
-    Pattern(
-        "Easy Diffusion",
-        ("EXIF UserComment",),
-        r'"use_stable_diffusion_model"',
-        _READER,
-    ),
+    Pattern("Fooocus", _TEXT, r'"(metadata_scheme|version)": ?"(?i:fooocus)', _FOOOCUS),
+    Pattern("Easy Diffusion", _EASY, r".", _READER),
+    Pattern("Easy Diffusion", _TEXT, r'"use_stable_diffusion_model"', _READER),
     Pattern(
         "ComfyUI",
-        ("PNG prompt", "PNG workflow", "EXIF UserComment"),
+        ("PNG prompt", "PNG workflow", *_TEXT),
         r'"class_type"|"last_node_id"',
-        "github.com/comfyanonymous/ComfyUI nodes.py",
+        _NODES,
     ),
-    Pattern(
-        "ComfyUI",
-        ("EXIF Make", "EXIF Model", "EXIF ImageDescription"),
-        r"(?i)^(prompt|workflow): ?\{",
-        "github.com/comfyanonymous/ComfyUI comfy_extras/nodes_images.py",
-    ),
-    Pattern(
-        "Stable Diffusion web UI (AUTOMATIC1111, Forge or one that writes alike)",
-        ("PNG parameters", "EXIF UserComment"),
-        r"\bSteps: \d{1,5}, [^\n]{0,200}\b(Sampler|Seed|CFG scale): ",
-        "github.com/AUTOMATIC1111/stable-diffusion-webui modules/images.py",
-    ),
-    Pattern(
-        "InvokeAI",
-        ("PNG invokeai_metadata", "PNG invokeai_graph", "PNG invokeai_workflow"),
-        r"\{",
-        "github.com/invoke-ai/InvokeAI invokeai/app/api/routers/images.py",
-    ),
+    Pattern("ComfyUI", _GRAPH, r"(?i)^(prompt|workflow): ?\{", _ANIMATIONS),
+    Pattern(_WEB_UI, _TEXT, _STEPS, _IMAGES),
+    Pattern("InvokeAI", _INVOKE, r"\{", _ROUTERS),
     Pattern("InvokeAI", ("PNG sd-metadata",), r"\{", _READER),
     Pattern("InvokeAI", ("PNG Dream",), r"-S ?\d", _READER),
     Pattern("NovelAI", _TOOL, r"^NovelAI\b", _READER),
+    Pattern("NovelAI", ("EXIF DocumentName",), r"^NovelAI generated image", _NOVELAI),
+    Pattern("NovelAI", _TEXT, r'"Software": ?"NovelAI"', _NOVELAI),
     Pattern("Draw Things", _TOOL, r"^Draw Things\b", _READER),
-    Pattern(
-        "Midjourney",
-        (*_CAPTION, "IPTC Caption"),
-        r"\bJob ID: [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
-        "what exiftool shows of files from midjourney.com",
-    ),
-    Pattern(
-        "Google AI",
-        _TOOL,
-        r"\b(Made|Edited) with Google AI\b",
-        "iptc.org: Google extends AI transparency based on IPTC standards (2024)",
-    ),
+    Pattern("Midjourney", _TEXT, rf"\bJob ID: {_UUID}\b", _MIDJOURNEY),
+    Pattern("Google AI", _TOOL, r"\b(Made|Edited) with Google AI\b", _GOOGLE),
     Pattern("OpenAI", _TOOL, r"(?i)\b(DALL[-·. ]?E|OpenAI|ChatGPT)\b", _OWN_NAME),
     Pattern("Adobe Firefly", _TOOL, r"\bAdobe[ _]Firefly\b", _OWN_NAME),
     Pattern("Leonardo.Ai", _TOOL, r"(?i)\bLeonardo\.? ?AI\b", _OWN_NAME),
@@ -112,45 +94,27 @@ PATTERNS = (
     Pattern("Stable Diffusion", _TOOL, r"(?i)\bStable ?Diffusion\b", _OWN_NAME),
     Pattern("ComfyUI", _TOOL, r"(?i)\bComfyUI\b", _OWN_NAME),
     Pattern("InvokeAI", _TOOL, r"(?i)\bInvoke ?AI\b", _OWN_NAME),
-    Pattern(
-        "{0}",
-        ("XMP DigitalSourceType",),
-        r"(?:^|/)(trainedAlgorithmicMedia|compositeWithTrainedAlgorithmicMedia)$",
-        "cv.iptc.org/newscodes/digitalsourcetype",
-        "ai_generated",
-    ),
-    Pattern(
-        "{0}",
-        ("XMP AISystemUsed",),
-        r"(\S.{0,80})",
-        "IPTC Photo Metadata Standard 2025.1, AI System Used",
-    ),
+    Pattern("{0}", ("XMP DigitalSourceType",), _TRAINED, _SOURCE_TYPE, "ai_generated"),
+    Pattern("{0}", ("XMP AISystemUsed",), r"(\S.{0,80})", _SYSTEM),
     Pattern(
         "AIGC label {0}",
         ("XMP AIGC",),
         r'"Label": ?"?([123])\b',
-        "GB 45438-2025 (1: generated, 2: possibly, 3: suspected)",
+        _AIGC,
         "ai_generated",
     ),
-    Pattern(
-        "{0}",
-        ("EXIF Model", "EXIF Make"),
-        r"^(?![\s\S]{0,3}\{)(\S[^\n]{0,80})",
-        "CIPA DC-008 (Exif), Make and Model",
-        "camera",
-    ),
+    Pattern("{0}", _GRAPH[:2], r"^(?!.{0,3}\{)([!-~][^\n]{0,80})", _CIPA, "camera"),
 )
 
 FIELD_NAMES = frozenset(name for pattern in PATTERNS for name in pattern.fields)
 
 
-def match_field(field: Field) -> tuple[str, str] | None:
-    """Return kind and name of what a field says about an image's origin, if anything.
+def match_field(field: str, text: str) -> tuple[str, str] | None:
+    """Return kind and name of what a field's text says about an image's origin, if any.
 
-    The first of `PATTERNS` that fits.
+    By the first of `PATTERNS` that fits.
     """
     for pattern in PATTERNS:
-        if field.name in pattern.fields:
-            if found := re.search(pattern.regex, field.text):
-                return pattern.kind, pattern.name.format(*found.groups())
+        if field in pattern.fields and (match := re.search(pattern.regex, text)):
+            return pattern.kind, pattern.name.format(*match.groups())
     return None

@@ -3,7 +3,6 @@
 from rmjax.errors import harmless
 
 MAX_SHOWN = 200  # characters
-MAX_READ = 1 << 20  # characters or bytes of one text that are looked at
 
 
 def printable(text: str) -> str:
