@@ -195,7 +195,7 @@ def test_later_images_join_their_generator(gallery):
         ("new", [], "no images of new"),
         ("unknown", [("p.png", "p")], "can't be the name"),
         (" ", [("p.png", "p")], "can't be the name"),
-        ("real", [("p.png", "p")], "enrolled already, as a source of the other kind"),
+        ("real", [("p.png", "p")], "enrolled already, as a trained generator"),
     ],
 )
 def test_what_cannot_be_enrolled_is_named(gallery, name, files, message):

@@ -51,7 +51,7 @@ def bench_evaluate(
         `images`, `conditions`; images/s as `forward`, `clean` and `grid` (each
         condition counted); `clean_share`, of the forward pass; `grid_ratio`, the time
         of the grid over that of as many forward passes; `compile_s`, of all
-        conditions; `measure_s`, of the figures of all cells; `whole_ratio`, with both.
+        conditions; `measure_s`, of the figures of all conditions; `whole_ratio`, with both.
 
     Raises:
         InputError: no such run, suite or data, or a number under 1.
@@ -63,7 +63,7 @@ def bench_evaluate(
         run.config.data.dir = data_dir
     data = open_data(run.config)
     rows = np.arange(min(images, data.seen.size("test")))
-    part = take(data.seen, "test", rows), ("test",)
+    test_images = take(data.seen, "test", rows), ("test",)
     # Decoded every time, as it is in an evaluation: an image comes once there.
     runner = make_runner(run.config, len(data.sources), run.devices)
     runner = replace(runner, cache=ImageCache(0))
@@ -90,11 +90,11 @@ def bench_evaluate(
             return answered - start, time.perf_counter() - answered
 
     def measure() -> dict[str, float]:
-        seconds, after = grid(part)
+        seconds, after = grid(test_images)
         return {
             "forward": runner.batch_size / seconds_per_call(forward),
             "clean": len(rows)
-            / seconds_of(lambda: runner.predict(run.variables, part)),
+            / seconds_of(lambda: runner.predict(run.variables, test_images)),
             "grid": passes / seconds,
             "measure_s": after,
         }
@@ -116,22 +116,21 @@ def bench_evaluate(
 
 def format_evaluate_bench(results: dict) -> str:
     """Return the figures as lines of text."""
-    of_pass = f"{results['clean_share']:.2f} of the forward pass"
-    passes = f"{results['grid_ratio']:.2f} times as many forward passes"
-    grid = f"grid of {results['conditions']} conditions"
-    table = [
-        ["bare forward pass", f"{results['forward']:.0f}"],
-        ["evaluation, clean", f"{results['clean']:.0f}", of_pass],
-        [grid, f"{results['grid']:.0f}", passes],
-    ]
-    return "\n".join(
+    lines = format_table(
         [
-            f"images per second over {results['images']} images",
-            *format_table(table),
-            f"compilation {results['compile_s']:.0f} s, figures "
-            f"{results['measure_s']:.0f} s; with both {results['whole_ratio']:.2f} times",
+            ["bare forward pass", f"{results['forward']:.0f}"],
+            ["evaluation, clean", f"{results['clean']:.0f}"],
+            [f"grid of {results['conditions']} conditions", f"{results['grid']:.0f}"],
         ]
     )
+    lines[1] += f"  {results['clean_share']:.2f} of the forward pass"
+    lines[2] += f"  {results['grid_ratio']:.2f} times as many forward passes"
+    last = (
+        f"compilation {results['compile_s']:.0f} s, figures "
+        f"{results['measure_s']:.0f} s; with both {results['whole_ratio']:.2f} times"
+    )
+    title = f"images per second over {results['images']} images"
+    return "\n".join([title, *lines, last])
 
 
 def _forward(runner: Runner, variables: PyTree) -> Callable[[], object]:

@@ -42,12 +42,12 @@ def bench_gallery(
         dim: length of a fingerprint.
         rank: dimensions in which they vary, up to `dim`.
         queries: images asked about, one by one.
-        probed: cells that the approximate search looks into.
+        probed: lists that the approximate search looks into.
         repeats: rounds; medians count.
 
     Returns:
         `images`, `dim`, `rank`; `exact_ms` and `prototypes_ms` per query; where faiss is
-        installed `build_s` and for each number of cells, `approximate`: `probed`, `ms`
+        installed `build_s` and for each number of lists, `approximate`: `probed`, `ms`
         per query, and the shares of queries with the exact search's image and with its
         generator first, `recall_at_1` and `same_generator`.
 
@@ -70,14 +70,14 @@ def bench_gallery(
     index = build_index(made)
     results["build_s"] = time.perf_counter() - start
     results["approximate"] = []
-    for cells in probed:
-        index.nprobe = cells
+    for lists in probed:
+        index.nprobe = lists
         ms, scores = _time(approximate(index, starts), asked, repeats)
         # The same image, but for rounding: the best similarities are equal.
         same = np.isclose(scores.max(1), exact.max(1), atol=1e-5)
         results["approximate"].append(
             {
-                "probed": cells,
+                "probed": lists,
                 "ms": ms,
                 "recall_at_1": float(same.mean()),
                 "same_generator": float(np.mean(scores.argmax(1) == exact.argmax(1))),
@@ -95,7 +95,7 @@ def format_gallery_bench(results: dict) -> str:
     ]
     for row in results.get("approximate", ()):
         shares = [f"{row[name]:.3f}" for name in ("recall_at_1", "same_generator")]
-        label = f"neighbours, {row['probed']} cells probed"
+        label = f"neighbours, {row['probed']} lists probed"
         rows.append([label, f"{row['ms']:.2f}", *shares])
     if "build_s" in results:
         last = f"index built in {results['build_s']:.0f} s"

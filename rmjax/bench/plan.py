@@ -10,7 +10,7 @@ References:
     H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s):
         https://www.nvidia.com/en-us/data-center/h100/
     What NVLink gives a ring of its 450 GB/s: https://github.com/NVIDIA/nccl/issues/1264
-    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips a host):
+    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips per host):
         https://docs.cloud.google.com/tpu/docs/v5e
     The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
         algorithms for clusters of workstations, JPDC 2009
@@ -47,9 +47,9 @@ MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
 # Measured there: 256 images in bfloat16 in 50.9 ms and 64 in float32 in 25.7 ms are 0.4
 # of 3,350 GB/s; a large product reached 590 of 989 TFLOP/s.
 MEMORY_SHARE, PRODUCT_SHARE = 0.4, 0.6
-# JPEG images of 256 px that one of its host's processors decoded a second.
+# JPEG images of 256 px that one of its host's processors decoded per second.
 DECODED = 970
-ADAM = 4  # values a parameter: itself, its gradient, and two moments
+ADAM = 4  # values per parameter: itself, its gradient, and two moments
 SAVED = 3  # of them in a checkpoint
 
 
@@ -65,7 +65,7 @@ class Machine:
         link_speed: of a ring through it, GB/s in one direction.
         latency_us: of an all-reduce of a few values, microseconds; assumed.
         cores: virtual processors of all hosts, that decode images.
-        price: of one chip, US dollars an hour on demand; assumed.
+        price: of one chip, US dollars per hour on demand; assumed.
     """
 
     torus: tuple[int, ...]
@@ -113,7 +113,7 @@ class Size:
         params: trained values.
         stats: running statistics.
         norms: batch norms.
-        maps: values an image that its convolutions put out.
+        maps: values per image that its convolutions put out.
         gflop: of an image's forward pass, by the definition of the convolution.
     """
 
@@ -189,14 +189,14 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
     moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
     speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
     multiplying = images * PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
-    parts = {
+    seconds = {
         "compute": max(moving, multiplying),
         "gradients": allreduce_seconds(4 * (size.params + size.stats), machine),
         "norms": 3 * size.norms * allreduce_seconds(0, machine),
         "input": batch / (DECODED * machine.cores),
     }
-    busy = parts["compute"] + parts["gradients"] + parts["norms"]
-    return parts | {"step": max(busy, parts["input"])}
+    busy = seconds["compute"] + seconds["gradients"] + seconds["norms"]
+    return seconds | {"step": max(busy, seconds["input"])}
 
 
 def chip_gb(size: Size, images: float, dtype: str) -> float:
@@ -222,12 +222,12 @@ def plan_training(
         images: in the training set; an epoch is one pass over first members.
         epochs: of them.
         machines: keys of `MACHINES`.
-        price: US dollars a chip and hour, instead of those there.
+        price: US dollars per chip and hour, instead of those there.
 
     Returns:
         `size` (see `Size`), `checkpoint_mb`, `allreduce_mb`, `steps`, `read` (images
         decoded in all); and by machine `batch_multiple`, which its chips can share;
-        where the batch is one, `step_ms` and its parts, `images_per_second`,
+        where the batch is one, `step_ms` and what it consists of, `images_per_second`,
         `efficiency` (compute's share of the step), `bound`, `chip_gb`, `fits`, `hours`
         and `dollars`.
 
@@ -265,14 +265,15 @@ def plan_training(
 
 
 def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) -> dict:
-    parts = step_seconds(size, machine, batch, dtype)
-    hours = steps * parts["step"] / 3600
+    seconds = step_seconds(size, machine, batch, dtype)
+    step = seconds["step"]
+    hours = steps * step / 3600
     needed = chip_gb(size, batch / machine.chips, dtype)
     return {
-        **{f"{name}_ms": 1e3 * seconds for name, seconds in parts.items()},
-        "images_per_second": batch / parts["step"],
-        "efficiency": parts["compute"] / parts["step"],
-        "bound": max(parts.keys() - {"step"}, key=lambda name: parts[name]),
+        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
+        "images_per_second": batch / step,
+        "efficiency": seconds["compute"] / step,
+        "bound": max(seconds.keys() - {"step"}, key=lambda name: seconds[name]),
         "chip_gb": needed,
         "fits": needed < machine.memory_gb,
         "hours": hours,

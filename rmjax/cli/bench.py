@@ -65,7 +65,7 @@ def add_bench(add: Add) -> None:
     gallery.add_argument("--rank", type=int, default=16, help="dimensions they vary in")
     gallery.add_argument("--queries", type=int, default=100, help="one by one")
     gallery.add_argument(
-        "--probed", type=_integers, default=(32, 128, 512), help="cells looked into"
+        "--probed", type=_integers, default=(32, 128, 512), help="lists looked into"
     )
     _add_rounds(gallery)
     gallery.set_defaults(run=_bench, measure=_measure_gallery)

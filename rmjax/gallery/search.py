@@ -6,7 +6,7 @@ Images of a generator are consecutive rows; `starts` says where each generator b
 Neighbours of large galleries are found approximately by faiss (`pip install
 rmjax[ann]`), by an inverted file (Sivic, Zisserman, Video Google, ICCV 2003; Douze et
 al., The Faiss library, 2024, https://arxiv.org/abs/2401.08281): the directions are
-divided into cells, and a query meets those of the nearest cells alone, uncompressed.
+divided into lists, and a query meets those of the nearest lists alone, uncompressed.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ CHUNK = 2**26  # similarities at once, 256 MiB: bounds the memory
 REJECT = 0.05  # the share of enrolled images that a threshold rejects, unless said
 MAX_LEFT_OUT = 1000  # images that a threshold rests on; of more, so many by chance
 NEAREST = 100  # images found per query: generators without one of them go unranked
-CELLS_PER_ROOT = 4  # cells are so many times the root of the images, as faiss advises
-TRAINING = 40  # images per cell that the cells are fitted to; faiss warns below 39
-PROBED = 512  # cells a query looks into: an eighth of those of a million images
+LISTS_PER_ROOT = 4  # lists are so many times the root of the images, as faiss advises
+TRAINING = 40  # images per list that the lists are fitted to; faiss warns below 39
+PROBED = 512  # lists a query looks into: an eighth of those of a million images
 
 # Function of queries `[Q, D]` and, if they are enrolled themselves, their rows `[Q]`,
 # which are then left out, to the similarity with each generator, float32 `[Q, G]`;
@@ -91,21 +91,21 @@ def build_index(directions: np.ndarray, probed: int = PROBED) -> Any:
 
     Args:
         directions: what is to be found.
-        probed: cells a query looks into; more find more and take longer.
+        probed: lists a query looks into; with more it finds more and takes longer.
 
     Raises:
         InputError: faiss is not installed.
     """
     faiss = import_faiss()
     count, size = directions.shape
-    cells = max(1, min(int(CELLS_PER_ROOT * count**0.5), count // TRAINING))
+    lists = max(1, min(int(LISTS_PER_ROOT * count**0.5), count // TRAINING))
     quantizer = faiss.IndexFlatIP(size)
-    index = faiss.IndexIVFFlat(quantizer, size, cells, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFFlat(quantizer, size, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid = TRAINING
     directions = np.ascontiguousarray(directions, np.float32)
     index.train(directions)
     index.add(directions)
-    index.nprobe = min(probed, cells)
+    index.nprobe = min(probed, lists)
     return index
 
 
@@ -123,7 +123,7 @@ def approximate(index: Any, starts: np.ndarray) -> Score:
     def score(queries: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         queries = np.ascontiguousarray(queries, np.float32)
         similarity, nearest = index.search(queries, min(NEAREST, index.ntotal))
-        kept = nearest >= 0  # -1 fills up where the cells hold fewer
+        kept = nearest >= 0  # -1 fills up where the lists hold fewer
         if rows is not None:
             kept &= nearest != np.asarray(rows)[:, None]
         scores = np.full((len(queries), len(starts)), -np.inf, np.float32)

@@ -207,8 +207,9 @@ def check_name(gallery: Gallery, name: str, *, trained: bool) -> None:
             f"{name!r} can't be the name of a generator: give printable text other "
             f"than '{UNKNOWN}'"
         )
+    other = "new" if trained else "trained"
     if any(g.name == name and g.trained != trained for g in gallery.generators):
-        raise InputError(f"{name} is enrolled already, as a source of the other kind")
+        raise InputError(f"{name} is enrolled already, as a {other} generator")
 
 
 def remove(gallery: Gallery, names: Sequence[str]) -> Gallery:
