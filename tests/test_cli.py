@@ -195,7 +195,8 @@ def test_data_bench_shows_both_loaders():
     results = {"png": {"images": 9, "kilobytes": 1.0, "workers": rows}}
     head, first, second, best, _ = bench_data.format_data_bench(results).splitlines()
     assert head.split() == (
-        "images per second rmjax DataLoader ratio first batch, s: rmjax DataLoader".split()
+        "images per second rmjax DataLoader ratio "
+        "first batch, s: rmjax first batch, s: DataLoader".split()
     )
     assert first.split()[3:] == ["300", "100", "3.0", "0.50", "0.25"]
     assert second.split()[3:] == ["200", "150", "1.3", "0.50", "0.25"]

@@ -117,7 +117,9 @@ def test_the_threshold_rejects_at_most_the_share():
     assert np.mean(cosines.max(1)[:80] < threshold.value - 1e-6) == 0.1
     strange = np.where(source[:, None] == source, -1, cosines).max(1)
     assert threshold.strangers == 81
-    assert threshold.accepted == pytest.approx(np.mean(strange >= threshold.value), abs=1e-6)
+    assert threshold.accepted == pytest.approx(
+        np.mean(strange >= threshold.value), abs=1e-6
+    )
     some = choose_threshold(
         score, directions, starts, 0.1, new=np.array([False, True, False])
     )

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,8 +18,6 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 SECONDS = 1.0  # of calls per figure
-
-Name = TypeVar("Name")
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -44,15 +42,20 @@ def seconds_per_call(call: Callable[[], object]) -> float:
 
 
 def median_of_rounds(
-    measure: Callable[[], Mapping[Name, float]], repeats: int, label: str
-) -> dict[Name, float]:
+    measure: Callable[[], Mapping[str, Any]], repeats: int, label: str
+) -> dict[str, Any]:
     """Call what measures several things in turn, `repeats` times; take medians of each.
 
     Taking turns, everything gets its share of a machine's slow moments. A bar shows
-    the rounds, with the label.
+    the rounds, with the label. `measure` gives figures by name, perhaps by two names.
     """
-    rounds = [measure() for _ in tqdm(range(repeats), label)]
-    return {name: float(np.median([r[name] for r in rounds])) for name in rounds[0]}
+    return _medians([measure() for _ in tqdm(range(repeats), label)])
+
+
+def _medians(rounds: list) -> Any:
+    if not isinstance(rounds[0], Mapping):
+        return float(np.median(rounds))
+    return {name: _medians([figures[name] for figures in rounds]) for name in rounds[0]}
 
 
 def installed(*packages: str) -> bool:

@@ -90,23 +90,20 @@ def bench_corruptions(
 
 def format_bench(results: dict) -> str:
     """Return `bench_corruptions`' results as lines of text."""
-    kinds = results["kinds"]
-    published = "published_ms" in next(iter(kinds.values()))
-
-    def row(label: str, times: dict) -> list[str]:
-        figures = [f"{times['ms']:.3f}"]
-        if published:
-            theirs = times["published_ms"]
-            figures += [f"{theirs:.3f}", f"{theirs / times['ms']:.1f}"]
-        return [label, *figures]
-
-    rows = [["ms per image", "rmjax"] + [PUBLISHED, "ratio"] * published]
-    rows += [row(name, times) for name, times in kinds.items()]
+    rows = dict(results["kinds"])
+    published = "published_ms" in next(iter(rows.values()))
     for title, members in (("seen", SEEN), ("unseen", UNSEEN)):
         if title in results:
-            count = len(set(members) & set(kinds))
-            rows.append(row(f"mean of {count} {title}", results[title]))
-    lines = format_table(rows)
+            count = len(set(members) & set(results["kinds"]))
+            rows[f"mean of {count} {title}"] = results[title]
+    if published:
+        rows = {n: r | {"ratio": r["published_ms"] / r["ms"]} for n, r in rows.items()}
+    columns = {
+        "rmjax": ("ms", ".3f"),
+        PUBLISHED: ("published_ms", ".3f"),
+        "ratio": ("ratio", ".1f"),
+    }
+    lines = format_table("ms per image", columns, rows)
     if "random" in results:
         drawn = results["random"]
         lines.append(

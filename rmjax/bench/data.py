@@ -23,7 +23,7 @@ from rmjax.utils.table import format_table
 # threads, such as jax, is imported where it is used.
 
 OURS, THEIRS = "rmjax", "DataLoader"
-SHOWN = SPEED, WAIT = "images_per_second", "first_batch_seconds"
+SPEED, WAIT = "images_per_second", "first_batch_seconds"
 FORMATS: dict[str, dict[str, Any]] = {"jpeg": {"quality": 85}, "png": {}}
 DRAWN = 256  # images of each format
 SETTLE = 4  # batches after the first: what was read ahead at the start is gone then
@@ -76,14 +76,12 @@ def bench_data(
         processes_with(("torch", "torchvision"), _import_torch, 1) as process,
     ):
 
-        def measure(ours: Callable, theirs: Callable) -> dict[tuple[str, str], float]:
+        def measure(ours: Callable, theirs: Callable) -> dict[str, dict[str, float]]:
             figures = {OURS: _time_batches(ours, batch_size, seconds)}
             if process is not None:
                 timed = process.submit(_time_batches, theirs, batch_size, seconds)
                 figures[THEIRS] = timed.result()
-            return {
-                (loader, f): figures[loader][f] for loader in figures for f in SHOWN
-            }
+            return figures
 
         for name, folder in _folders(directory, Path(scratch)).items():
             files = Path(scratch) / f"{name}-files"
@@ -92,40 +90,34 @@ def bench_data(
                 settings = size, resize, batch_size, count
                 ours = partial(_our_batches, selection, *settings)
                 theirs = partial(_torch_batches, files, *settings)
-                label = f"{name}, {count} workers"
-                medians = median_of_rounds(
-                    partial(measure, ours, theirs), repeats, label
+                results[name]["workers"][str(count)] = median_of_rounds(
+                    partial(measure, ours, theirs), repeats, f"{name}, {count} workers"
                 )
-                row: dict[str, dict[str, float]] = {}
-                for (loader, figure), value in medians.items():
-                    row.setdefault(loader, {})[figure] = value
-                results[name]["workers"][str(count)] = row
     return results
 
 
 def format_data_bench(results: dict) -> str:
     """Return `bench_data`'s results as lines of text."""
-    loaders = list(next(iter(next(iter(results.values()))["workers"].values())))
-    beside = THEIRS in loaders
-    columns = [*loaders, "ratio"] if beside else loaders
-    rows = [["images per second", *columns, "first batch, s:", *loaders]]
-
-    def speeds(row: dict) -> list[str]:
-        values = [row[loader][SPEED] for loader in loaders]
-        ratio = [f"{values[0] / values[1]:.1f}"] if beside else []
-        return [f"{value:.0f}" for value in values] + ratio
-
+    rows = {}
     for name, figures in results.items():
-        tried = figures["workers"]
-        for count, row in tried.items():
-            waits = [f"{row[loader][WAIT]:.2f}" for loader in loaders]
-            rows.append([f"{name}, {count} workers", *speeds(row), "", *waits])
-        best = {
-            loader: {SPEED: max(row[loader][SPEED] for row in tried.values())}
-            for loader in loaders
-        }
-        rows.append([f"{name}, best", *speeds(best)])
-    lines = format_table(rows)
+        best: dict[str, float] = {}
+        for count, loaders in figures["workers"].items():
+            speeds = {loader: row[SPEED] for loader, row in loaders.items()}
+            best = {n: max(speed, best.get(n, 0)) for n, speed in speeds.items()}
+            waits = {f"{loader} first": row[WAIT] for loader, row in loaders.items()}
+            rows[f"{name}, {count} workers"] = speeds | waits
+        rows[f"{name}, best"] = best
+    beside = all(THEIRS in row for row in rows.values())
+    if beside:
+        rows = {n: r | {"ratio": r[OURS] / r[THEIRS]} for n, r in rows.items()}
+    columns = {
+        OURS: (OURS, ".0f"),
+        THEIRS: (THEIRS, ".0f"),
+        "ratio": ("ratio", ".1f"),
+        f"first batch, s: {OURS}": (f"{OURS} first", ".2f"),
+        f"first batch, s: {THEIRS}": (f"{THEIRS} first", ".2f"),
+    }
+    lines = format_table("images per second", columns, rows)
     for name, figures in results.items():
         lines.append(
             f"{name}: {figures['images']} images of {figures['kilobytes']:.1f} KB"

@@ -116,21 +116,23 @@ def bench_evaluate(
 
 def format_evaluate_bench(results: dict) -> str:
     """Return the figures as lines of text."""
+    rows = {
+        "bare forward pass": results["forward"],
+        "evaluation, clean": results["clean"],
+        f"grid of {results['conditions']} conditions": results["grid"],
+    }
     lines = format_table(
-        [
-            ["bare forward pass", f"{results['forward']:.0f}"],
-            ["evaluation, clean", f"{results['clean']:.0f}"],
-            [f"grid of {results['conditions']} conditions", f"{results['grid']:.0f}"],
-        ]
+        f"over {results['images']} images",
+        {"images per second": ("speed", ".0f")},
+        {name: {"speed": speed} for name, speed in rows.items()},
     )
-    lines[1] += f"  {results['clean_share']:.2f} of the forward pass"
-    lines[2] += f"  {results['grid_ratio']:.2f} times as many forward passes"
+    lines[2] += f"  {results['clean_share']:.2f} of the forward pass"
+    lines[3] += f"  {results['grid_ratio']:.2f} times as many forward passes"
     last = (
         f"compilation {results['compile_s']:.0f} s, figures "
         f"{results['measure_s']:.0f} s; with both {results['whole_ratio']:.2f} times"
     )
-    title = f"images per second over {results['images']} images"
-    return "\n".join([title, *lines, last])
+    return "\n".join([*lines, last])
 
 
 def _forward(runner: Runner, variables: PyTree) -> Callable[[], object]:

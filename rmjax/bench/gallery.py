@@ -88,15 +88,21 @@ def bench_gallery(
 
 def format_gallery_bench(results: dict) -> str:
     """Return the figures as lines of text."""
-    rows = [
-        ["", "ms per query", "recall@1", "same generator"],
-        ["neighbours, exact", f"{results['exact_ms']:.2f}", "1.000", "1.000"],
-        ["prototypes, exact", f"{results['prototypes_ms']:.2f}"],
-    ]
+    rows = {
+        "neighbours, exact": {
+            "ms": results["exact_ms"],
+            "recall_at_1": 1,
+            "same_generator": 1,
+        },
+        "prototypes, exact": {"ms": results["prototypes_ms"]},
+    }
     for row in results.get("approximate", ()):
-        shares = [f"{row[name]:.3f}" for name in ("recall_at_1", "same_generator")]
-        label = f"neighbours, {row['probed']} lists probed"
-        rows.append([label, f"{row['ms']:.2f}", *shares])
+        rows[f"neighbours, {row['probed']} lists probed"] = row
+    columns = {
+        "ms per query": ("ms", ".2f"),
+        "recall@1": ("recall_at_1", ".3f"),
+        "same generator": ("same_generator", ".3f"),
+    }
     if "build_s" in results:
         last = f"index built in {results['build_s']:.0f} s"
     else:
@@ -105,7 +111,7 @@ def format_gallery_bench(results: dict) -> str:
         [
             f"{results['images']} images x {results['dim']} floats, varying in "
             f"{results['rank']} dimensions; one query at a time",
-            *format_table(rows),
+            *format_table("", columns, rows),
             last,
         ]
     )

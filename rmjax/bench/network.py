@@ -105,14 +105,11 @@ def bench_step(
 
     Images are on the device already; the step mirrors them, corrupts and mixes them as
     asked and updates all parameters. PyTorch's step, where it is installed and does the
-    same, runs in turn with ours. Arguments as for `bench_inference`, and:
+    same, runs in turn with ours.
 
     Args:
-        arch: as there.
-        size: as there.
+        arch, size, repeats, dtype: as for `bench_inference`.
         batch_sizes: images per step, which the mixing can deal out.
-        repeats: as there.
-        dtype: as there.
         corrupt: share of the images that are corrupted; the recipe's is 0.95.
         mix: key of `rmjax.mixing.MIXINGS`.
         inference: whether to time that as well.
@@ -201,15 +198,14 @@ def format_step_bench(results: dict) -> str:
 
 def _speed_table(batches: dict[str, dict], digits: int) -> list[str]:
     """Return lines of a table by batch size, speeds with so many digits."""
-    beside = all("ratio" in row for row in batches.values())
-    rows = [["images per second", OURS, "of peak"] + ["PyTorch", "ratio"] * beside]
-    for batch, row in batches.items():
-        speed, share = row["images_per_second"], row["peak_share"]
-        rows.append([f"batches of {batch}", f"{speed:.{digits}f}", f"{share:.0%}"])
-        if beside:
-            theirs = row["torch_images_per_second"]
-            rows[-1] += [f"{theirs:.{digits}f}", f"{row['ratio']:.2f}"]
-    return format_table(rows)
+    columns = {
+        OURS: ("images_per_second", f".{digits}f"),
+        "of peak": ("peak_share", ".0%"),
+        "PyTorch": ("torch_images_per_second", f".{digits}f"),
+        "ratio": ("ratio", ".2f"),
+    }
+    rows = {f"batches of {batch}": row for batch, row in batches.items()}
+    return format_table("images per second", columns, rows)
 
 
 def _describe_mixing(results: dict) -> str:

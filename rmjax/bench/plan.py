@@ -102,6 +102,7 @@ COLUMNS = {
     "GB per chip": ("chip_gb", ".1f"),
     "hours": ("hours", ".1f"),
     "USD": ("dollars", ",.0f"),
+    "": ("note", ""),
 }
 
 
@@ -284,13 +285,12 @@ def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) 
 def format_plan(plan: dict) -> str:
     """Return `plan_training`'s results as lines of text."""
     size = plan["size"]
-    rows, notes = [["estimated", *COLUMNS]], []
+    rows, notes = {}, []
     for name, row in plan["machines"].items():
-        if "step_ms" not in row:
+        if "step_ms" in row:
+            rows[name] = row | {"note": None if row["fits"] else "does not fit"}
+        else:
             notes.append(f"{name} needs a multiple of {row['batch_multiple']} images")
-            continue
-        figures = [format(row[key], form) for key, form in COLUMNS.values()]
-        rows.append([name, *figures] + ["does not fit"] * (not row["fits"]))
     return "\n".join(
         [
             f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP per "
@@ -299,7 +299,7 @@ def format_plan(plan: dict) -> str:
             f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced "
             f"per step, {plan['checkpoint_mb']:.0f} MB per checkpoint",
             "",
-            *format_table(rows),
+            *format_table("estimated", COLUMNS, rows),
             *notes,
         ]
     )

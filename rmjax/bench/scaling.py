@@ -130,16 +130,15 @@ def _run(where: str, processes: int, process: int, case: dict) -> float:
 def format_scaling_bench(results: dict) -> str:
     """Return `bench_scaling`'s results as lines of text."""
     usual = results["usual"]
-    title = (
+    lines = [
         f"ms per training step of {results['arch']} on {results['cores']} cores: "
         f"{usual['batch']} images of {usual['size']} px, 8 classes, 1 process, but for"
-    )
-    rows = []
+    ]
     for axis, label in AXES.items():
         curve = results["curves"][axis]
-        rows.append([label, *(f"{int(value):,}" for value in curve)])
-        rows.append(["", *(f"{ms:.0f}" for ms in curve.values())])
-    return "\n".join([title, *format_table(rows)])
+        columns = {f"{int(value):>7,}": (value, ".0f") for value in curve}
+        lines += format_table(f"{label:<27}", columns, {"": curve})
+    return "\n".join(lines)
 
 
 @styled

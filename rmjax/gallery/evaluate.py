@@ -198,29 +198,33 @@ def format_gallery_evaluation(results: dict) -> str:
         lines.append(
             f"{title}; mean and spread (one deviation) of {results['draws']} draws"
         )
-        table = [["  K features, space", *COLUMNS.values()]]
-        rows = [row for row in results["rows"] if row["setting"] == setting]
-        for k in dict.fromkeys(row["k"] for row in rows):
-            same = [row for row in rows if row["k"] == k]
-            rank1, precision = (f"{same[0]['chance'][n]:.3f}" for n in ("rank1", "map"))
-            # Under the means, not under the deviations beside them.
-            guesses = [f"{guess}        " for guess in (rank1, rank1, precision)]
-            table.append([f"{k:>3} chance", *guesses])
-            table += [_format_row(row) for row in same]
-        lines += [*format_table(table), ""]
+        table = {}
+        for row in results["rows"]:
+            if row["setting"] == setting:
+                k, guess = row["k"], row["chance"]
+                # Under the means, not under the deviations beside them.
+                rank1, precision = (f"{guess[n]:.3f}{'':8}" for n in ("rank1", "map"))
+                table[f"{k:>3} chance"] = {
+                    "rank1_neighbours": rank1,
+                    "rank1_prototypes": rank1,
+                    "map": precision,
+                }
+                table[f"{k:>3} {row['features']}, {row['space']}"] = _texts(row)
+        columns = {title: (name, "") for name, title in COLUMNS.items()}
+        lines += [*format_table("  K features, space", columns, table), ""]
     return "\n".join(lines[:-1])
 
 
-def _format_row(row: dict) -> list[str]:
-    texts = [f"{row['k']:>3} {row['features']}, {row['space']}"]
+def _texts(row: dict) -> dict[str, str]:
+    texts = {}
     for name in COLUMNS:
         mean, deviation = row["mean"][name], row["std"][name]
         if mean is None:
-            texts.append("-")
+            texts[name] = "-"
         elif name in ("rejected", "accepted"):
-            texts.append(f"{mean:.2f}")
+            texts[name] = f"{mean:.2f}"
         else:
-            texts.append(f"{mean:.3f} ({deviation:.3f})")
+            texts[name] = f"{mean:.3f} ({deviation:.3f})"
     return texts
 
 
