@@ -27,14 +27,15 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def seconds_per_call(call: Callable[[], object]) -> float:
-    """Return the mean over `SECONDS` of calls, at least one.
+def seconds_per_call(call: Callable[[], object], seconds: float | None = None) -> float:
+    """Return the mean over `seconds` of calls, at least one; None is `SECONDS`.
 
     One call before them brings back into the caches what others have displaced.
     """
     call()
+    least = SECONDS if seconds is None else seconds
     start, count, elapsed = time.perf_counter(), 0, 0.0
-    while elapsed < SECONDS or not count:
+    while elapsed < least or not count:
         call()
         count += 1
         elapsed = time.perf_counter() - start

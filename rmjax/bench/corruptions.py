@@ -88,7 +88,7 @@ def bench_corruptions(
     return results
 
 
-def format_bench(results: dict) -> str:
+def format_corruptions_bench(results: dict) -> str:
     """Return `bench_corruptions`' results as lines of text."""
     rows = dict(results["kinds"])
     published = "published_ms" in next(iter(rows.values()))

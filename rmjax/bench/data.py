@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rmjax.bench.common import median_of_rounds, processes_with
+from rmjax.bench.common import median_of_rounds, processes_with, seconds_per_call
 from rmjax.errors import InputError
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.table import format_table
@@ -137,14 +137,10 @@ def _time_batches(
     first = time.perf_counter() - start
     for _ in range(SETTLE):
         next(batches)
-    start, count, elapsed = time.perf_counter(), 0, 0.0
-    while elapsed < seconds:
-        next(batches)
-        count += 1
-        elapsed = time.perf_counter() - start
+    per_batch = seconds_per_call(partial(next, batches), seconds)
     if hasattr(batches, "close"):  # grain's: ends the worker processes
         batches.close()
-    return {SPEED: count * batch_size / elapsed, WAIT: first}
+    return {SPEED: batch_size / per_batch, WAIT: first}
 
 
 def _our_batches(

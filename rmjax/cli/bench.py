@@ -166,7 +166,7 @@ def _bench(args: argparse.Namespace, changes: list[str]) -> None:
 
 
 def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.corruptions import bench_corruptions, format_bench
+    from rmjax.bench.corruptions import bench_corruptions, format_corruptions_bench
     from rmjax.corruptions import NAMES
 
     results = bench_corruptions(
@@ -175,7 +175,7 @@ def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
         batch_size=args.batch_size,
         repeats=args.repeats,
     )
-    return results, format_bench(results)
+    return results, format_corruptions_bench(results)
 
 
 def _measure_data(args: argparse.Namespace) -> tuple[dict, str]:
