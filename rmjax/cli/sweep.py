@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from rmjax.cli.options import Add, add_data_dir, at_least_one, fraction
 from rmjax.errors import InputError
@@ -48,6 +49,7 @@ def add_sweep(add: Add) -> None:
     )
     parser.add_argument(
         "--reference",
+        default="",
         help="the cell to compare with, such as mix.name=none,mix.level=5 (default: the "
         "first)",
     )
@@ -103,8 +105,10 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     jax.config.update("jax_platforms", "cpu")
     from rmjax.experiment.config import load_grid
     from rmjax.sweep.devices import shares, threads
-    from rmjax.sweep.grids import GRIDS
-    from rmjax.sweep.sweep import describe_plan, plan_sweep, run_sweep
+    from rmjax.sweep.grid import GRIDS
+    from rmjax.sweep.plan import plan_sweep
+    from rmjax.sweep.runs import Sweep
+    from rmjax.sweep.sweep import describe_plan, run_sweep
     from rmjax.utils.processes import cores
 
     grid = load_grid(args.config) if args.grid is None else args.grid
@@ -117,16 +121,18 @@ def _sweep(args: argparse.Namespace, changes: list[str]) -> int:
     common = threads(args.jobs, cores(), os.environ)
     slots = [share | common for share in shares(args.jobs, os.environ)]
     sweep = plan_sweep(
-        args.config,
-        grid,
-        seeds=args.seeds,
-        workdir=args.workdir,
-        changes=changes,
-        reference=args.reference,
-        suite=args.suite,
-        data_dir=args.data_dir,
-        cache_dir=args.cache_dir,
-        command=_command(args, grid, changes),
+        Sweep(
+            folder=Path(args.workdir),
+            config=args.config,
+            grid=grid,
+            seeds=args.seeds,
+            changes=changes,
+            reference=args.reference,
+            suite=args.suite,
+            command=_command(args, grid, changes),
+            data_dir=args.data_dir,
+            cache_dir=args.cache_dir,
+        )
     )
     if args.dry_run:
         print(describe_plan(sweep))

@@ -10,7 +10,6 @@ Reference: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ import numpy as np
 from rmjax.errors import InputError
 from rmjax.evaluation.openset import fit_reference
 from rmjax.gallery.search import UNKNOWN, build_index, import_faiss
-from rmjax.utils.files import write_json
-from rmjax.utils.locks import lock
+from rmjax.utils import locks
+from rmjax.utils.files import read_json, write_json
 
 FILE = "gallery.json"
 VERSION = 1
@@ -266,13 +265,12 @@ def load_gallery(folder: Path) -> Gallery:
     path = folder / FILE
     if not path.exists():
         raise InputError(f"no gallery in {folder}: make one with `rmjax gallery add`")
+    data = read_json(path)
+    if data.get("version") != VERSION:
+        raise InputError(
+            f"{path}: not a gallery of version {VERSION}; make it anew with this rmjax"
+        )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.get("version") != VERSION:
-            raise InputError(
-                f"{path}: not a gallery of version {VERSION}; make it anew with this "
-                "rmjax"
-            )
         generators = tuple(_generator(entry) for entry in data["generators"])
         array = _load(folder, data["space"])
         space = Space(data["space"]["name"], array[0], array[1:])
@@ -281,8 +279,6 @@ def load_gallery(folder: Path) -> Gallery:
         if directions.shape != (images, len(space.centre)):
             raise ValueError(f"{images} images, but another number of fingerprints")
         return Gallery(data["network"], space, generators, directions)
-    except InputError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -299,17 +295,13 @@ def locked(folder: Path) -> Iterator[None]:
     """
     ours = (".lock", "space-", "fingerprints-", FILE)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strange = any(not path.name.startswith(ours) for path in folder.iterdir())
-        if strange and not (folder / FILE).exists():
-            raise InputError(
-                f"{folder} holds something else: choose a new or empty folder"
-            )
-        file = (folder / ".lock").open("w")
+        names = os.listdir(folder) if folder.exists() else []
     except OSError as error:
-        raise InputError(f"{folder}: can't be written ({error.strerror})") from error
-    with file:
-        lock(file, f"{folder} is being changed by another command: wait for it")
+        raise InputError(f"{folder}: can't be read ({error.strerror})") from error
+    if FILE not in names and not all(name.startswith(ours) for name in names):
+        raise InputError(f"{folder} holds something else: choose a new or empty folder")
+    busy = f"{folder} is being changed by another command: wait for it"
+    with locks.locked(folder / ".lock", busy):
         yield
 
 
