@@ -183,9 +183,9 @@ def enrol(
     generators = {generator.name: generator for generator in gallery.generators}
     old = generators.get(name, Generator(name, trained))
     generators[name] = replace(old, images=(*old.images, *images))
-    # After the last image that the generator has.
-    after = [*gallery.starts, len(gallery.directions)]
-    row = after[min(list(generators).index(name) + 1, len(after) - 1)]
+    # The row after the last image that the generator has; of a new one, the last.
+    before = gallery.generators[: list(generators).index(name) + 1]
+    row = sum(len(generator.images) for generator in before)
     directions = gallery.space.directions(embedding)
     return replace(
         gallery,
