@@ -65,7 +65,7 @@ def add_bench(add: Add) -> None:
     gallery.add_argument("--rank", type=int, default=16, help="dimensions they vary in")
     gallery.add_argument("--queries", type=int, default=100, help="one by one")
     gallery.add_argument(
-        "--probed", type=_integers, default=(32, 128, 512), help="cells looked into"
+        "--probed", type=_integers, default=(32, 128, 512), help="lists looked into"
     )
     _add_rounds(gallery)
     gallery.set_defaults(run=_bench, measure=_measure_gallery)
@@ -166,7 +166,7 @@ def _bench(args: argparse.Namespace, changes: list[str]) -> None:
 
 
 def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.corruptions import bench_corruptions, format_bench
+    from rmjax.bench.corruptions import bench_corruptions, format_corruptions_bench
     from rmjax.corruptions import NAMES
 
     results = bench_corruptions(
@@ -175,7 +175,7 @@ def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
         batch_size=args.batch_size,
         repeats=args.repeats,
     )
-    return results, format_bench(results)
+    return results, format_corruptions_bench(results)
 
 
 def _measure_data(args: argparse.Namespace) -> tuple[dict, str]:
@@ -222,7 +222,7 @@ def _measure_gallery(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.inference import bench_inference, format_inference_bench
+    from rmjax.bench.network import bench_inference, format_inference_bench
 
     results = bench_inference(
         arch=args.arch,
@@ -235,7 +235,7 @@ def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _measure_step(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.step import bench_step, format_step_bench
+    from rmjax.bench.network import bench_step, format_step_bench
 
     results = bench_step(
         arch=args.arch,

@@ -133,8 +133,13 @@ def _add_evaluate(add: Add) -> None:
 
 def _add(args: argparse.Namespace, changes: list[str]) -> None:
     from rmjax.gallery import ask
-    from rmjax.gallery.space import DEFAULT_SPACE
-    from rmjax.gallery.store import FILE, load_gallery, locked, save_gallery
+    from rmjax.gallery.store import (
+        DEFAULT_SPACE,
+        FILE,
+        load_gallery,
+        locked,
+        save_gallery,
+    )
     from rmjax.inference.attributor import load
 
     if args.trained == bool(args.name):
