@@ -272,7 +272,7 @@ def real_first(names: Sequence[str], where: str) -> tuple[str, ...]:
     if REAL not in names:
         raise InputError(
             f"{where}: no source is called {REAL!r}, only {', '.join(names)}; source 0 is that "
-            "of the real photographs"
+            "of the real photographs; rename it, or name the sources in a CSV manifest"
         )
     return (REAL, *(name for name in names if name != REAL))
 
