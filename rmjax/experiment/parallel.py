@@ -9,6 +9,7 @@ the part of its own devices.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import jax
@@ -178,7 +179,7 @@ def _in_step(mapped: Callable, devices: Devices) -> Callable:
 def _in_streams(mapped: Callable, streams: int) -> Callable:
     """Let a lone device work on parts of a batch at once."""
     # What one thread starts runs in order, so each stream has a thread.
-    threads = [ThreadPoolExecutor(1) for _ in range(streams - 1)]
+    threads = [_thread(number) for number in range(streams - 1)]
 
     def run(state: PyTree, batch: PyTree) -> PyTree:
         count = math.gcd(jax.tree.leaves(batch)[0].shape[1], streams)
@@ -196,6 +197,12 @@ def _in_streams(mapped: Callable, streams: int) -> Callable:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *done)
 
     return run
+
+
+@cache
+def _thread(number: int) -> ThreadPoolExecutor:
+    """Return a thread that all steps share, however many a process compiles."""
+    return ThreadPoolExecutor(1, f"stream-{number + 1}")
 
 
 def fetch(result: PyTree) -> PyTree:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.evaluation.thresholds import rejection_threshold
+from rmjax.evaluation.calibration import rejection_threshold
 
 UNKNOWN = "unknown"  # the answer for an image that is like no enrolled generator
 CHUNK = 2**26  # similarities at once, 256 MiB: bounds the memory
