@@ -106,21 +106,6 @@ def draw_audit(results: dict, path: Path) -> None:
         figure.savefig(path, format="png")
 
 
-def check_writable(folder: Path) -> None:
-    """Check, without making it, that a folder can be made and written to.
-
-    Raises:
-        InputError: it can't.
-    """
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise InputError(f"can't write to {folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"can't write to {folder}: no permission in {there}")
-
-
 def write_audit(results: dict, folder: Path) -> dict[str, Path]:
     """Write `audit.png` and `audit.json`, each whole or not at all.
 

@@ -5,6 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from rmjax.errors import InputError
+
 
 def write_json(path: Path, data: dict) -> None:
     """Write `data` as indented JSON, whole or not at all.
@@ -25,3 +27,18 @@ def replace_text(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Check, without making it, that a folder can be made and written to.
+
+    Raises:
+        InputError: it can't.
+    """
+    there = folder.absolute()
+    while not os.path.exists(there):  # also false where a folder above can't be read
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"can't write to {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"can't write to {folder}: no permission in {there}")
