@@ -227,10 +227,10 @@ def _describe_default(value: Any) -> str:
     return f" (default: {text})"
 
 
-def _title(text: docstring_parser.Docstring) -> tuple[str, str]:
+def _title(text: docstring_parser.Docstring) -> tuple[str, str | None]:
     """Return a docstring's first paragraph, to go on with, and the others."""
     first, _, rest = (text.description or "").strip().partition("\n\n")
-    return first[:1].lower() + first[1:].rstrip("."), rest
+    return first[:1].lower() + first[1:].rstrip("."), rest or None
 
 
 def _epilog(text: docstring_parser.Docstring) -> str | None:

@@ -7,7 +7,6 @@ import platform
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
 from rmjax.experiment.data import ExperimentData
-from rmjax.experiment.run import PACKAGES
+from rmjax.experiment.run import package_versions
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.calibration import Calibration
 
@@ -69,8 +68,7 @@ def describe_run(workdir: Path, run: Attributor) -> dict:
         "checkpoint": run.checkpoint,
         "seed": run.config.seed,
         "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | package_versions(),
     }
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 from jax._src import distributed
 
+from rmjax import __version__
 from rmjax.errors import InputError, harmless
 
 CONNECT_SECONDS = 45  # until all processes have met
@@ -139,8 +140,9 @@ def check_alike(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    names = ("rmjax", "jax", "jaxlib", "flax", "optax", "grain")
+    names = ("jax", "jaxlib", "flax", "optax", "grain")
     versions = {f"version of {name}": version(name) for name in names}
+    versions["version of rmjax"] = __version__
     mine = versions | {"code of rmjax": _digest_code(), **facts}
     first, *others = gather({name: str(value) for name, value in mine.items()})
     for process, found in enumerate(others, 1):

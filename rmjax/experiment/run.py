@@ -9,9 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rmjax import __version__
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
-from rmjax.experiment.config import flatten
+from rmjax.experiment.config import apply_changes, flatten
 from rmjax.utils.files import write_json
 
 CONFIG_FILE = "config.json"
@@ -32,7 +33,7 @@ _FREE_KEYS = {
     "log_every_steps",
     "checkpoint_every_steps",
 }
-PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def start_workdir(
@@ -63,16 +64,42 @@ def start_workdir(
             "provenance": provenance,
             "training": training,
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": package_versions(),
         },
     )
     # Last: where this file is, the others are.
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
+def package_versions() -> dict[str, str]:
+    """Return the version of rmjax and of what its figures come from, by name."""
+    return {"rmjax": __version__} | {name: version(name) for name in _PACKAGES}
+
+
 def run_facts(config: ConfigDict) -> dict[str, Any]:
     """Return the config's leaves, by dotted key, that figures depend on."""
     return {k: v for k, v in flatten(config).items() if k not in _FREE_KEYS}
+
+
+def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
+    """Return a run's config with changes of what its figures don't depend on.
+
+    Args:
+        config: of the run.
+        changes: arguments such as `--config.data.workers=2`.
+
+    Raises:
+        InputError: no such key, a value of another type, or a key that figures
+            depend on.
+    """
+    changed = apply_changes(config, changes, "of the run")
+    key = first_difference(run_facts(config), run_facts(changed))
+    if key is not None:
+        raise InputError(
+            f"--config.{key}: figures depend on it, so it is as the run was trained; "
+            f"what can be changed is {', '.join(sorted(_FREE_KEYS))}"
+        )
+    return changed
 
 
 def whole_facts(config: ConfigDict) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rmjax import __version__
 from rmjax.data.dataset import REAL
 from rmjax.data.images import decode_rgb
 from rmjax.data.listing import read_bytes
@@ -96,7 +96,7 @@ def describe_model(model: Attributor) -> dict[str, Any]:
         "name": model.name,
         "checkpoint": model.checkpoint,
         "sha256": model.digest,
-        "rmjax": version("rmjax"),
+        "rmjax": __version__,
         "calibrated": model.calibration.images > 0,
         "operating_points": list(model.calibration.operating_points),
         "reject": model.calibration.reject,

@@ -3,13 +3,13 @@
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rmjax import __version__
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
 
@@ -40,7 +40,7 @@ def describe(model: Attributor, layer: str) -> pa.Schema:
         "sizes": sizes,
         "source_names": list(model.source_names),
         "calibrated": model.calibration.images > 0,
-        "rmjax": version("rmjax"),
+        "rmjax": __version__,
     }
     return pa.schema(fields, metadata={"rmjax": json.dumps(made_by)})
 

@@ -8,13 +8,13 @@ import json
 import os
 import re
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from rmjax import __version__
 from rmjax.errors import InputError
 from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.experiment.log import read_log
@@ -210,7 +210,7 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
         "view": view,
         "tables": tables,
         "sets": SETS,
-        "rmjax_version": version("rmjax"),
+        "rmjax_version": __version__,
     }
     uris = {}
     for name, files in pictures.items():
