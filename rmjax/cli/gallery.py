@@ -9,7 +9,8 @@ from rmjax.cli.options import Count, NewFile, NewFolder, RunDataDir, RunFolder
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError, harmless
 
-GalleryFolder = Annotated[NewFolder, "folder of the gallery"]
+GalleryFolder = Annotated[str, "folder of the gallery"]
+NewGallery = Annotated[NewFolder, "folder of the gallery"]
 Reject = Annotated[
     float,
     Word(float, "SHARE"),
@@ -23,7 +24,7 @@ def enrol(
     images: list[str] | None = None,
     *,
     workdir: RunFolder,
-    gallery: GalleryFolder,
+    gallery: NewGallery,
     trained: bool = False,
     k: Count = 10,
     split: str = "val",
@@ -74,7 +75,7 @@ def enrol(
     print(f"gallery: {folder}, {len(enrolled.generators)} generators, {count} images")
 
 
-def remove_generators(names: list[str], *, gallery: GalleryFolder) -> None:
+def remove_generators(names: list[str], *, gallery: NewGallery) -> None:
     """Take generators out of a gallery.
 
     Args:
