@@ -4,9 +4,10 @@ from pathlib import Path
 
 from results_sample import sample_results, write_answers, write_run
 
-from rmjax.sweep.collect import collect, read_found
-from rmjax.sweep.record import Entry, Record
-from rmjax.sweep.tables import Findings, Unfinished
+from rmjax.evaluation.differences import read_runs
+from rmjax.sweep.collect import collect
+from rmjax.sweep.report import Findings
+from rmjax.sweep.runs import Cell, Sweep
 
 REFERENCE = "mix.name=none"
 # Of each cell: share of right answers, number of seeds, whether it is in the grid.
@@ -20,30 +21,24 @@ CELLS = {
 def sample_findings(folder: Path, results: dict | None = None) -> Findings:
     """Write such runs to a folder and collect them; one run of the grid failed."""
     results = results or sample_results()
-    found = []
+    found = {}
     for number, (label, (right, seeds, present)) in enumerate(CELLS.items()):
-        folders = {}
-        for seed in range(seeds):
-            folders[seed] = write_run(folder / label / f"seed{seed}", results).parents[
-                1
-            ]
-            answers = folders[seed] / "evaluation" / "full"
-            write_answers(answers, results, right, 10 * number + seed)
-        found.append(read_found(label, present, folders, "full"))
+        folders = [folder / label / f"seed{seed}" for seed in range(seeds)]
+        for seed, own in enumerate(folders):
+            write_answers(write_run(own, results), results, right, 10 * number + seed)
+        cell = Cell(label, {"mix.name": label.split("=")[1]}, 3, present)
+        found[cell] = dict(enumerate(read_runs(folders, "full")))
     rows, reasons = collect(found, REFERENCE, draws=200)
-    entries = [
-        Entry(label, {"mix.name": label.split("=")[1]}, 3, present)
-        for label, (_, _, present) in CELLS.items()
-    ]
-    record = Record(
+    sweep = Sweep(
+        folder,
         "attribution_mini",
-        ("--config.num_epochs=2",),
         "mix.name=none,repmix",
-        3,
-        "full",
-        REFERENCE,
-        "rmjax sweep --grid mix.name=none,repmix",
-        tuple(entries),
+        seeds=3,
+        changes=("--config.num_epochs=2",),
+        reference=REFERENCE,
+        suite="full",
+        command="rmjax sweep --grid mix.name=none,repmix",
+        cells=tuple(found),
     )
-    failed = Unfinished("mix.name=repmix", 2, "failed", "status 3: <b>nan</b>")
-    return Findings(record, rows, reasons, [failed], results)
+    failed = ("mix.name=repmix", 2, "failed", "status 3: <b>nan</b>")
+    return Findings(sweep, rows, reasons, [failed], results)

@@ -21,7 +21,7 @@ import pytest
 
 from rmjax.data.dataset import find_dataset, open_dataset
 from rmjax.errors import InputError, TrainingError
-from rmjax.experiment.checkpoint_folder import steps
+from rmjax.experiment.checkpoints import saved_steps
 from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.log import read_log
 from rmjax.training import train as training
@@ -61,7 +61,7 @@ def half(config, tmp_path_factory):
     """The workdir of a run after 16 steps, with the checkpoints 8, 13 and 16."""
     workdir = tmp_path_factory.mktemp("half") / "run"
     train(config, workdir, num_epochs=2)
-    assert steps(workdir / "checkpoints") == [8, 13, 16]
+    assert saved_steps(workdir / "checkpoints") == [8, 13, 16]
     return workdir
 
 
@@ -223,7 +223,7 @@ def test_a_data_file_is_cut_while_training(
 
 
 def steps_before(workdir):
-    return max(steps(workdir / "checkpoints"), default=0)
+    return max(saved_steps(workdir / "checkpoints"), default=0)
 
 
 # Signals.

@@ -17,7 +17,7 @@ import pytest
 from rmjax import load as rmjax_load
 from rmjax.cli.main import main
 from rmjax.evaluation.evaluate import evaluate
-from rmjax.experiment.checkpoint_folder import remove, steps
+from rmjax.experiment.checkpoints import saved_steps
 from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.log import read_log
 from rmjax.training.train import train
@@ -151,9 +151,9 @@ def test_any_number_of_processes_trains_alike(config, alone, together, tmp_path)
     np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-4)
     for count in (1, 4):
         workdir = shutil.copytree(together, tmp_path / str(count))
-        for step in steps(workdir / "checkpoints"):
+        for step in saved_steps(workdir / "checkpoints"):
             if step > 10:
-                remove(workdir / "checkpoints", step)
+                shutil.rmtree(workdir / "checkpoints" / str(step))
         if count == 1:
             own = config.copy_and_resolve_references()
             own.num_devices = 1
@@ -335,7 +335,7 @@ def test_sigterm_to_one_process_stops_all_and_saves(config, tmp_path):
     found = job(2, *rmjax("train", workdir, config), devices=1, meanwhile=ask)
     assert [status for status, *_ in found] == [75, 75], found
     assert "stopped by SIGTERM after step" in found[0][2]
-    saved = max(steps(workdir / "checkpoints"))
+    saved = max(saved_steps(workdir / "checkpoints"))
     assert saved == len(losses(workdir))
 
 

@@ -15,8 +15,7 @@ from rmjax.cli.main import main
 from rmjax.errors import InputError
 from rmjax.experiment.build import build_model, network_input
 from rmjax.experiment.config import load_config
-from rmjax.experiment.run import load_config as load_run
-from rmjax.experiment.run import load_source_names
+from rmjax.experiment.run import load_run_config, load_source_names
 from rmjax.experiment.step import create_state
 from rmjax.inputs import IMAGENET_MEAN, IMAGENET_STD
 from rmjax.models.convert import to_imagenet, to_torch
@@ -427,7 +426,7 @@ def test_a_bare_backbone_embeds_and_says_that_it_knows_no_sources(tmp_path, imag
 
 
 def test_training_starts_from_a_run(small_run):
-    config = load_run(small_run)
+    config = load_run_config(small_run)
     config.model.init = str(small_run)
     taken = starting_backbone(config)
     model = build_model(config, len(load_source_names(small_run)))
@@ -443,7 +442,7 @@ def test_training_starts_from_a_run(small_run):
 
 
 def test_the_embedding_of_another_size_is_new(small_run):
-    config = load_run(small_run)
+    config = load_run_config(small_run)
     config.model.init = str(small_run)
     config.model.embedding_dim = 32
     assert "embedding" not in starting_backbone(config)["params"]["backbone"]

@@ -12,10 +12,10 @@ from sweep_sample import REFERENCE, sample_findings
 
 from rmjax.cli.main import main
 from rmjax.errors import InputError
-from rmjax.sweep.record import read_entries
-from rmjax.sweep.report import write_sweep
-from rmjax.sweep.sweep import commands, describe_plan, plan_sweep, run_sweep
-from rmjax.sweep.tables import format_findings
+from rmjax.sweep.plan import plan_sweep, read_cells
+from rmjax.sweep.report import format_findings, write_sweep
+from rmjax.sweep.runs import Sweep
+from rmjax.sweep.sweep import describe_plan, run_sweep
 from rmjax.training.train import train
 
 # Compiled in no time, of which each process takes its own.
@@ -59,7 +59,7 @@ def plan(mini_dir):
 
     def make(folder, grid="optim.lr=1e-3,1e30", **more):
         more = {"seeds": 2, "changes": CHANGES, "data_dir": str(mini_dir)} | more
-        return plan_sweep("attribution_mini", grid, workdir=folder, **more)
+        return plan_sweep(Sweep(folder, "attribution_mini", grid, **more))
 
     return make
 
@@ -95,7 +95,7 @@ def test_every_cell_is_run_and_a_failing_one_stops_no_other(swept):
 
 def test_the_same_command_runs_what_is_not_done(swept, plan, options, capsys):
     sweep = plan(swept)
-    left = {str(run): commands(sweep, run) for run in sweep.runs}
+    left = {str(run): run.commands() for run in sweep.runs}
     assert left[f"{GOOD}, seed 0"] == left[f"{GOOD}, seed 1"] == []
     train, evaluate = left[f"{BAD}, seed 1"]
     assert train[3:5] == ["train", "--config"] and "--config.seed=1" in train
@@ -114,7 +114,7 @@ def test_a_longer_training_or_another_suite_is_not_done_yet(swept, plan):
     for changes, count in (({"changes": [*CHANGES, "--config.num_epochs=4"]}, 2),
                            ({"suite": "flip"}, 1)):  # fmt: skip
         sweep = plan(swept, "optim.lr=1e-3", **changes)
-        assert len(commands(sweep, sweep.runs[0])) == count
+        assert len(sweep.runs[0].commands()) == count
 
 
 def test_a_training_longer_than_asked_for_is_refused(swept, plan):
@@ -125,7 +125,7 @@ def test_a_training_longer_than_asked_for_is_refused(swept, plan):
 
 def test_evaluations_may_share_corrupted_images(swept, plan):
     sweep = plan(swept, "optim.lr=1", suite="fog:1", cache_dir="images")
-    train, evaluate = commands(sweep, sweep.runs[0])
+    train, evaluate = sweep.runs[0].commands()
     assert evaluate[-2:] == ["--cache-dir", "images"] and "images" not in train
 
 
@@ -133,7 +133,7 @@ def test_a_run_with_a_damaged_evaluation_is_evaluated_again(swept, plan, tmp_pat
     folder = shutil.copytree(swept, tmp_path / "sweep")
     (folder / GOOD / "seed0" / "evaluation" / "clean" / "results.json").write_text("{")
     sweep = plan(folder, "optim.lr=1e-3")
-    (left,) = commands(sweep, sweep.runs[0])
+    (left,) = sweep.runs[0].commands()
     assert "evaluate" in left and "train" not in left
 
 
@@ -147,8 +147,8 @@ def test_cells_of_an_earlier_grid_are_kept_and_marked(swept, plan, tmp_path):
     assert run_sweep(plan(folder, "optim.lr=1e-3"), say=said.append) == 0
     assert said[0] == f"kept, though not in the present grid: {BAD}, seed=0"
     assert f"{'seed=0 *':<20}" in "\n".join(said)
-    entries = {entry.label: entry.present for entry in read_entries(folder)}
-    assert entries == {GOOD: True, BAD: False, "seed=0": False}
+    cells = {cell.label: cell.present for cell in read_cells(folder)}
+    assert cells == {GOOD: True, BAD: False, "seed=0": False}
     rows = list(csv.DictReader((folder / "sweep.csv").open()))
     kept = [row for row in rows if row["cell"] == "seed=0"]
     assert {row["present"] for row in kept} == {"False"}
@@ -158,7 +158,7 @@ def test_cells_of_an_earlier_grid_are_kept_and_marked(swept, plan, tmp_path):
     record["cells"].append(record["cells"][0] | {"label": "seed=2", "present": True})
     (folder / "sweep.json").write_text(json.dumps(record))
     assert run_sweep(early, say=said.append) == 0
-    assert "seed=2" in {entry.label for entry in read_entries(folder)}
+    assert "seed=2" in {cell.label for cell in read_cells(folder)}
     # One of other settings can't be compared.
     path = folder / "seed=0" / "seed1" / "config.json"
     config = json.loads(path.read_text())
@@ -178,6 +178,34 @@ def test_cells_of_an_earlier_grid_are_kept_and_marked(swept, plan, tmp_path):
     assert "not in the present grid: kept" in describe_plan(
         plan(folder, "optim.lr=1e-3")
     )
+
+
+def test_a_cell_of_another_method_is_kept(swept, plan, tmp_path):
+    """Of a fit and a training, each has settings that the other has no use for."""
+    folder = shutil.copytree(swept, tmp_path / "sweep")
+    shutil.copytree(folder / GOOD, folder / "fit")
+    for path in (folder / "fit").glob("seed*/config.json"):
+        config = json.loads(path.read_text())
+        config["fit"]["name"] = "ridge"
+        path.write_text(json.dumps(config))
+    record = json.loads((folder / "sweep.json").read_text())
+    record["cells"].append(
+        {"label": "fit", "changes": {"fit.name": "ridge"}, "seeds": 2, "present": True}
+    )
+    (folder / "sweep.json").write_text(json.dumps(record))
+    assert run_sweep(plan(folder, "optim.lr=1e-3"), say=[].append) == 0
+    assert "\nfit,False," in (folder / "sweep.csv").read_text()
+
+
+def test_an_edited_grid_keeps_what_is_finished_where_it_lies(swept, plan):
+    """A cell is known by its config, whatever it would be called in the new grid."""
+    level = plan(swept, "optim.lr=1e-3").cells[0].config.mix.level
+    sweep = plan(swept, f"mix.level={level - 1},{level} optim.lr=1e-3", seeds=1)
+    new, kept = sweep.runs
+    assert new.cell.label == f"mix.level={level - 1},{GOOD}" and new.commands()
+    assert kept.cell.label == GOOD and not kept.commands()
+    assert kept.cell.changes == {"mix.level": level, "optim.lr": 0.001}
+    assert [cell.label for cell in sweep.cells if not cell.present] == [BAD]
 
 
 def test_a_folder_of_another_config_is_named_before_anything_runs(swept, plan):

@@ -9,20 +9,27 @@ from rmjax.configs.attribution88.method import GRID
 from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.experiment.config import load_config
-from rmjax.sweep.cells import find_reference, make_cells
-from rmjax.sweep.grid import expand, parse_grid, split
-from rmjax.sweep.grids import GRIDS
+from rmjax.sweep.grid import GRIDS, read_grid, split
+from rmjax.sweep.plan import find_reference, plan_sweep
+from rmjax.sweep.runs import Sweep
 from rmjax.training.fit import check_fit
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def cells(mini_dir):
+def cells(mini_dir, tmp_path):
     """Function of a grid to its cells."""
 
     def make(grid, changes=()):
-        return make_cells("attribution_mini", grid, changes, str(mini_dir))
+        folder = tmp_path / "sweep"
+        changes = [*changes, "--config.data.eval_size=32"]  # as large as the images
+        sweep = Sweep(
+            folder, "attribution_mini", grid, changes=changes, data_dir=str(mini_dir)
+        )
+        found = plan_sweep(sweep).cells
+        assert not folder.exists()
+        return found
 
     return make
 
@@ -32,7 +39,7 @@ def labels(cells):
 
 
 def points(grid):
-    return expand(parse_grid(grid, load_config("repmix"), "repmix"))
+    return read_grid(grid, load_config("repmix"), "repmix")
 
 
 def test_axes_multiply_and_the_last_goes_fastest(cells):
@@ -46,7 +53,8 @@ def test_axes_multiply_and_the_last_goes_fastest(cells):
     assert (found[4].config.mix.name, found[4].config.mix.level) == ("repmix", 3)
     assert found[4].config.data.size == 64
     # One pass over 288 single images, or over as many groups of two, by 64 images.
-    assert [cell.steps for cell in found] == [4, 4, 4, 9, 9, 9]
+    epochs = [cell.steps / cell.config.num_epochs for cell in found]
+    assert epochs == [4, 4, 4, 9, 9, 9]
 
 
 def test_brackets_and_quotes_hold_values_together():
@@ -54,37 +62,38 @@ def test_brackets_and_quotes_hold_values_together():
     assert split(grid, None) == grid.rsplit(" ", 2)[:1] + ['mix.name="x y",']
     found = points("data.sources=('real', 'b'),('real','c'),() optim.lr=1e-3,.01")
     assert len(found) == 6
-    assert found[0].changes == {"data.sources": ("real", "b"), "optim.lr": 0.001}
-    assert found[0].label == "data.sources=real+b,optim.lr=0.001"
-    assert found[4].label == "data.sources=empty,optim.lr=0.001"
+    changes = {"data.sources": ("real", "b"), "optim.lr": 0.001}
+    assert found[0] == ("data.sources=real+b,optim.lr=0.001", changes)
+    assert found[4][0] == "data.sources=empty,optim.lr=0.001"
 
 
 def test_labels_are_names_of_folders_and_differ():
     odd = points("model.init=a/b.pth,a-b.pth,../../x,é" + f",{'y' * 300},{'y' * 299}")
-    names = [point.label for point in odd]
+    names = [label for label, _ in odd]
     assert len(set(names)) == 6
     assert all(name.isascii() and "/" not in name for name in names)
     assert max(map(len, names)) < 60
     long = points("data.name=" + "z" * 39 + " model.init=" + "y" * 40 + " mix.name="
                   + "x" * 40 + "," + "w" * 40)  # fmt: skip
-    assert {len(point.label) for point in long} == {100}
-    assert long[0].label != long[1].label
+    assert [len(label) for label, _ in long] == [100, 100]
+    assert long[0][0] != long[1][0]
 
 
 def test_an_empty_text_is_a_value_in_quotes():
     found = points("model.init='',weights.pth")
-    assert [point.changes["model.init"] for point in found] == ["", "weights.pth"]
-    assert [point.label for point in found] == [
-        "model.init=empty",
-        "model.init=weights.pth",
+    assert found == [
+        ("model.init=empty", {"model.init": ""}),
+        ("model.init=weights.pth", {"model.init": "weights.pth"}),
     ]
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_named_grids_can_be_run(cells, name):
-    found = cells(name)
-    assert labels(found) == [alternative.label for alternative in GRIDS[name]]
-    assert all("=" in label and "/" not in label for label in labels(found))
+def test_named_grids_can_be_run(cells):
+    found = {name: labels(cells(name)) for name in GRIDS}
+    assert all("=" in n and "/" not in n for own in found.values() for n in own)
+    assert {name: len(own) for name, own in found.items()} == {
+        "level": 7, "members": 4, "beta": 3, "loss": 3, "method": 11,
+        "mixing": 14, "embedding": 4, "input": 3, "corruptions": 5,
+    }  # fmt: skip
 
 
 def test_some_of_a_named_grid_in_the_order_asked_for(cells):
@@ -120,14 +129,14 @@ def test_named_grids_are_the_published_ablations(cells):
 
 def test_methods_fit_at_the_size_of_attribution88():
     config = load_config("attribution88/method")
-    found = {p.label: p for p in expand(parse_grid(GRID, config, "method"))}
-    for point in found.values():
+    found = dict(read_grid(GRID, config, "method"))
+    for changes in found.values():
         own = config.copy_and_resolve_references()
-        own.update_from_flattened_dict(point.changes)
+        own.update_from_flattened_dict(changes)
         if own.fit.name:
             check_fit(own, num_sources=88)
     # Residuals are averaged at the places that they are looked for.
-    changes = found["method=prnu"].changes
+    changes = found["method=prnu"]
     sizes = [changes[f"data.{key}"] for key in ("resize", "size", "crop")]
     tested = config.data
     assert sizes == [tested.eval_resize, tested.eval_size, tested.eval_size]
@@ -159,6 +168,7 @@ KEYS = r"the keys are .*mix\.level.*optim\.lr"
         ("level mix.level=2", "'level' and 'mix.level=2' both change mix.level"),
         ("mix.beta=0.4,0.40", "would be the same run: mix.beta=0.4 and mix.beta=0.4"),
         ("data.workers=0,2", "would be the same run"),
+        ("fit.images=64,128", "would be the same run"),
         ("data.sources=('a+b',),('a','b')", "would share a folder"),
         ("mix.name=a,A", "would share a folder"),
         ("data.sources=('a','b'", r"no \) at the end of"),
@@ -169,7 +179,7 @@ KEYS = r"the keys are .*mix\.level.*optim\.lr"
         ("mix.members=2,5", "cell mix.members=5: batch_size = 64"),
         ("model.arch=tiny,vgg", "cell model.arch=vgg: unknown architecture"),
         ("model.dtype=float16", "float32, bfloat16"),
-        ("model.input=sepia", "unknown input 'sepia'"),
+        ("model.input=sepia", "unknown .*input 'sepia'"),
         ("corrupt.rate=0.5 corrupt.names=('rain',)", "unknown rain; choose from"),
         ("data.crop=65", "data.crop = 65 px is larger"),
         ("data.sources=('real','gpt')", "unknown source 'gpt'"),
@@ -202,7 +212,7 @@ def test_a_reference_is_one_cell(cells):
     def reference(text):
         return find_reference(found, text, "attribution_mini").label
 
-    assert reference(None) == "mix.name=none,mix.level=0"
+    assert reference("") == "mix.name=none,mix.level=0"
     assert reference("mix.name=none,mix.level=5") == "mix.name=none,mix.level=5"
     assert reference("mix.level=05,mix.name=none") == "mix.name=none,mix.level=5"
     named = cells("members mix.level=3")

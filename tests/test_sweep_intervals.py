@@ -6,9 +6,11 @@ from results_sample import sample_results, write_answers, write_run
 from scipy import stats
 from sweep_sample import REFERENCE, sample_findings
 
-from rmjax.evaluation.bootstrap import draw_resamples
-from rmjax.sweep.collect import collect, read_found
+from rmjax.evaluation.bootstrap import Resamples, draw_resamples
+from rmjax.evaluation.differences import read_runs
+from rmjax.sweep.collect import collect
 from rmjax.sweep.intervals import ImageSpread, estimate, image_spread
+from rmjax.sweep.runs import Cell
 
 
 def test_without_a_spread_of_images_it_is_students_interval():
@@ -16,7 +18,7 @@ def test_without_a_spread_of_images_it_is_students_interval():
     found = estimate(scores, ImageSpread(0.0, 100))
     ends = stats.t.interval(0.95, 4, scores.mean(), stats.sem(scores))
     assert (found.low, found.high) == pytest.approx(ends)
-    assert found.seeds == 5 and found.mean == pytest.approx(scores.mean())
+    assert found.mean == pytest.approx(scores.mean())
 
 
 @pytest.mark.parametrize("scores", [[0.8], [0.8, 0.8, 0.8]])
@@ -37,27 +39,29 @@ def test_both_parts_add_up_each_with_its_quantile():
 @pytest.mark.parametrize("spread", [ImageSpread(0.0, 10), None])
 def test_where_nothing_varies_or_is_known_there_is_no_interval(spread):
     found = estimate(np.array([1.0, 1.0]), spread)
-    assert (found.mean, found.low, found.high) == (1.0, None, None)
+    assert found == (1.0, None, None)
 
 
 def test_variance_of_images_is_that_of_a_mean():
     rng = np.random.default_rng(0)
     scores = rng.random(400)
     drawn = draw_resamples(np.arange(400), 4000)
-    found = image_spread(scores, drawn.code, drawn.counts)
+    found = image_spread(scores, drawn)
     assert found == pytest.approx((scores.var() / 400, 400), rel=0.1)
     # Four copies of each image say no more than one.
     drawn = draw_resamples(np.repeat(np.arange(400), 4), 4000)
-    found = image_spread(np.repeat(scores, 4), drawn.code, drawn.counts)
+    found = image_spread(np.repeat(scores, 4), drawn)
     assert found == pytest.approx((scores.var() / 400, 400), rel=0.1)
     # Images of some of the groups only; of few; and of one.
     part = drawn.code < 100
-    some = image_spread(np.repeat(scores, 4)[part], drawn.code[part], drawn.counts)
+    some = image_spread(
+        np.repeat(scores, 4)[part], Resamples(drawn.code[part], drawn.counts)
+    )
     assert some == pytest.approx((scores[:100].var() / 100, 100), rel=0.15)
     drawn = draw_resamples(np.arange(4), 4000)
-    few = image_spread(scores[:4], drawn.code, drawn.counts)
+    few = image_spread(scores[:4], drawn)
     assert few == pytest.approx((scores[:4].var(ddof=1) / 4, 4), rel=0.1)
-    assert image_spread(scores[:4], np.zeros(4, int), drawn.counts) is None
+    assert image_spread(scores[:4], Resamples(np.zeros(4, int), drawn.counts)) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
         scores = by_seed * rng.normal(size=(seeds, 1))
         scores = scores + by_image * rng.normal(size=images)
         scores += rest * rng.normal(size=scores.shape)
-        spread = image_spread(scores.mean(0), drawn.code, drawn.counts)
+        spread = image_spread(scores.mean(0), drawn)
         found = estimate(scores.mean(1), spread)
         held += found.low <= 0 <= found.high
     print(f"{held / rounds:.4f} of {rounds} intervals hold the truth")
@@ -143,28 +147,34 @@ def test_pairs_cancel_what_is_hard_for_both(findings):
     assert 0 < width < 0.9 * 2**0.5 * (row["mean_high"] - row["mean_low"])
 
 
+def cell(label):
+    return Cell(label, {}, 1, present=True)
+
+
 def test_shares_end_at_0_and_1(tmp_path):
     results = sample_results(full=False)
-    folders = {}
+    folders = [tmp_path / "0", tmp_path / "1"]
     for seed, right in enumerate((0.99, 0.6)):
-        folders[seed] = tmp_path / f"{seed}"
         write_answers(write_run(folders[seed], results), results, right, seed)
-    rows, _ = collect([read_found("a", True, folders, "full")], "a", draws=100)
+    runs = dict(enumerate(read_runs(folders, "full")))
+    rows, _ = collect({cell("a"): runs}, "a", draws=100)
+    assert {row["seeds"] for row in rows} == {2}
     assert all(0 <= row["mean_low"] < row["mean_high"] <= 1 for row in rows)
     assert any(row["mean_high"] == 1 for row in rows)
 
 
 def test_cells_of_other_images_have_no_difference_and_a_reason(tmp_path):
-    found = []
+    found = {}
     for name, more in (("a", {}), ("b", {"seen": ["cat"], "unseen": []})):
         results = sample_results(full=False, **more)
         write_answers(write_run(tmp_path / name, results), results, 0.6)
-        found.append(read_found(name, True, {0: tmp_path / name}, "full"))
+        found[cell(name)] = {0: read_runs([tmp_path / name], "full")[0]}
+    a, b = found
     rows, reasons = collect(found, "a", draws=100)
     assert list(reasons) == ["b"] and "different images" in reasons["b"]
     assert {row["difference"] for row in rows if row["cell"] == "b"} == {None}
-    rows, reasons = collect(found[1:], "a", draws=100)
+    rows, reasons = collect({b: found[b]}, "a", draws=100)
     assert reasons == {"b": "the reference has no finished run"}
-    other = read_found("c", True, {1: tmp_path / "a"}, "full")
-    _, reasons = collect([found[0], other], "a", draws=100)
+    of_other_seed = {a: found[a], cell("c"): {1: found[a][0]}}
+    _, reasons = collect(of_other_seed, "a", draws=100)
     assert reasons == {"c": "it has no finished seed that the reference has"}

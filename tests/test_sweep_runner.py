@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from rmjax.cli.sweep import slurm_shard
 from rmjax.errors import InputError, Preempted
 from rmjax.sweep.devices import shares, threads
-from rmjax.sweep.runner import BUSY, DONE, FAILED, Task, last_line, run_tasks
+from rmjax.sweep.runner import last_line, run_all
+from rmjax.sweep.runs import State
 from rmjax.utils.locks import lock
 
 
@@ -22,17 +24,25 @@ def python(code):
     return [sys.executable, "-c", code]
 
 
+@dataclass(frozen=True)
+class Made:
+    """A run of made-up code."""
+
+    folder: Path
+    name: str
+    codes: tuple[str, ...]
+
+    def commands(self):
+        return [python(code) for code in self.codes]
+
+    def file(self, kind):
+        return self.folder / "logs" / f"{self.name}.{kind}"
+
+
 @pytest.fixture
 def task(tmp_path):
     """Function of a name and the commands' code to a task."""
-
-    def make(name, *codes):
-        paths = (
-            tmp_path / "logs" / f"{name}.{end}" for end in ("log", "lock", "failed")
-        )
-        return Task(name, lambda: [python(code) for code in codes], *paths)
-
-    return make
+    return lambda name, *codes: Made(tmp_path, name, codes)
 
 
 @pytest.fixture
@@ -74,25 +84,30 @@ def test_commands_follow_each_other_and_a_failure_stops_its_own_task(task, ended
         task("gone", "import os; os.kill(os.getpid(), 9)"),
         task("nothing"),
     ]
-    run_tasks(tasks, [{}], ended)
+    run_all(tasks, [{}], ended)
     outcomes = {name: outcome for name, outcome, _ in ended}
-    assert outcomes == {"good": DONE, "bad": FAILED, "gone": FAILED, "nothing": DONE}
-    log = tasks[0].log.read_text()
+    assert outcomes == {
+        "good": State.DONE,
+        "bad": State.FAILED,
+        "gone": State.FAILED,
+        "nothing": State.DONE,
+    }
+    log = tasks[0].file("log").read_text()
     assert log.index("\none\n") < log.index("\ntwo\n") and log.count("\n$ ") == 2
     reason = "status 1: what\ufffd went wrong"
-    assert tasks[1].failed.read_text() == reason + "\n"
-    assert ("bad", FAILED, reason) in ended
-    assert "print(2)" not in tasks[1].log.read_text()
-    assert tasks[2].failed.read_text().startswith("killed by SIGKILL: ")
-    assert not tasks[3].log.exists() and not tasks[0].failed.exists()
+    assert tasks[1].file("failed").read_text() == reason + "\n"
+    assert ("bad", State.FAILED, reason) in ended
+    assert "print(2)" not in tasks[1].file("log").read_text()
+    assert tasks[2].file("failed").read_text().startswith("killed by SIGKILL: ")
+    assert not tasks[3].file("log").exists() and not tasks[0].file("failed").exists()
 
 
 def test_a_failure_is_forgotten_when_it_is_run_again(task, ended):
-    run_tasks([task("one", "raise SystemExit(1)")], [{}], ended)
+    run_all([task("one", "raise SystemExit(1)")], [{}], ended)
     again = task("one", "print('well')")
-    assert again.failed.exists()
-    run_tasks([again], [{}], ended)
-    assert ended[-1][:2] == ("one", DONE) and not again.failed.exists()
+    assert again.file("failed").exists()
+    run_all([again], [{}], ended)
+    assert ended[-1][:2] == ("one", State.DONE) and not again.file("failed").exists()
 
 
 def test_as_many_run_at_once_as_there_are_slots(task, ended, tmp_path):
@@ -107,45 +122,45 @@ def test_as_many_run_at_once_as_there_are_slots(task, ended, tmp_path):
         "else: raise SystemExit('alone')\n"
     )
     slots = [{"SLOT": "a"}, {"SLOT": "b"}]
-    run_tasks([task(f"t{i}", code) for i in range(3)], slots, ended)
-    assert [outcome for _, outcome, _ in ended] == [DONE] * 3
+    run_all([task(f"t{i}", code) for i in range(3)], slots, ended)
+    assert [outcome for _, outcome, _ in ended] == [State.DONE] * 3
     assert {path.name for path in tmp_path.glob("on-*")} == {"on-a", "on-b"}
 
 
 def test_what_another_command_works_on_is_left_to_it(task, ended):
     one, two = task("one", "print(1)"), task("two", "print(2)")
-    one.lock.parent.mkdir()
-    with one.lock.open("a") as held:
+    one.file("lock").parent.mkdir()
+    with one.file("lock").open("a") as held:
         lock(held, "")
-        run_tasks([one, two], [{}], ended)
+        run_all([one, two], [{}], ended)
     assert [(name, outcome) for name, outcome, _ in ended] == [
-        ("one", BUSY),
-        ("two", DONE),
+        ("one", State.BUSY),
+        ("two", State.DONE),
     ]
-    assert not one.log.exists()
-    run_tasks([one], [{}], ended)
-    assert ended[-1][:2] == ("one", DONE)
+    assert not one.file("log").exists()
+    run_all([one], [{}], ended)
+    assert ended[-1][:2] == ("one", State.DONE)
 
 
 def test_a_command_that_outlives_its_sweep_keeps_the_lock(tmp_path, task, ended):
     on = tmp_path / "on"
     code = (
-        "from pathlib import Path; from rmjax.sweep.runner import *\n"
-        f"paths = [Path({str(tmp_path)!r}) / 'logs' / f'one.{{e}}' "
-        "for e in ('log', 'lock', 'failed')]\n"
-        f"run_tasks([Task('one', lambda: [{python(nap(on))!r}], *paths)], [{{}}], print)\n"
+        "from pathlib import Path; from test_sweep_runner import *\n"
+        f"one = Made(Path({str(tmp_path)!r}), 'one', [{nap(on)!r}])\n"
+        "run_all([one], [{}], print)\n"
     )
     process = subprocess.Popen(python(code), env=os.environ | {"PYTHONPATH": here()})
     wait_for(on)
     process.kill()
     process.wait()
-    run_tasks([task("one", "print(1)")], [{}], ended)
-    assert ended[0][:2] == ("one", BUSY)
+    run_all([task("one", "print(1)")], [{}], ended)
+    assert ended[0][:2] == ("one", State.BUSY)
     os.kill(int(on.read_text()), signal.SIGKILL)
 
 
 def here():
-    return str(Path(__file__).resolve().parents[1])
+    tests = Path(__file__).resolve().parent
+    return os.pathsep.join((str(tests.parent), str(tests)))
 
 
 @pytest.mark.parametrize(
@@ -172,10 +187,14 @@ def test_a_signal_is_passed_on_and_waited_for(task, ended, tmp_path, number, err
     thread.start()
     tasks = [task("one", code, "print('more')"), task("two", "print(2)")]
     with pytest.raises(error):
-        run_tasks(tasks, [{}], ended)
+        run_all(tasks, [{}], ended)
     thread.join()
     assert (tmp_path / "saved").exists()
-    assert not ended and not tasks[0].failed.exists() and not tasks[1].log.exists()
+    assert (
+        not ended
+        and not tasks[0].file("failed").exists()
+        and not tasks[1].file("log").exists()
+    )
     assert signal.getsignal(number) is before
 
 
@@ -187,7 +206,7 @@ def test_processes_end_when_the_sweep_itself_fails(task, tmp_path):
             raise RuntimeError("no room for a line")
 
     with pytest.raises(RuntimeError, match="no room"):
-        run_tasks([task("one", nap(on))], [{}], print, idle)
+        run_all([task("one", nap(on))], [{}], print, idle)
     with pytest.raises(ProcessLookupError):
         os.kill(int(on.read_text()), 0)
 
@@ -206,9 +225,9 @@ def test_a_file_system_without_locks_is_told(task, ended, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr("rmjax.utils.processes.fcntl.flock", refuse)
+    monkeypatch.setattr("rmjax.utils.locks.fcntl.flock", refuse)
     with pytest.raises(InputError, match=r"can't lock .*a\.lock: Function not impl"):
-        run_tasks([task("a", "")], [{}], ended)
+        run_all([task("a", "")], [{}], ended)
     assert ended == []
 
 

@@ -252,7 +252,7 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),
         ({"model.dtype": "float16"}, "model.dtype 'float16'.*float32, bfloat16"),
         ({"model.input": "sepia"}, "unknown input 'sepia'.*rgb"),
-        ({"corrupt.rate": 95.0}, "corrupt: rate = 95.0 is not a probability"),
+        ({"corrupt.rate": 95.0}, "corrupt.rate = 95.0: give a number from 0 to 1"),
         ({"corrupt.rate": 0.5}, "corrupt: images must be 32 px at least, not 24"),
         (
             {"corrupt.rate": 0.5, "corrupt.names": ("rain",)},

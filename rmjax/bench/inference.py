@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from rmjax.bench.plan import forward_gflop
 from rmjax.bench.pytorch import NETWORKS, inference_calls
-from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.build import build_model, make_eval_step
+from rmjax.experiment.config import default_config
 
 SECONDS = 1.0  # of calls a figure
 NUM_SOURCES = 8
@@ -61,7 +61,7 @@ def bench_inference(
             f"size = {size}, batch_sizes = {tuple(batch_sizes)}, repeats = {repeats}: "
             "give at least 1"
         )
-    config = get_config()
+    config = default_config()
     config.model.arch, config.model.dtype = arch, dtype
     config.data.crop = size
     devices = parallel.choose_devices(1)

@@ -23,10 +23,10 @@ from rmjax.bench.inference import (
 )
 from rmjax.bench.plan import PASSES, forward_gflop
 from rmjax.bench.pytorch import training_calls
-from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.build import build_model, build_optimizer, make_train_steps
+from rmjax.experiment.config import default_config
 from rmjax.experiment.step import create_state
 from rmjax.mixing import make_mixing
 
@@ -204,7 +204,7 @@ def step_config(
     *, arch: str, size: int, dtype: str, corrupt: float, mix: str
 ) -> ConfigDict:
     """Return the published recipe for images that are as large as the crop."""
-    config = get_config()
+    config = default_config()
     config.model.arch, config.model.dtype = arch, dtype
     config.data.crop = size
     config.corrupt.rate = corrupt

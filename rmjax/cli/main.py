@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import rmjax
 from rmjax.cli.bench import BENCH
 from rmjax.cli.data import PREVIEW, audit_dataset
 from rmjax.cli.gallery import GALLERY
@@ -26,6 +25,7 @@ from rmjax.cli.sweep import run_grid
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 from rmjax.utils.cpu import choose_kernels, keep_memory
 from rmjax.utils.files import check_writable
+from rmjax.utils.versions import own_version
 
 COMMANDS: Mapping[str, Command | Group] = {
     "prepare": PREPARE,
@@ -57,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="rmjax", description="Attribute images to the generator that made them."
     )
-    parser.add_argument(
-        "--version", action="version", version=f"rmjax {rmjax.__version__}"
-    )
+    parser.add_argument("--version", action="version", version=f"rmjax {own_version()}")
     add_commands(parser, COMMANDS)
     args, command = parse(parser, sys.argv[1:] if arguments is None else arguments)
     distributed = getattr(args, "distributed", False)

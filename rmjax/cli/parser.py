@@ -129,12 +129,14 @@ def parse(
 def _choose(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a function's arguments out of all that were given."""
     return {
-        name: hint(**_choose(hint, values))
-        if dataclasses.is_dataclass(hint)
-        else values[name]
+        name: hint(**_choose(hint, values)) if _is_group(hint) else values[name]
         for name, hint, _ in _parameters(function)
-        if name in values or dataclasses.is_dataclass(hint)
+        if name in values or _is_group(hint)
     }
+
+
+def _is_group(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
 
 
 def _parameters(function: Callable) -> Iterator[tuple[str, Any, inspect.Parameter]]:
@@ -152,7 +154,7 @@ def _add_arguments(
     for name, hint, parameter in _parameters(function):
         if name == "changes":
             continue
-        if dataclasses.is_dataclass(hint):
+        if _is_group(hint):
             its = docstring_parser.parse(inspect.getdoc(hint) or "")
             group = parser.add_argument_group(*_title(its))
             _add_arguments(group, hint, its)
@@ -221,7 +223,7 @@ def _reader(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _describe_default(value: Any) -> str:
-    if value is None or value is False or value == ():
+    if value is None or value is False or value in ((), ""):
         return ""
     text = ",".join(map(str, value)) if isinstance(value, tuple) else value
     return f" (default: {text})"

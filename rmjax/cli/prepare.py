@@ -171,16 +171,11 @@ def prepare_attribution88(
     if (sources, semantics, images_per_cell, seed, name) != ((), (), None, 0, None):
         if name is None or name in CONFIGS:
             raise InputError("--name: give a subset of your own a name of its own")
-        chosen = replace(
-            CONFIGS[config],
-            name=name,
-            sources=sources,
-            semantics=semantics,
-            images_per_cell=CONFIGS[config].images_per_cell
-            if images_per_cell is None
-            else images_per_cell,
-            seed=seed,
-        )
+        part: dict[str, Any] = {"name": name, "seed": seed}
+        part |= {"sources": sources, "semantics": semantics}
+        if images_per_cell is not None:
+            part["images_per_cell"] = images_per_cell
+        chosen = replace(CONFIGS[config], **part)
     folder = prepare(chosen, path=from_, download=download, **reading.options())
     reading.finish(folder, IMAGES_PER_CELL if chosen == "full" else None)
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from rmjax.cli.options import (
@@ -21,7 +22,7 @@ def run_grid(
     workdir: Annotated[NewFolder, "folder of the sweep"],
     grid: str | None = None,
     seeds: Count = 1,
-    reference: str | None = None,
+    reference: str = "",
     suite: str = "clean",
     jobs: Count = 1,
     shard: Fraction | None = None,
@@ -72,8 +73,10 @@ def run_grid(
     jax.config.update("jax_platforms", "cpu")
     from rmjax.experiment.config import load_grid
     from rmjax.sweep.devices import shares, threads
-    from rmjax.sweep.grids import GRIDS
-    from rmjax.sweep.sweep import describe_plan, plan_sweep, run_sweep
+    from rmjax.sweep.grid import GRIDS
+    from rmjax.sweep.plan import plan_sweep
+    from rmjax.sweep.runs import Sweep
+    from rmjax.sweep.sweep import describe_plan, run_sweep
     from rmjax.utils.processes import cores
 
     grid = load_grid(config) if grid is None else grid
@@ -92,16 +95,18 @@ def run_grid(
     words += ["--workdir", workdir]
     words += ["--data-dir", data_dir] if data_dir else []
     sweep = plan_sweep(
-        config,
-        grid,
-        seeds=seeds,
-        workdir=workdir,
-        changes=changes,
-        reference=reference,
-        suite=suite,
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        command=shlex.join([*words, *changes]),
+        Sweep(
+            folder=Path(workdir),
+            config=config,
+            grid=grid,
+            seeds=seeds,
+            changes=changes,
+            reference=reference,
+            suite=suite,
+            command=shlex.join([*words, *changes]),
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+        )
     )
     if dry_run:
         print(describe_plan(sweep))

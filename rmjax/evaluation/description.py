@@ -15,9 +15,9 @@ from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
 from rmjax.experiment.data import ExperimentData
-from rmjax.experiment.run import package_versions
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.calibration import Calibration
+from rmjax.utils.versions import package_versions
 
 logger = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ from rmjax.evaluation.robustness import parse_suite
 from rmjax.evaluation.unknown import measure_open_set
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
-from rmjax.experiment.run import change_free, load_config, run_facts
+from rmjax.experiment.run import change_free, load_run_config, run_facts
 from rmjax.inference.attributor import Attributor, load
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
 
@@ -105,7 +105,7 @@ def evaluate(
     if draws < 1:
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
-    original = load_config(workdir)
+    original = load_run_config(workdir)
     config = change_free(original, changes)
     if config.num_devices != original.num_devices:  # that of training is none of ours
         num_devices = config.num_devices or None

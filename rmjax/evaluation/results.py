@@ -1,7 +1,5 @@
 """The files of an evaluation: results.json with a versioned schema, results.csv, text."""
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -9,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmjax.errors import InputError
-from rmjax.utils.files import replace_text, write_json
+from rmjax.utils.files import write_csv, write_json
 
 SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
@@ -53,11 +51,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def write_results(folder: Path, results: dict) -> None:
     """Write `results.csv`, one row a cell, and `results.json`, whole or not at all."""
     columns = dict.fromkeys(name for cell in results["cells"] for name in cell)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results["cells"])
-    replace_text(folder / "results.csv", table.getvalue())
+    write_csv(folder / "results.csv", columns, results["cells"])
     write_json(folder / RESULTS_FILE, results)
 
 

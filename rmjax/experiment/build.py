@@ -120,15 +120,6 @@ def make_train_steps(
     }
 
 
-def check_crop(config: ConfigDict) -> None:
-    """Raise an InputError for training windows larger than what they are cut from."""
-    if config.data.crop > config.data.size:
-        raise InputError(
-            f"data.crop = {config.data.crop} px is larger than data.size = "
-            f"{config.data.size} px, what it is cut from"
-        )
-
-
 def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Return what makes the network's input of training images; errors as below."""
     return partial(

@@ -7,9 +7,15 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 
 SHIPPED = Path(__file__).parents[1] / "configs"
+
+
+def default_config() -> ConfigDict:
+    """Return the config that every other one changes: the published recipe."""
+    return get_config()
 
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:

@@ -13,7 +13,9 @@ from rmjax.data.dataset import (
     open_dataset,
     select,
 )
+from rmjax.data.facts import read_header
 from rmjax.errors import InputError
+from rmjax.utils.processes import BLOCK
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,31 @@ def open_data(config: ConfigDict) -> ExperimentData:
         held_out_splits=_unknown_splits(dataset),
         near_sources=tuple(data.near_sources),
     )
+
+
+def check_validation(config: ConfigDict, data: ExperimentData) -> None:
+    """Check that every validation image is as large as what is cut from it.
+
+    Images at their native resolution are looked at one by one, their headers alone:
+    otherwise one that is too small would show after the first epochs.
+
+    Raises:
+        InputError: one of them is smaller; it is named.
+    """
+    size, numbers = config.data.eval_size, data.seen.records.get("val", ())
+    if config.data.eval_resize or not len(numbers):  # `check_values` compared the two
+        return
+    files = data.seen.dataset.files("val")
+    for start in range(0, len(numbers), BLOCK):
+        block = [int(number) for number in numbers[start : start + BLOCK]]
+        for name, content in files.read(block):
+            header = read_header(content)
+            if header is not None and min(header.size) < size:
+                raise InputError(
+                    f"{name}: {header.width}x{header.height} pixels, smaller than "
+                    f"data.eval_size = {size}; choose a smaller one, or set "
+                    f"data.eval_resize to {size} or more"
+                )
 
 
 def _part_sources(

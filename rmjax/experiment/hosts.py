@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from typing import Any
 import jax
 from jax._src import distributed
 
-from rmjax import __version__
 from rmjax.errors import InputError, harmless
+from rmjax.utils.versions import package_versions
 
 CONNECT_SECONDS = 45  # until all processes have met
 BEAT_SECONDS = 1.0  # between two signs of life
@@ -81,10 +80,13 @@ def connect(
             coordinator,
             processes,
             process,
-            # Nobody asks a cluster where everything is given.
+            # Where everything is given, asking the surroundings for a cluster could
+            # only contradict it, and takes seconds of waiting for a metadata server.
             cluster_detection_method="deactivate" if coordinator else None,
             initialization_timeout=int(10 * seconds),
-            shutdown_timeout_seconds=24 * 3600,  # `_Watch` knows sooner
+            # `leave` waits for the others itself, and `_Watch` knows sooner who is
+            # gone; JAX would end a process that waits for a slow one.
+            shutdown_timeout_seconds=24 * 3600,
         )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -140,9 +142,7 @@ def check_alike(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    names = ("jax", "jaxlib", "flax", "optax", "grain")
-    versions = {f"version of {name}": version(name) for name in names}
-    versions["version of rmjax"] = __version__
+    versions = {f"version of {k}": v for k, v in package_versions().items()}
     mine = versions | {"code of rmjax": _digest_code(), **facts}
     first, *others = gather({name: str(value) for name, value in mine.items()})
     for process, found in enumerate(others, 1):
@@ -183,7 +183,9 @@ def leave(status: int, message: str = "") -> int:
     global _watch
     if _watch is None:
         return status
-    if message and status != os.EX_TEMPFAIL:  # preempted: in good order
+    # A job that was asked to stop leaves in good order: all have come to the same step.
+    if message and status != os.EX_TEMPFAIL:
+        # Before the others are told: they end, and are then silent on purpose.
         _watch.stop()
         _post(f"{_FAILED}{jax.process_index()}", json.dumps([message, status]))
         if is_first():  # the store ends with this process
@@ -212,8 +214,8 @@ def _post(key: str, text: str) -> None:
 class _Watch(threading.Thread):
     """Shows that this process lives, and ends it when another one does not."""
 
-    def __init__(self):
-        super().__init__(daemon=True)
+    def __init__(self) -> None:
+        super().__init__(daemon=True)  # so that an interpreter that ends is not kept
         self._stopped = threading.Event()
         self._seen: dict[str, tuple[str, float]] = {}
         # JAX's own thread pools are gone by the time its cleanup would run.
@@ -231,7 +233,7 @@ class _Watch(threading.Thread):
                 _store().key_value_set(me, str(beat), True)
                 failed = dict(_store().key_value_dir_get(_FAILED))
                 beats = dict(_store().key_value_dir_get(_BEATS))
-            except jax.errors.JaxRuntimeError:
+            except jax.errors.JaxRuntimeError:  # the store is gone, and process 0
                 if not self._stopped.is_set():
                     _end(_lost("0, the coordinator,"), LOST)
                 return
@@ -241,6 +243,7 @@ class _Watch(threading.Thread):
             self._look_for_silence(beats)
 
     def _look_for_silence(self, beats: dict[str, str]) -> None:
+        # By this host's clock alone: those of two hosts may differ by minutes.
         now = time.monotonic()
         for process in range(jax.process_count()):
             key = f"{_BEATS}{process}"
@@ -275,15 +278,19 @@ def _exit(status: int) -> None:
     os._exit(status)  # JAX would wait for the other processes
 
 
-def _store():
-    # JAX has no public way to its key-value store; Orbax uses this one as well.
+def _store() -> Any:
+    """Return the coordinator's key-value store, which outlives any one process but it.
+
+    JAX (0.10) has no public way to it, and no public operation that does without
+    devices and gives up after a while; Orbax goes this way as well.
+    """
     return distributed.global_state.client
 
 
 @cache
 def _digest_code() -> str:
     """Return a SHA-256 of the package's Python files, shortened."""
-    digest, root = hashlib.sha256(), Path(__file__).parent
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\n".encode())
         digest.update(path.read_bytes())
@@ -297,13 +304,12 @@ def _digest_file(path: Path) -> str | None:
 def _check_options(
     coordinator: str | None, processes: int | None, process: int | None
 ) -> None:
-    given = [x is not None for x in (coordinator, processes, process)]
-    if any(given) and not all(given):
+    if coordinator is None and processes is None and process is None:
+        return
+    if coordinator is None or processes is None or process is None:
         raise InputError(
             "--coordinator, --processes and --process go together: give all or none"
         )
-    if not any(given):
-        return
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal():
         raise InputError(f"--coordinator {coordinator}: give HOST:PORT")

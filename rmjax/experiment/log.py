@@ -24,10 +24,21 @@ class RunLog:
     them before is dropped, so that every step stands there once.
     """
 
-    def __init__(self, workdir: Path, start_step: int, silent: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        start_step: int,
+        *,
+        pending: bool = False,
+        silent: bool = False,
+    ):
         """Open the log of `workdir` for a run that goes on after `start_step`.
 
-        `silent` writes nothing: of several processes, one alone is to log.
+        Args:
+            workdir: folder of the run.
+            start_step: what was logged of later steps is dropped.
+            pending: the validation of this step, too, is repeated.
+            silent: write nothing: of several processes, one alone is to log.
 
         Raises:
             TrainingError: it can't be written, as in `write` and `close`.
@@ -38,8 +49,14 @@ class RunLog:
         self._path = workdir / METRICS_FILE
         events = workdir / EVENTS
         with _writing(self._path):
-            kept = [r for r in read_log(workdir) if r["step"] <= start_step]
-            _write_lines(self._path, kept)
+            kept = [
+                row
+                for row in read_log(workdir)
+                if row["step"] < start_step
+                or row["step"] == start_step
+                and not (pending and row["kind"] == "validation")
+            ]
+            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
         with _writing(events):
             events.mkdir(exist_ok=True)
@@ -84,10 +101,6 @@ def read_log(workdir: Path) -> list[dict]:
             except json.JSONDecodeError:
                 continue
     return rows
-
-
-def _write_lines(path: Path, rows: list[dict]) -> None:
-    replace_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 @contextmanager

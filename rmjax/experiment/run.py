@@ -1,19 +1,20 @@
 """What a training run leaves in its workdir besides checkpoints, and reads back."""
 
-import json
 import platform
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rmjax import __version__
-from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
-from rmjax.experiment.config import apply_changes, flatten
-from rmjax.utils.files import write_json
+from rmjax.experiment.checkpoints import saved_steps
+from rmjax.experiment.config import apply_changes, default_config, flatten
+from rmjax.experiment.ranges import check_values
+from rmjax.utils.files import read_json, write_json
+from rmjax.utils.locks import locked
+from rmjax.utils.versions import package_versions
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -32,8 +33,8 @@ _FREE_KEYS = {
     "eval_batch_size",
     "log_every_steps",
     "checkpoint_every_steps",
+    "keep_best",
 }
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def start_workdir(
@@ -45,7 +46,7 @@ def start_workdir(
     provenance: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Write config, class names and package versions; a second time, compare.
+    """Write config, class names and package versions; once something is saved, compare.
 
     `provenance` says where weights that were not trained here come from, `training`
     what the images are like that others are trained on.
@@ -53,8 +54,7 @@ def start_workdir(
     Raises:
         InputError: the workdir belongs to another config or other classes.
     """
-    if (workdir / CONFIG_FILE).exists():
-        _check_same(workdir, config, sources)
+    _check_same(workdir, config, sources)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(
         workdir / RUN_FILE,
@@ -71,14 +71,26 @@ def start_workdir(
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
-def package_versions() -> dict[str, str]:
-    """Return the version of rmjax and of what its figures come from, by name."""
-    return {"rmjax": __version__} | {name: version(name) for name in _PACKAGES}
+@contextmanager
+def hold_workdir(workdir: Path) -> Iterator[None]:
+    """Keep a workdir to this training until the end of the block, and make it.
+
+    Raises:
+        InputError: another training works there, or it can't be written to.
+    """
+    busy = (
+        f"{workdir}: another training is at work there; wait for it, or choose another "
+        "--workdir"
+    )
+    with locked(workdir / ".lock", busy):
+        yield
 
 
 def run_facts(config: ConfigDict) -> dict[str, Any]:
     """Return the config's leaves, by dotted key, that figures depend on."""
-    return {k: v for k, v in flatten(config).items() if k not in _FREE_KEYS}
+    # Training by gradient has no use for the number of images to fit to.
+    free = _FREE_KEYS | (set() if config.fit.name else {"fit.images"})
+    return {k: v for k, v in flatten(config).items() if k not in free}
 
 
 def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
@@ -89,10 +101,11 @@ def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
         changes: arguments such as `--config.data.workers=2`.
 
     Raises:
-        InputError: no such key, a value of another type, or a key that figures
-            depend on.
+        InputError: no such key, a value of another type or out of its range, or a key
+            that figures depend on.
     """
     changed = apply_changes(config, changes, "of the run")
+    check_values(changed)
     key = first_difference(run_facts(config), run_facts(changed))
     if key is not None:
         raise InputError(
@@ -113,20 +126,24 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     return next((key for key in keys if old.get(key) != new.get(key)), None)
 
 
-def load_config(workdir: Path) -> ConfigDict:
+def load_run_config(workdir: Path) -> ConfigDict:
     """Return the config of the run in `workdir`.
 
     Raises:
         InputError: there is no run, or a damaged one.
     """
     path = workdir / CONFIG_FILE
-    config = ConfigDict(_tuples(_read_json(path)))
-    absent = [key for key in flatten(get_config()) if key not in flatten(config)]
+    config = ConfigDict(_tuples(_read(path)))
+    absent = [key for key in flatten(default_config()) if key not in flatten(config)]
     if absent:
         raise InputError(
             f"{path}: made by another version of rmjax, as it has no key {absent[0]}; "
             "train anew"
         )
+    try:
+        check_values(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return config
 
 
@@ -138,7 +155,7 @@ def load_facts(workdir: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no run, or a damaged one.
     """
-    return _read_json(workdir / RUN_FILE)
+    return _read(workdir / RUN_FILE)
 
 
 def load_source_names(workdir: Path) -> list[str]:
@@ -147,14 +164,14 @@ def load_source_names(workdir: Path) -> list[str]:
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
-    """Check that the run in `workdir`, if there is one, can be gone on with.
+    """Check that the run in `workdir`, if it has saved anything, can be gone on with.
 
     Raises:
         InputError: it belongs to another config, or is damaged.
     """
-    if not (workdir / CONFIG_FILE).exists():
+    if not _has_saved(workdir):
         return
-    old, new = run_facts(load_config(workdir)), run_facts(config)
+    old, new = run_facts(load_run_config(workdir)), run_facts(config)
     key = first_difference(old, new)
     if key is not None:
         raise InputError(
@@ -165,7 +182,7 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
     check_config(workdir, config)
-    known = load_source_names(workdir)
+    known = load_source_names(workdir) if _has_saved(workdir) else list(sources)
     if known != list(sources):
         raise InputError(
             f"{workdir} was trained on the sources {', '.join(known)}, the data now "
@@ -173,16 +190,18 @@ def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> No
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _has_saved(workdir: Path) -> bool:
+    """Tell whether there is a run in `workdir` that its config is to be kept for."""
+    return (workdir / CONFIG_FILE).exists() and bool(saved_steps(workdir / CHECKPOINTS))
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(
             f"no run in {path.parent}: {path.name} is missing; give the --workdir "
             "of an `rmjax train`"
         )
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error})") from error
+    return read_json(path)
 
 
 def _tuples(data: dict) -> dict:

@@ -13,6 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax import losses
+from rmjax.baselines.networks import Fitted
 from rmjax.experiment.parallel import AXIS
 from rmjax.inputs import random_flip_crop, to_unit
 from rmjax.mixing import Mixing, fold_keys
@@ -52,7 +53,7 @@ class TrainState:
 
 
 def create_state(
-    model: RepMix,
+    model: RepMix | Fitted,
     optimizer: optax.GradientTransformation,
     seed: int,
     input_shape: tuple[int, int, int],

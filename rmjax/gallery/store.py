@@ -19,8 +19,8 @@ import numpy as np
 from rmjax.errors import InputError
 from rmjax.gallery.search import UNKNOWN
 from rmjax.gallery.space import Space
+from rmjax.utils import locks
 from rmjax.utils.files import write_json
-from rmjax.utils.locks import lock
 
 FILE = "gallery.json"
 VERSION = 1
@@ -248,12 +248,10 @@ def locked(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"{folder} holds something else: choose a new or empty folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"{folder}: can't be written ({error.strerror})") from error
-    with file:
-        lock(file, f"{folder} is being changed by another command: wait for it")
+        raise InputError(f"{folder}: can't be read ({error.strerror})") from error
+    busy = f"{folder} is being changed by another command: wait for it"
+    with locks.locked(folder / ".lock", busy):
         yield
 
 

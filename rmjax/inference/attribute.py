@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rmjax import __version__
 from rmjax.data.dataset import REAL
 from rmjax.data.images import decode_rgb
 from rmjax.data.listing import read_bytes
@@ -18,6 +17,7 @@ from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
 from rmjax.inference.domain import warn_about
 from rmjax.provenance import CAVEAT, describe, find_provenance
+from rmjax.utils.versions import own_version
 
 INCONCLUSIVE, UNKNOWN = "inconclusive", "unknown"
 # Images whose views run together. One number, so that the network is compiled for few
@@ -96,7 +96,7 @@ def describe_model(model: Attributor) -> dict[str, Any]:
         "name": model.name,
         "checkpoint": model.checkpoint,
         "sha256": model.digest,
-        "rmjax": __version__,
+        "rmjax": own_version(),
         "calibrated": model.calibration.images > 0,
         "operating_points": list(model.calibration.operating_points),
         "reject": model.calibration.reject,

@@ -22,7 +22,7 @@ from rmjax.experiment.build import (
     variable_shapes,
 )
 from rmjax.experiment.checkpoints import load_variables
-from rmjax.experiment.run import CHECKPOINTS, load_config, load_facts
+from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
@@ -159,7 +159,7 @@ class Attributor:
         Raises:
             InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
         """
-        return fit(decode(image, name), self.config)
+        return resize_and_cut(decode(image, name), self.config)
 
     def run(
         self,
@@ -227,7 +227,7 @@ def load(
         InputError: there is no such run or checkpoint.
     """
     workdir = Path(workdir)
-    config = load_config(workdir)
+    config = load_run_config(workdir)
     facts = load_facts(workdir)
     names = tuple(facts["source_names"])
     devices = parallel.choose_devices(num_devices)
@@ -309,7 +309,7 @@ def decode(image: ImageLike, name: str = "") -> np.ndarray:
     return image
 
 
-def fit(image: np.ndarray, config: ConfigDict) -> np.ndarray:
+def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     image = cut_ends(image)
     if config.data.eval_resize:

@@ -18,7 +18,7 @@ from rmjax.data.listing import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.tables import WRITERS, describe, merge
-from rmjax.utils.locks import lock
+from rmjax.utils.locks import locked
 from rmjax.utils.processes import cores, in_blocks
 
 ROWS_PER_PART = 4096
@@ -172,16 +172,12 @@ def _shard_name(out: Path, shard: tuple[int, int]) -> Path:
 @contextmanager
 def _open_parts(out: Path, schema: pa.Schema) -> Iterator[Path]:
     """Give a table's folder of parts to this process alone; remove it at the end."""
-    if out.exists():
-        raise InputError(f"{out} exists: choose another --out, or remove it")
     parts = out.with_name(f".{out.name}.partial")
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-        file = (parts / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror}") from error
-    with file:
-        lock(file, f"{out} is being written by another command: wait for it")
+    busy = f"{out} is being written by another command: wait for it"
+    with locked(parts / ".lock", busy):
+        if out.exists():
+            shutil.rmtree(parts)
+            raise InputError(f"{out} exists: choose another --out, or remove it")
         _check_parts(parts, schema)
         yield parts
         shutil.rmtree(parts)

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rmjax import __version__
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
+from rmjax.utils.versions import own_version
 
 
 def describe(model: Attributor, layer: str) -> pa.Schema:
@@ -40,7 +40,7 @@ def describe(model: Attributor, layer: str) -> pa.Schema:
         "sizes": sizes,
         "source_names": list(model.source_names),
         "calibrated": model.calibration.images > 0,
-        "rmjax": __version__,
+        "rmjax": own_version(),
     }
     return pa.schema(fields, metadata={"rmjax": json.dumps(made_by)})
 

@@ -42,7 +42,7 @@ from rmjax.prepare.records import (
     num_shards,
 )
 from rmjax.prepare.split_lists import Finder
-from rmjax.utils.locks import lock
+from rmjax.utils.locks import locked
 from rmjax.utils.processes import FEW, cores, in_blocks, ordered_map
 
 MADE_FROM = "made_from.txt"
@@ -277,13 +277,9 @@ def _check_same(directory: Path, made_from: str | None) -> None:
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
     """Keep others from preparing the same; remove what a killed process left."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
     path = directory.parent / f".{directory.name}.lock"
-    with open(path, "w") as stream:
-        lock(
-            stream,
-            f"{directory}: another process is preparing this data set; wait for it",
-        )
+    busy = f"{directory}: another process is preparing this data set; wait for it"
+    with locked(path, busy):
         try:
             for scratch in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(scratch)

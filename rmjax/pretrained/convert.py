@@ -11,9 +11,13 @@ from ml_collections import ConfigDict
 
 from rmjax.errors import InputError, TrainingError
 from rmjax.experiment.build import variable_shapes
-from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.checkpoints import (
+    Checkpoints,
+    first_not_finite,
+    named_leaves,
+)
 from rmjax.experiment.config import apply_changes
-from rmjax.experiment.digest import first_not_finite, named_leaves
+from rmjax.experiment.ranges import check_values
 from rmjax.experiment.run import CHECKPOINTS, start_workdir
 from rmjax.pretrained.weights import Weights, read_weights
 
@@ -28,7 +32,7 @@ def convert(
 ) -> Weights:
     """Write weights of another project as the folder of a run.
 
-    It holds an Orbax checkpoint, `config.json` and `run.json` (class names,
+    It holds a checkpoint, `config.json` and `run.json` (class names,
     provenance), so `rmjax.load`, `embed`, `attribute` and `evaluate` take it. It
     appears whole or not at all.
 
@@ -48,6 +52,7 @@ def convert(
         raise InputError(f"{out} exists: choose another --out, or remove it")
     weights = read_weights(source, layout=layout, sources=sources)
     config = apply_changes(weights.config, changes)
+    check_values(config)
     _check_fits(config, weights)
     bad = first_not_finite(named_leaves(weights.variables))
     if bad is not None:

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.configs.repmix import get_config
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
-from rmjax.experiment.config import flatten
+from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
 from rmjax.pretrained.files import file_hash, read_file
@@ -159,7 +158,7 @@ def _imagenet(state_dict: Mapping[str, np.ndarray], sources: Sequence[str]) -> t
         raise InputError("sources named, but ImageNet weights know none")
     arch = "resnet50" if "layer1.0.conv3.weight" in state_dict else "resnet18"
     variables = from_imagenet(state_dict, arch)
-    config = get_config()
+    config = default_config()
     config.model.arch = arch
     config.model.input = "imagenet"
     embedding = variables["params"]["backbone"]["embedding"]["bias"]
@@ -209,7 +208,7 @@ def _mix_level(state_dict: Mapping[str, np.ndarray]) -> int:
     """Return the number that the published module list leaves to the mixing layer."""
     numbers = (re.match(r"backbone\.model\.(\d)\.", name) for name in state_dict)
     free = set(range(NUM_LEVELS)) - {int(n[1]) for n in numbers if n}
-    return free.pop() if len(free) == 1 else get_config().mix.level
+    return free.pop() if len(free) == 1 else default_config().mix.level
 
 
 def _with_hyperparameters(given: Mapping[str, Any], level: int) -> ConfigDict:
@@ -219,7 +218,7 @@ def _with_hyperparameters(given: Mapping[str, Any], level: int) -> ConfigDict:
         raise InputError(
             f"the hyperparameters say mix level {stated}, the names {level}"
         )
-    config = get_config()
+    config = default_config()
     config.mix.level = level
     for name, keys in _HYPERPARAMETERS.items():
         for key in keys:

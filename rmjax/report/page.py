@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from rmjax import __version__
 from rmjax.errors import InputError
 from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.experiment.log import read_log
@@ -23,6 +22,7 @@ from rmjax.report import figures_trust as trust
 from rmjax.report import summary, tables, view
 from rmjax.report.figures import SETS, render, words, write_figures
 from rmjax.report.origin import commands, find_audit, read_json, train_command
+from rmjax.utils.versions import own_version
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
 
@@ -210,7 +210,7 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
         "view": view,
         "tables": tables,
         "sets": SETS,
-        "rmjax_version": __version__,
+        "rmjax_version": own_version(),
     }
     uris = {}
     for name, files in pictures.items():

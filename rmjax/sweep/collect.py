@@ -1,8 +1,6 @@
 """What a sweep found: means over seeds, paired differences to one cell, intervals."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,170 +11,119 @@ from rmjax.evaluation.differences import (
     Evaluated,
     check_comparable,
     parts_of,
-    read_run,
     right_by_set,
 )
 from rmjax.sweep.intervals import Estimate, estimate, image_spread
+from rmjax.sweep.runs import Cell
 
+# Of a cell, semantics (seen, unseen, and combined of both), set of conditions and metric;
+# `difference` is against the reference, by the `paired_seeds` that both have.
+COLUMNS = (
+    "cell present semantics set metric seeds mean mean_low mean_high paired_seeds "
+    "difference difference_low difference_high"
+).split()
 
-@dataclass(frozen=True)
-class Found:
-    """The evaluated runs of a cell.
-
-    Attributes:
-        label: of the cell.
-        present: whether it is in the grid.
-        runs: by seed.
-    """
-
-    label: str
-    present: bool
-    runs: dict[int, Evaluated]
-
-
-# By group of semantics, set of conditions and metric: how often each image is answered
-# rightly, in [0, 1], `[N]`, and which images are of the group.
+BySeed = Mapping[int, Evaluated]  # the evaluated runs of a cell
+# How often each image is answered rightly, in [0, 1], `[N]`, and which images count; by
+# semantics, set of conditions and metric.
 Scores = dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
 
 
-def read_found(
-    label: str, present: bool, folders: dict[int, Path], evaluation: str
-) -> Found:
-    """Read the evaluations of a cell's runs.
-
-    Args:
-        label: of the cell.
-        present: whether it is in the grid.
-        folders: of the runs, by seed.
-        evaluation: name of theirs.
-
-    Raises:
-        InputError: one can't be read, or they are not of the same images.
-    """
-    runs = {seed: read_run(folder, evaluation) for seed, folder in folders.items()}
-    first = next(iter(runs.values()), None)
-    for run in runs.values():
-        check_comparable(first, run)
-    return Found(label, present, runs)
-
-
 def collect(
-    found: Sequence[Found], reference: str, draws: int = DRAWS
+    cells: Mapping[Cell, BySeed], reference: str, draws: int = DRAWS
 ) -> tuple[list[dict], dict[str, str]]:
     """Compute every cell's means, and its differences to the reference.
 
     Args:
-        found: the cells that have runs.
+        cells: those that have runs, of which each cell's are of the same images.
         reference: label of the cell to compare with.
         draws: of the bootstrap.
 
     Returns:
-        Rows, one for each cell, group of semantics (seen, unseen, and combined of
-        both), set of conditions and metric: `cell`, `present`, `semantics`, `set`,
-        `metric`, `seeds`, `mean`, `mean_low`, `mean_high`, and against the reference,
-        by the seeds that both have, `paired_seeds`, `difference`, `difference_low`,
-        `difference_high`, None where there is none. And by label, why a cell has no
-        difference.
+        Rows of `COLUMNS`, None where there is no difference or interval. And by label,
+        why a cell has no difference.
     """
-    scored = {cell.label: _score(cell) for cell in found}
-    base = next((cell for cell in found if cell.label == reference), None)
+    scores = {
+        cell: {seed: _score(run) for seed, run in runs.items()}
+        for cell, runs in cells.items()
+    }
+    base = next((cell for cell in cells if cell.label == reference), None)
     rows, reasons = [], {}
-    group, drawn = None, None
-    for cell in found:
-        why = _why_alone(cell, base)
+    drawn: tuple[np.ndarray, Resamples] | None = None
+    for cell, runs in cells.items():
+        why = None if cell is base else _why_alone(runs, cells[base] if base else None)
         if why:
             reasons[cell.label] = why
-        other = scored[reference] if base and not why and cell is not base else None
-        own = _first(cell).answers["group"]
-        if not np.array_equal(own, group):  # as a rule all cells have the same images
-            group, drawn = own, draw_resamples(own, draws)
-        rows += _rows(cell, scored[cell.label], other, drawn)
+        compared = scores[base] if base and not why and cell is not base else {}
+        group = _first(runs).answers["group"]
+        if drawn is None or not np.array_equal(group, drawn[0]):
+            # As a rule all cells have the same images.
+            drawn = group, draw_resamples(group, draws)
+        rows += _rows(cell, scores[cell], compared, drawn[1])
     return rows, reasons
 
 
 def _rows(
-    cell: Found,
-    scores: dict[int, Scores],
-    reference: dict[int, Scores] | None,
+    cell: Cell,
+    scores: Mapping[int, Scores],
+    reference: Mapping[int, Scores],
     drawn: Resamples,
 ) -> list[dict]:
     rows = []
-    for key in next(iter(scores.values())):
-        mean = _estimate([own[key] for own in scores.values()], drawn, 0)
-        pairs = [
-            (own[key][0] - reference[seed][key][0], own[key][1])
-            for seed, own in scores.items()
-            if reference and seed in reference
-        ]
-        change = _estimate(pairs, drawn, -1) if pairs else None
-        head = {"cell": cell.label, "present": cell.present}
-        head |= dict(zip(("semantics", "set", "metric"), key, strict=True))
-        rows.append(
-            head
-            | {"seeds": mean.seeds}
-            | {"mean": mean.mean, "mean_low": mean.low, "mean_high": mean.high}
-            | {
-                "paired_seeds": change.seeds if change else 0,
-                "difference": change and change.mean,
-                "difference_low": change and change.low,
-                "difference_high": change and change.high,
-            }
-        )
+    paired = [seed for seed in scores if seed in reference]
+    for key, (_, chosen) in next(iter(scores.values())).items():
+        of_image = {seed: own[key][0] for seed, own in scores.items()}
+        changes = [of_image[seed] - reference[seed][key][0] for seed in paired]
+        mean = _estimate(list(of_image.values()), chosen, drawn, least=0)
+        change = _estimate(changes, chosen, drawn, least=-1) if paired else (None,) * 3
+        values = (cell.label, cell.present, *key, len(scores), *mean)
+        values += (len(paired), *change)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
 def _estimate(
-    scores: Sequence[tuple[np.ndarray, np.ndarray]], drawn: Resamples, least: int
+    scores: Sequence[np.ndarray], chosen: np.ndarray, drawn: Resamples, least: int
 ) -> Estimate:
-    """Estimate from seeds' scores of the same images; no end leaves `least` to 1.
+    """Estimate from seeds' scores of some images; no end leaves `least` to 1.
 
     `least` is 0 for shares and -1 for differences. A share that is 0 or 1 throughout
     gets the exact interval that an evaluation gives it.
     """
-    chosen = scores[0][1]
-    by_image = np.stack([values[chosen] for values, _ in scores])
-    spread = image_spread(by_image.mean(0), drawn.code[chosen], drawn.counts)
-    found = estimate(by_image.mean(1), spread)
-    if found.low is not None:
-        ends = max(found.low, least), min(found.high, 1)
-    else:
-        groups = spread.groups if spread and least == 0 else 0
-        ends = interval(np.array([found.mean]), groups)
-    return Estimate(found.mean, *ends, found.seeds)
+    by_image = np.stack([values[chosen] for values in scores])
+    spread = image_spread(by_image.mean(0), Resamples(drawn.code[chosen], drawn.counts))
+    mean, low, high = estimate(by_image.mean(1), spread)
+    if low is not None and high is not None:
+        return Estimate(mean, max(low, least), min(high, 1))
+    groups = spread.groups if spread and least == 0 else 0
+    return Estimate(mean, *interval(np.array([mean]), groups))
 
 
-def _score(cell: Found) -> dict[int, Scores]:
-    """Return by seed what `collect` needs of each run."""
-    return {seed: _score_run(run) for seed, run in cell.runs.items()}
-
-
-def _score_run(run: Evaluated) -> Scores:
-    groups = parts_of(run)
-    if len(groups) > 1:
-        groups["combined"] = np.concatenate(list(groups.values()))
+def _score(run: Evaluated) -> Scores:
+    images = parts_of(run)
+    if len(images) > 1:
+        images["combined"] = np.concatenate(list(images.values()))
     right = {metric: right_by_set(run, metric) for metric in METRICS}
     return {
-        (group, part, metric): (right[metric][part], chosen)
-        for group, chosen in groups.items()
-        for part in right[METRICS[0]]
+        (semantics, of_set, metric): (right[metric][of_set], chosen)
+        for semantics, chosen in images.items()
+        for of_set in right[METRICS[0]]
         for metric in METRICS
     }
 
 
-def _why_alone(cell: Found, base: Found | None) -> str | None:
+def _why_alone(runs: BySeed, base: BySeed | None) -> str | None:
     """Return why a cell can't be compared with the reference; None if it can."""
     if base is None:
         return "the reference has no finished run"
-    if cell is base:
-        return None
-    if not set(cell.runs) & set(base.runs):
+    if not runs.keys() & base.keys():
         return "it has no finished seed that the reference has"
     try:
-        check_comparable(_first(base), _first(cell))
+        check_comparable(_first(base), _first(runs))
     except InputError as error:
         return str(error)
     return None
 
 
-def _first(cell: Found) -> Evaluated:
-    return next(iter(cell.runs.values()))
+def _first(runs: BySeed) -> Evaluated:
+    return next(iter(runs.values()))

@@ -1,4 +1,4 @@
-"""Which accelerators each of several runs at once gets to see."""
+"""What each of several runs at once gets of a machine: accelerators and threads."""
 
 import re
 from collections.abc import Mapping
@@ -36,14 +36,31 @@ def shares(
             raise InputError(
                 f"--jobs {jobs}: there are {len(chips)} TPU chips, and a job needs one"
             )
-        return [_on_chip(chips[job], job) for job in range(jobs)]
+        return [
+            {
+                "TPU_VISIBLE_CHIPS": chip,
+                "TPU_PROCESS_BOUNDS": "1,1,1",
+                "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
+                "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
+                "TPU_PROCESS_PORT": f"{port}",
+            }
+            for port, chip in enumerate(chips[:jobs], _PORT)
+        ]
     gpus = _listed(environ, "CUDA_VISIBLE_DEVICES", dev, r"nvidia(\d+)")
     if "CUDA_VISIBLE_DEVICES" not in environ:
         # CUDA counts those that it sees; a container may see /dev/nvidia2 alone.
         gpus = [str(number) for number in range(len(gpus))]
     if not gpus:
         return [{} for _ in range(jobs)]
-    return [_on_gpus(gpus, job, jobs, environ) for job in range(jobs)]
+    if each := len(gpus) // jobs:
+        groups = [gpus[job * each : (job + 1) * each] for job in range(jobs)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(own)} for own in groups]
+    # JAX takes three quarters of a GPU's memory at its start unless told otherwise.
+    name, sharing = "XLA_PYTHON_CLIENT_MEM_FRACTION", -(-jobs // len(gpus))
+    memory = {name: environ.get(name, f"{0.9 / sharing:.2f}")}
+    return [
+        {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} | memory for job in range(jobs)
+    ]
 
 
 def threads(jobs: int, cores: int, environ: Mapping[str, str]) -> dict[str, str]:
@@ -57,28 +74,6 @@ def threads(jobs: int, cores: int, environ: Mapping[str, str]) -> dict[str, str]
     if jobs == 1 or name in environ:
         return {}
     return {name: str(max(cores // jobs, 1))}
-
-
-def _on_gpus(
-    gpus: list[str], job: int, jobs: int, environ: Mapping[str, str]
-) -> dict[str, str]:
-    if jobs <= len(gpus):
-        each = len(gpus) // jobs
-        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[job * each : (job + 1) * each])}
-    # JAX takes three quarters of a GPU's memory at its start unless told otherwise.
-    name, sharing = "XLA_PYTHON_CLIENT_MEM_FRACTION", -(-jobs // len(gpus))
-    fraction = environ.get(name, f"{0.9 / sharing:.2f}")
-    return {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)], name: fraction}
-
-
-def _on_chip(chip: str, job: int) -> dict[str, str]:
-    return {
-        "TPU_VISIBLE_CHIPS": chip,
-        "TPU_PROCESS_BOUNDS": "1,1,1",
-        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
-        "TPU_PROCESS_ADDRESSES": f"localhost:{_PORT + job}",
-        "TPU_PROCESS_PORT": f"{_PORT + job}",
-    }
 
 
 def _tpu_chips(environ: Mapping[str, str], dev: Path) -> list[str]:
@@ -96,6 +91,6 @@ def _listed(
     """Return the numbers of a variable, or where it is not set those of the devices."""
     if name in environ:
         return [part.strip() for part in environ[name].split(",") if part.strip()]
-    files = dev.iterdir() if dev.is_dir() else ()
-    found = (re.fullmatch(pattern, file.name) for file in files)
-    return sorted((match[1] for match in found if match), key=int)
+    names = [file.name for file in dev.iterdir()] if dev.is_dir() else []
+    matches = [match for name in names if (match := re.fullmatch(pattern, name))]
+    return sorted((match[1] for match in matches), key=int)

@@ -1,16 +1,23 @@
-"""The text of a grid, read into axes of alternatives, and what these multiply to."""
+"""Grids: those with a name, and the text of a grid read into cells' changes.
+
+A grid is several axes; an axis is a list of points, each a label `KEY=VALUE` and what it
+changes of a config. Labels become names of folders.
+"""
 
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import product
 
 from ml_collections import ConfigDict
 
+from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.experiment.config import apply_changes, flatten
-from rmjax.sweep.grids import GRIDS, Alternative
+
+Changes = dict[str, object]  # value by key of a config
+Point = tuple[str, Changes]
 
 # Keys that the command itself sets, and by which option.
 OWN_KEYS = {"seed": "--seeds"}
@@ -18,17 +25,103 @@ LONGEST_VALUE = 40  # characters in a label
 LONGEST = 100  # characters of a label
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-Axis = tuple[Alternative, ...]
+
+# --------------------------------------------------------------------- grids with a name
 
 
-def parse_grid(text: str, config: ConfigDict, name: str) -> list[Axis]:
-    """Read a grid such as `mix.name=none,repmix level`.
+def _mixing(name: str, **settings: object) -> Changes:
+    settings = {"name": name, "partners": "any"} | settings
+    return {f"mix.{key}": value for key, value in settings.items()}
+
+
+def _corruptions(kinds: int) -> Changes:
+    """Train with the first kinds of corruption, or with none."""
+    if not kinds:
+        return {"corrupt.rate": 0.0}
+    return {"corrupt.rate": 0.95, "corrupt.names": SEEN[:kinds]}
+
+
+def _of_config(key: str) -> Callable[[ConfigDict], object]:
+    """Return a function to a config's own value of another key."""
+    return lambda config: flatten(config)[key]
+
+
+# Each with the distribution of weights that it was published with, where that is not
+# the config's. Equal numbers of images a step; give steps_per_epoch for as many steps.
+_MIXINGS = {
+    "none": _mixing("none"),
+    "repmix": _mixing("repmix"),
+    "same_source": _mixing("repmix", partners="same_source"),
+    "same_semantic": _mixing("repmix", partners="same_semantic"),
+    "factorial": _mixing("factorial"),
+    "pairs": _mixing("pairs"),
+    "mixup": _mixing("mixup"),
+    "manifold": _mixing("manifold"),
+    "cutmix": _mixing("cutmix", beta=1.0),
+    "tokens": _mixing("tokens", level=4),
+    "channels": _mixing("channels"),
+    "mixstyle": _mixing("mixstyle", beta=0.1),
+    "amplitude": _mixing("amplitude", beta=1.0),
+    "phase": _mixing("phase", beta=1.0),
+}
+
+# What earlier work does, each in its published form but for the config's schedule
+# (docs/baselines.md). `plain` and `blur_jpeg` have the config's network and learning rate;
+# those of other networks were chosen by validation loss on `scenes256_unseen`.
+_ALONE: Changes = {"mix.name": "none", "loss": "attribution"}
+_METHODS: dict[str, Changes] = {
+    "repmix": {"mix.name": "repmix", "loss": "compound"},
+    "plain": _ALONE,
+    "blur_jpeg": _ALONE | {"corrupt.recipe": "blur_jpeg", "corrupt.rate": 0.5},
+    "frank_cnn": _ALONE
+    | {"model.arch": "frank_cnn", "model.input": "logdct", "optim.lr": 1e-3},
+    "frank_ridge": {"fit.name": "ridge", "model.input": "logdct"},
+    "yu_net": _ALONE | {"model.arch": "yu_net", "model.input": "rgb", "optim.lr": 3e-4},
+    "patch_cnn": {"mix.name": "none", "loss": "contrastive"}
+    | {"model.arch": "patch_cnn", "model.input": "rgb", "optim.lr": 1e-3},
+    # The mean residual needs pixels at the same places, in testing as well.
+    "prnu": {"fit.name": "prnu", "model.input": "wiener", "data.flip": False}
+    | {"data.resize": _of_config("data.eval_resize")}
+    | dict.fromkeys(("data.size", "data.crop"), _of_config("data.eval_size")),
+    "eigenfaces": {"fit.name": "eigenfaces", "model.input": "rgb"},
+    "probe": {"fit.name": "probe"},
+    "knn": {"fit.name": "knn"},
+}
+
+# The axes with a name: the ablations of the paper, and comparisons with other work. Each
+# is the text of an axis of one key, or changes by value: of one key or several, where a
+# function gives the value for a config.
+# References:
+#   Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
+GRIDS: dict[str, str | dict[str, Changes]] = {
+    "level": "mix.level=0,1,2,3,4,5,6",
+    # A batch that groups of 1 to 4 all divide, so that steps are of as many images; a
+    # step has fewer samples where they have more members, and an epoch more steps.
+    "members": {f"{n}": {"mix.members": n, "batch_size": 48} for n in (1, 2, 3, 4)},
+    # 1 is the uniform distribution of weights; 0 would be the same once more.
+    "beta": "mix.beta=0.1,0.4,1.0",
+    "loss": "loss=compound,ungated,attribution",
+    "method": _METHODS,
+    "mixing": _MIXINGS,
+    "embedding": "model.embedding_dim=64,128,256,512",
+    "input": "model.input=rgb,residual,logdct",
+    "corruptions": {f"{n}": _corruptions(n) for n in (0, 1, 3, 7, 15)},
+}
+
+# ----------------------------------------------------------------------- grids as a text
+
+
+def read_grid(text: str, config: ConfigDict, name: str) -> list[Point]:
+    """Read a grid such as `mix.name=none,repmix level` into all its combinations.
 
     Args:
         text: words of `KEY=VALUE,VALUE...` or names of `GRIDS`; blanks and commas in
             brackets or quotes divide nothing.
         config: says which keys there are, and of which type their values.
         name: of the config, for messages.
+
+    Returns:
+        One point of each axis at a time, the last axis fastest.
 
     Raises:
         InputError: an empty grid, axis or value, an unknown key or name, a value of
@@ -42,24 +135,19 @@ def parse_grid(text: str, config: ConfigDict, name: str) -> list[Axis]:
     axes = [_read_axis(word, config, name) for word in words]
     owner: dict[str, str] = {}
     for word, axis in zip(words, axes, strict=True):
-        for key in dict.fromkeys(key for a in axis for key in a.changes):
+        for key in dict.fromkeys(key for _, changes in axis for key in changes):
             if key in owner:
                 raise InputError(
                     f"grid: '{owner[key]}' and '{word}' both change {key}; give each "
                     "key once"
                 )
             owner[key] = word
-    return axes
-
-
-def expand(axes: Sequence[Axis]) -> list[Alternative]:
-    """Return every combination, one alternative of each axis, the last axis fastest."""
-    found = []
+    points = []
     for chosen in product(*axes):
-        label = ",".join(alternative.label for alternative in chosen)
-        changes = {k: v for a in chosen for k, v in a.changes.items()}
-        found.append(Alternative(_shorten(label, LONGEST), changes))
-    return found
+        label = ",".join(label for label, _ in chosen)
+        changes = {k: v for _, changes in chosen for k, v in changes.items()}
+        points.append((_shorten(label, LONGEST, label), changes))
+    return points
 
 
 def split(text: str, separator: str | None) -> list[str]:
@@ -68,7 +156,9 @@ def split(text: str, separator: str | None) -> list[str]:
     Raises:
         InputError: a bracket or quote without its other end.
     """
-    parts, open_ends, quote = [""], [], None
+    parts: list[str] = [""]
+    open_ends: list[str] = []
+    quote = None
     for letter in text:
         if quote:
             quote = None if letter == quote else quote
@@ -108,34 +198,46 @@ def read_value(key: str, text: str, config: ConfigDict, name: str) -> object:
     return value
 
 
-def _read_axis(word: str, config: ConfigDict, name: str) -> Axis:
-    key, equals, values = word.partition("=")
-    keys = flatten(config)
-    if key in GRIDS and not (equals and key in keys):
-        alternatives = _pick(key, values, word) if equals else GRIDS[key]
-        for changed in (k for a in alternatives for k in a.changes):
-            if changed not in keys:
-                raise InputError(f"grid: '{word}' changes {changed}, no key of {name}")
-        return tuple(alternative.resolve(config) for alternative in alternatives)
-    if not equals:
+def _read_axis(word: str, config: ConfigDict, name: str) -> list[Point]:
+    key, equals, text = word.partition("=")
+    # A key of the config goes before a grid of its name.
+    if equals and (key in flatten(config) or key not in GRIDS):
+        read = [read_value(key, value, config, name) for value in _values(text, word)]
+        return [(f"{key}={_safe(value)}", {key: value}) for value in read]
+    if key not in GRIDS:
         raise InputError(
             f"grid: unknown grid '{word}'; give KEY=VALUE,VALUE,... or one of "
             + ", ".join(GRIDS)
         )
-    found = [read_value(key, text, config, name) for text in _values(values, word)]
-    return tuple(Alternative(f"{key}={_safe(value)}", {key: value}) for value in found)
-
-
-def _pick(grid: str, values: str, word: str) -> Axis:
-    """Return the alternatives of a named grid that `values` lists, in its order."""
-    known = {a.label.partition("=")[2]: a for a in GRIDS[grid]}
-    chosen = _values(values, word)
+    axis = _named_axis(key, config, name)
+    if not equals:
+        return axis
+    known = {label.partition("=")[2]: (label, changes) for label, changes in axis}
+    chosen = _values(text, word)
     for value in chosen:
         if value not in known:
             raise InputError(
-                f"grid: '{word}': {grid} has no {value}; it has {', '.join(known)}"
+                f"grid: '{word}': {key} has no {value}; it has {', '.join(known)}"
             )
-    return tuple(known[value] for value in chosen)
+    return [known[value] for value in chosen]
+
+
+def _named_axis(grid: str, config: ConfigDict, name: str) -> list[Point]:
+    """Return the points of an entry of `GRIDS`, with what its functions give."""
+    axis = GRIDS[grid]
+    if isinstance(axis, str):
+        return _read_axis(axis, config, name)
+    keys = flatten(config)
+    for changed in (key for changes in axis.values() for key in changes):
+        if changed not in keys:
+            raise InputError(f"grid: '{grid}' changes {changed}, no key of {name}")
+    return [
+        (
+            f"{grid}={value}",
+            {k: v(config) if callable(v) else v for k, v in changes.items()},
+        )
+        for value, changes in axis.items()
+    ]
 
 
 def _values(values: str, word: str) -> list[str]:
@@ -151,13 +253,17 @@ def _safe(value: object) -> str:
     parts = value if isinstance(value, tuple) else (value,)
     text = "+".join(str(part) for part in parts) or "empty"
     plain = re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII)
-    digest = hashlib.sha256(repr(value).encode()).hexdigest()[:6]
-    if len(plain) > LONGEST_VALUE:
-        return f"{plain[: LONGEST_VALUE - 7]}-{digest}"
-    return plain if plain == text else f"{plain.strip('-')}-{digest}"
+    if plain != text and len(plain) <= LONGEST_VALUE:
+        return f"{plain.strip('-')}-{_digest(repr(value))}"
+    return _shorten(plain, LONGEST_VALUE, repr(value))
 
 
-def _shorten(label: str, longest: int) -> str:
-    if len(label) <= longest:
-        return label
-    return f"{label[: longest - 7]}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
+def _shorten(text: str, longest: int, whole: str) -> str:
+    """Cut a text, if it is too long, and end it in the digest of what it stands for."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest - 7]}-{_digest(whole)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -19,7 +19,6 @@ References:
     Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 2.3, 3.8
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,22 +27,16 @@ from scipy import stats
 from rmjax.evaluation.bootstrap import LEVEL, Resamples, draw_sums
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and its interval.
+class Estimate(NamedTuple):
+    """A mean over seeds and images, with the ends of its interval.
 
-    Attributes:
-        mean: over seeds and images.
-        low: lower end; None where nothing varies, or only one group of images is
-            known.
-        high: upper end.
-        seeds: how many the mean is over; of 1 the interval is about images alone.
+    Both ends are None where nothing varies, or only one group of images is known. Of one
+    seed the interval is about images alone.
     """
 
     mean: float
     low: float | None
     high: float | None
-    seeds: int
 
 
 class ImageSpread(NamedTuple):
@@ -62,33 +55,30 @@ def estimate(by_seed: np.ndarray, images: ImageSpread | None) -> Estimate:
     """
     count, mean = len(by_seed), float(np.mean(by_seed))
     if images is None:
-        return Estimate(mean, None, None, count)
+        return Estimate(mean, None, None)
     square = _quantile(images.groups) ** 2 * images.variance
     if count > 1:
         square += _quantile(count) ** 2 * float(np.var(by_seed, ddof=1)) / count
     if not square > 0:
-        return Estimate(mean, None, None, count)
-    return Estimate(mean, mean - square**0.5, mean + square**0.5, count)
+        return Estimate(mean, None, None)
+    return Estimate(mean, mean - square**0.5, mean + square**0.5)
 
 
-def image_spread(
-    scores: np.ndarray, code: np.ndarray, counts: np.ndarray
-) -> ImageSpread | None:
+def image_spread(scores: np.ndarray, drawn: Resamples) -> ImageSpread | None:
     """Return how the mean over images varies, by bootstrap over groups of images.
 
     Args:
         scores: of the images, `[N]`.
-        code: which group an image is of, int `[N]`.
-        counts: how often each group is drawn, `[draws, groups]`; of draws for more
-            images than these, groups without any of them have no part.
+        drawn: draws of the images' groups; of draws for more images than these, groups
+            without any of them have no part.
 
     Returns:
         None for one group, which says nothing of others.
     """
-    groups = len(np.unique(code))
+    groups = len(np.unique(drawn.code))
     if groups < 2:
         return None
-    sums, sizes = draw_sums(scores, Resamples(code, counts))
+    sums, sizes = draw_sums(scores, drawn)
     with np.errstate(invalid="ignore"):  # a draw of none of these images
         means = sums / sizes
     variance = float(np.nanvar(means, ddof=1)) * groups / (groups - 1)

@@ -5,192 +5,146 @@ import re
 import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO
 
 from rmjax.errors import Preempted, harmless
+from rmjax.sweep.runs import Run, State
 from rmjax.utils.files import replace_text
-from rmjax.utils.locks import Busy, lock
+from rmjax.utils.locks import Busy, locked
 
 POLL = 0.1  # seconds between two looks at the processes
 LONGEST = 300  # characters of a log's line in a message
-DONE, FAILED, BUSY = "done", "failed", "busy"
+
+Slot = Mapping[str, str]  # what to set in the environment of one job at a time
 
 
-@dataclass(frozen=True)
-class Task:
-    """Something to run in several steps.
-
-    Attributes:
-        name: what it is called.
-        commands: function to the commands that are left, one after the other; none
-            where it is done. It is called when nobody else can be working on it.
-        log: file that they write to.
-        lock: file that is locked meanwhile.
-        failed: file that says why it failed, where it did.
-    """
-
-    name: str
-    commands: Callable[[], list[list[str]]]
-    log: Path
-    lock: Path
-    failed: Path
-
-
-@dataclass
-class _Job:
-    """A task at work: its open files, what is left of it, where it runs, since when."""
-
-    task: Task
-    commands: list[list[str]]
-    files: tuple[IO, IO]  # lock and log
-    slot: int
-    process: subprocess.Popen | None = None
-    told: bool = False  # to stop
-    began: float = field(default_factory=time.monotonic)
-
-
-def run_tasks(
-    tasks: Sequence[Task],
-    slots: Sequence[Mapping[str, str]],
-    on_end: Callable[[Task, str, str], None],
+def run_all(
+    runs: Sequence[Run],
+    slots: Sequence[Slot],
+    on_end: Callable[[Run, State, str], None],
     idle: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run every task, as many at a time as there are slots.
+    """Do what is left of every run, as many at a time as there are slots.
 
-    A task whose lock another process holds is left to it. SIGINT and SIGTERM are
+    A run whose lock another process holds is left to it. SIGINT and SIGTERM are
     passed on to what runs as SIGTERM, and waited for.
 
     Args:
-        tasks: what to run.
+        runs: what to do.
         slots: by job that runs at once, what to set in its environment.
-        on_end: called with a task, `DONE`, `FAILED` or `BUSY`, and a few words on it.
+        on_end: called with a run, `DONE`, `FAILED` or `BUSY`, and a few words on it.
         idle: called again and again meanwhile.
 
     Raises:
         KeyboardInterrupt: SIGINT came.
         Preempted: SIGTERM came.
     """
-    waiting, free = deque(tasks), list(range(len(slots)))[::-1]
-    active: list[_Job] = []
-    with _signals() as asked:
+    crew = _Crew(slots)
+    with _signals() as asked, ThreadPoolExecutor(len(slots)) as threads:
+        pending = {threads.submit(crew.work, run): run for run in runs}
         try:
-            while active or (waiting and not asked):
-                while waiting and free and not asked:
-                    job = _begin(waiting.popleft(), free[-1], on_end)
-                    if job:
-                        active.append(job)
-                        free.pop()
-                        _next(job, slots)
-                for job in list(active):
-                    if _goes_on(job, slots, bool(asked)):
-                        continue
-                    active.remove(job)
-                    free.append(job.slot)
-                    _end(job, bool(asked), on_end)
+            while pending:
+                wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
+                for future in [future for future in pending if future.done()]:
+                    run, outcome = pending.pop(future), future.result()
+                    if outcome:
+                        on_end(run, *outcome)
+                if asked:
+                    crew.stop()
                 idle()
-                time.sleep(POLL)
         finally:  # after an error of this process's own
-            for job in active:
-                _stop(job)
-            for job in active:
-                job.process.wait()
+            crew.stop()
     if signal.SIGTERM in asked:
         raise Preempted("stopped by SIGTERM; run the same command again")
     if asked:
         raise KeyboardInterrupt
 
 
-def _begin(
-    task: Task, slot: int, on_end: Callable[[Task, str, str], None]
-) -> _Job | None:
-    """Lock a task; None where another process has it, or nothing is left to do."""
-    task.lock.parent.mkdir(parents=True, exist_ok=True)
-    held = task.lock.open("a")
-    try:
-        lock(held, "another command works on it")
-    except Busy as error:
-        held.close()
-        on_end(task, BUSY, str(error))
-        return None
-    commands = task.commands()
-    if not commands:
-        held.close()
-        on_end(task, DONE, "")
-        return None
-    task.failed.unlink(missing_ok=True)
-    return _Job(task, commands, (held, task.log.open("ab")), slot)
+class _Crew:
+    """The processes of runs at work, each of which has a slot of its own."""
 
+    def __init__(self, slots: Sequence[Slot]):
+        self.free: SimpleQueue[Slot] = SimpleQueue()
+        for slot in slots:
+            self.free.put(slot)
+        self.at_work: set[subprocess.Popen] = set()
+        self.stopping = False
 
-def _next(job: _Job, slots: Sequence[Mapping[str, str]]) -> None:
-    """Start the next command of a job."""
-    held, log = job.files
-    command = job.commands.pop(0)
-    log.write(("\n$ " + " ".join(command) + "\n").encode())
-    log.flush()
-    job.process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=os.environ | slots[job.slot],
-        # A Ctrl-C of the terminal is for this process, which lets the others save.
-        start_new_session=True,
-        # The lock stays while the command works, even if this process is killed.
-        pass_fds=(held.fileno(),),
-    )
+    def work(self, run: Run) -> tuple[State, str] | None:
+        """Do what is left of a run, and say how it ended; None if it was stopped."""
+        if self.stopping:
+            return None
+        try:
+            with locked(run.file("lock"), "another command works on it") as held:
+                return self._attempt(run, held)
+        except Busy as error:
+            return State.BUSY, str(error)
 
+    def _attempt(self, run: Run, held: IO) -> tuple[State, str] | None:
+        commands = run.commands()
+        if not commands:
+            return State.DONE, ""
+        run.file("failed").unlink(missing_ok=True)
+        slot, began = self.free.get(), time.monotonic()
+        try:
+            for command in commands:
+                if self.stopping:
+                    return None
+                status = self._call(command, run.file("log"), held, slot)
+                if status and self.stopping:  # as asked for: it has not failed
+                    return None
+                if status:
+                    how = f"status {status}"
+                    if status < 0:
+                        how = f"killed by {signal.Signals(-status).name}"
+                    reason = f"{how}: {last_line(run.file('log'))}"
+                    replace_text(run.file("failed"), reason + "\n")
+                    return State.FAILED, reason
+        finally:
+            self.free.put(slot)
+        return State.DONE, f"{(time.monotonic() - began) / 60:.1f} min"
 
-def _goes_on(job: _Job, slots: Sequence[Mapping[str, str]], asked: bool) -> bool:
-    """Tell whether a job is still at work, or has more to do, which is started."""
-    if asked:
-        _stop(job)
-    if job.process.poll() is None:
-        return True
-    if job.process.returncode or not job.commands or asked:
-        return False
-    _next(job, slots)
-    return True
+    def _call(self, command: list[str], log: Path, held: IO, slot: Slot) -> int:
+        """Run a command and return its exit status."""
+        with log.open("ab") as file:
+            file.write(("\n$ " + " ".join(command) + "\n").encode())
+            file.flush()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | slot,
+                # A Ctrl-C of the terminal is for this process, which lets the others
+                # save.
+                start_new_session=True,
+                # The lock stays while the command works, even if this process is
+                # killed.
+                pass_fds=(held.fileno(),),
+            )
+        self.at_work.add(process)
+        if self.stopping:  # since this command was begun
+            process.terminate()
+        status = process.wait()
+        self.at_work.discard(process)
+        return status
 
-
-def _end(job: _Job, asked: bool, on_end: Callable[[Task, str, str], None]) -> None:
-    """Say how a job ended; one that was asked to stop has not failed."""
-    status = job.process.returncode
-    took = f"{(time.monotonic() - job.began) / 60:.1f} min"
-    held, log = job.files
-    log.close()
-    if status == 0 and not job.commands:
-        on_end(job.task, DONE, took)
-    elif not asked:
-        reason = f"{_in_words(status)}: {last_line(job.task.log)}"
-        replace_text(job.task.failed, reason + "\n")
-        on_end(job.task, FAILED, reason)
-    held.close()
-
-
-def _stop(job: _Job) -> None:
-    """Ask a job to stop, once: training saves first, anything else just ends."""
-    if not job.told:
-        job.told = True
-        job.process.terminate()
-
-
-def _in_words(status: int) -> str:
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"status {status}"
+    def stop(self) -> None:
+        """Ask what runs to stop, once: training saves first, anything else just ends."""
+        if not self.stopping:
+            self.stopping = True
+            for process in tuple(self.at_work):
+                process.terminate()
 
 
 def last_line(path: Path) -> str:
     """Return the last line of a log that is not empty, made harmless and not too long."""
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(file.tell() - 8192, 0))
-        text = file.read().decode(errors="replace")
+    text = path.read_bytes()[-8192:].decode(errors="replace")
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     return harmless(lines[-1])[-LONGEST:] if lines else "it said nothing"
 

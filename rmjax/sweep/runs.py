@@ -1,7 +1,9 @@
-"""The runs of a sweep, each cell by each seed: where they lie, and how far they are."""
+"""The cells and runs of a sweep: where they lie, how far they are, what is left."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -10,163 +12,203 @@ from ml_collections import ConfigDict
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.experiment.checkpoint_files import DamagedCheckpoint
-from rmjax.experiment.checkpoints import Checkpoints
-from rmjax.experiment.run import (
-    CHECKPOINTS,
-    check_config,
-    first_difference,
-    load_config,
-    whole_facts,
-)
-from rmjax.sweep.cells import Cell
+from rmjax.experiment.checkpoints import Checkpoints, DamagedCheckpoint
+from rmjax.experiment.run import CHECKPOINTS, check_config
+from rmjax.sweep.grid import Changes
 
 LOGS = "logs"  # folder of what the runs print, beside the cells
-# How far a run is.
-DONE, FAILED, STOPPED, MISSING = "done", "failed", "unfinished", "missing"
+
+
+class State(StrEnum):
+    """How far a run is, or how an attempt at it ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BUSY = "busy"  # another command works on it
+    STOPPED = "unfinished"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity
-class Run:
-    """One training and its evaluation.
+class Cell:
+    """A setting of a sweep.
 
     Attributes:
-        cell: what is trained.
-        seed: of the training.
-        sweep: folder of the sweep.
-        suite: what it is evaluated under.
+        label: its name, and that of its folder.
+        changes: what it changes of the sweep's config, by key.
+        seeds: how many it was last run with, from 0 on.
+        present: whether it is in the grid that was given last.
+        config: the whole config, but for the seed; empty where it is not present.
+        steps: of the whole training, which are those of its last checkpoint.
     """
 
-    cell: Cell
-    seed: int
-    sweep: Path
-    suite: str
-
-    @cached_property
-    def config(self) -> ConfigDict:
-        """The whole config, with its seed."""
-        config = self.cell.config.copy_and_resolve_references()
-        config.seed = self.seed
-        return config
+    label: str
+    changes: Changes
+    seeds: int
+    present: bool
+    config: ConfigDict = field(default_factory=ConfigDict)
+    steps: int = 0
 
     @property
-    def workdir(self) -> Path:
-        """Folder of the training."""
-        return run_folder(self.sweep, self.cell.label, self.seed)
+    def name(self) -> str:
+        """The label, marked where the cell is kept from an earlier grid."""
+        return self.label if self.present else f"{self.label} *"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep is of; `plan_sweep` fills in its cells.
+
+    Attributes:
+        folder: where all of it lies.
+        config: name or path of a config.
+        grid: see `rmjax.sweep.grid.read_grid`.
+        seeds: how many each cell is trained with: 0, 1, ...
+        changes: `--config.KEY=VALUE` of all cells.
+        reference: the cell that others are compared with, see `find_reference`; its
+            label when it is planned.
+        suite: of the evaluations, see `rmjax.evaluation.robustness.parse_suite`.
+        command: what to say that was run.
+        data_dir: folder of the data sets; None: as in the config.
+        cache_dir: folder of the evaluations' corrupted images; None: nothing is kept.
+        cells: those of the grid, in its order, then those of earlier grids.
+    """
+
+    folder: Path
+    config: str
+    grid: str
+    seeds: int = 1
+    changes: Sequence[str] = ()
+    reference: str = ""
+    suite: str = "clean"
+    command: str = ""
+    data_dir: str | None = None
+    cache_dir: str | None = None
+    cells: Sequence[Cell] = ()
+
+    @cached_property
+    def runs(self) -> list["Run"]:
+        """All runs of the grid, seed by seed, so that early ones are of all cells."""
+        cells = [cell for cell in self.cells if cell.present]
+        return [Run(self, cell, seed) for seed in range(self.seeds) for cell in cells]
 
     @property
     def evaluation(self) -> str:
-        """Name of the evaluation."""
-        return evaluation_name(self.suite)
+        """Name of the evaluation by the suite that is otherwise as usual."""
+        return name_evaluation(DEFAULTS | {"suite": self.suite})
 
-    def file(self, kind: str) -> Path:
-        """Return the path of its `log`, its `lock`, or what it `failed` of."""
-        return self.sweep / LOGS / f"{self.cell.label},seed{self.seed}.{kind}"
+    def workdir(self, cell: Cell, seed: int) -> Path:
+        """Return the folder of a run."""
+        return self.folder / cell.label / f"seed{seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training of a cell and its evaluation: see `rmjax.sweep.runner`."""
+
+    sweep: Sweep
+    cell: Cell
+    seed: int
 
     def __str__(self) -> str:
         return f"{self.cell.label}, seed {self.seed}"
 
+    @cached_property
+    def config(self) -> ConfigDict:
+        """The whole config, with its seed."""
+        return configure(self.cell.config, {"seed": self.seed})
 
-def make_runs(cells: Sequence[Cell], seeds: int, sweep: Path, suite: str) -> list[Run]:
-    """Return the runs of a sweep, seed by seed, so that early ones are of all cells."""
-    return [Run(cell, seed, sweep, suite) for seed in range(seeds) for cell in cells]
+    @property
+    def workdir(self) -> Path:
+        """Folder of the training."""
+        return self.sweep.workdir(self.cell, self.seed)
 
+    def file(self, kind: str) -> Path:
+        """Return the path of its `log`, its `lock`, or what it `failed` of."""
+        return self.sweep.folder / LOGS / f"{self.cell.label},seed{self.seed}.{kind}"
 
-def run_folder(sweep: Path, label: str, seed: int) -> Path:
-    """Say where the run of a cell and seed lies."""
-    return sweep / label / f"seed{seed}"
+    def commands(self) -> list[list[str]]:
+        """Return what is left to do, as commands.
 
+        It is done when it was trained to its end and its best checkpoint was evaluated.
+        """
+        trained = self._is_trained()
+        if trained and self._is_evaluated():
+            return []
+        rmjax, sweep = [sys.executable, "-m", "rmjax.cli"], self.sweep
+        where = ["--workdir", str(self.workdir)]
+        if sweep.data_dir:
+            where += ["--data-dir", sweep.data_dir]
+        own = self.cell.changes | {"seed": self.seed}
+        train = [*rmjax, "train", "--config", sweep.config, *where, *sweep.changes]
+        train += [f"--config.{key}={value}" for key, value in own.items()]
+        evaluate = [*rmjax, "evaluate", "--suite", sweep.suite, *where]
+        if sweep.cache_dir:
+            evaluate += ["--cache-dir", sweep.cache_dir]
+        return [evaluate] if trained else [train, evaluate]
 
-def evaluation_name(suite: str) -> str:
-    """Name the evaluation by a suite that is otherwise as usual."""
-    return name_evaluation(DEFAULTS | {"suite": suite})
+    def state(self) -> State:
+        """Return how far it is: DONE, FAILED, STOPPED or MISSING.
 
+        It failed when the last attempt did; what that left may be of use to the next.
+        """
+        if not self.commands():
+            return State.DONE
+        if self.file("failed").exists():
+            return State.FAILED
+        return State.STOPPED if self.workdir.exists() else State.MISSING
 
-def check_workdirs(runs: Sequence[Run]) -> None:
-    """Check that what lies in the runs' folders can be gone on with.
+    def results(self) -> dict:
+        """Read what its evaluation found."""
+        return read_results(self.workdir / EVALUATIONS / self.sweep.evaluation)
 
-    Raises:
-        InputError: one belongs to another config, or was trained for longer than it is
-            to be; cell and both values are named.
-    """
-    for run in runs:
+    def check_workdir(self) -> None:
+        """Check that what lies in its folder can be gone on with.
+
+        Raises:
+            InputError: it belongs to another config, or was trained for longer than it
+                is to be; cell and both values are named.
+        """
         try:
-            check_config(run.workdir, run.config)
-            _check_length(run)
+            check_config(self.workdir, self.config)
+            last = self._checkpoints().last_step()
+            if last and last > self.cell.steps:
+                raise InputError(
+                    f"{self.workdir} was trained for {last} steps, and is to be for "
+                    f"{self.cell.steps}; choose another --workdir"
+                )
         except InputError as error:
-            raise InputError(f"cell {run}: {error}") from error
+            raise InputError(f"cell {self}: {error}") from error
+
+    def _is_evaluated(self) -> bool:
+        answers = self.workdir / EVALUATIONS / self.sweep.evaluation / "predictions.npz"
+        try:
+            evaluated = self.results()["run"]["checkpoint"]
+            best = self._checkpoints().best_step()
+        except (InputError, DamagedCheckpoint):
+            return False
+        return answers.exists() and evaluated == best
+
+    def _is_trained(self) -> bool:
+        """Tell whether it was trained to its end, by its config or by its patience."""
+        checkpoints = self._checkpoints()
+        last = checkpoints.last_step()
+        if last is None:
+            return False
+        try:
+            if checkpoints.is_pending(last):
+                return False
+            stale = checkpoints.progress(last).get("stale", 0)  # a fit has none
+        except DamagedCheckpoint:  # training goes on from the one before
+            return False
+        return last >= self.cell.steps or stale >= self.config.patience
+
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.workdir / CHECKPOINTS, read_only=True)
 
 
-def check_kept(workdir: Path, changes: Iterable[str], run: Run) -> None:
-    """Check that a run of an earlier grid differs from one of this by the grids alone.
-
-    Args:
-        workdir: of the earlier run.
-        changes: keys that the earlier grid changed in it.
-        run: of this grid.
-
-    Raises:
-        InputError: it differs by something else, which is named.
-    """
-    varied = {*changes, *run.cell.changes, "seed"}
-    old, new = (
-        {k: v for k, v in whole_facts(config).items() if k not in varied}
-        for config in (load_config(workdir), run.config)
-    )
-    key = first_difference(old, new)
-    if key is not None:
-        raise InputError(
-            f"its {key} is {old.get(key)!r}, that of the present grid {new.get(key)!r}"
-        )
-
-
-def status(run: Run) -> str:
-    """Return how far a run is: DONE, FAILED, STOPPED or MISSING.
-
-    It is done when it was trained to its end and its best checkpoint was evaluated; it
-    failed when the last attempt did, and what it left may be of use to the next one.
-    """
-    if is_done(run):
-        return DONE
-    if run.file("failed").exists():
-        return FAILED
-    return STOPPED if run.workdir.exists() else MISSING
-
-
-def is_done(run: Run) -> bool:
-    """Tell whether nothing is left to do of a run."""
-    folder = run.workdir / EVALUATIONS / run.evaluation
-    if not (folder / "predictions.npz").exists():
-        return False
-    try:
-        evaluated = read_results(folder)["run"]["checkpoint"]
-        best = Checkpoints(run.workdir / CHECKPOINTS, read_only=True).best_step()
-    except (InputError, DamagedCheckpoint):
-        return False
-    return evaluated == best and is_trained(run)
-
-
-def is_trained(run: Run) -> bool:
-    """Tell whether a run was trained to its end, by its config or by its patience."""
-    checkpoints = Checkpoints(run.workdir / CHECKPOINTS, read_only=True)
-    last = checkpoints.last_step()
-    if last is None or run.config.fit.name:  # a fit has one checkpoint, at its end
-        return last is not None
-    try:
-        stale = checkpoints.progress(last)["stale"]
-    except DamagedCheckpoint:  # training goes on from the one before
-        return False
-    return last >= _steps(run) or stale >= run.config.patience
-
-
-def _steps(run: Run) -> int:
-    return run.config.num_epochs * run.cell.steps
-
-
-def _check_length(run: Run) -> None:
-    last = Checkpoints(run.workdir / CHECKPOINTS, read_only=True).last_step()
-    if last is not None and not run.config.fit.name and last > _steps(run):
-        raise InputError(
-            f"{run.workdir} was trained for {last} steps, and is to be for "
-            f"{_steps(run)}; choose another --workdir"
-        )
+def configure(base: ConfigDict, changes: Changes) -> ConfigDict:
+    """Return a copy of a config with other values."""
+    config = base.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    return config

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +31,14 @@ from rmjax.experiment import parallel
 from rmjax.experiment.build import (
     build_augment,
     build_model,
-    check_crop,
     network_input,
     variable_shapes,
 )
-from rmjax.experiment.checkpoint_folder import has_checkpoints
-from rmjax.experiment.checkpoints import Checkpoints
-from rmjax.experiment.data import ExperimentData, open_data
+from rmjax.experiment.checkpoints import Checkpoints, saved_steps
+from rmjax.experiment.data import ExperimentData, check_validation, open_data
 from rmjax.experiment.log import RunLog
-from rmjax.experiment.run import CHECKPOINTS, start_workdir
+from rmjax.experiment.ranges import check_values
+from rmjax.experiment.run import CHECKPOINTS, hold_workdir, start_workdir
 from rmjax.experiment.step import PyTree, TrainState, create_state
 from rmjax.inference.domain import describe_training
 from rmjax.training.start import starting_backbone
@@ -68,35 +69,35 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
     data = open_data(config)
     check_fit(config, len(data.sources))
     check_every_source(data.seen, "train")
+    check_validation(config, data)
     model = build_model(config, len(data.sources))
+    assert isinstance(model, Fitted)  # as `config.fit.name` is none of the others
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optax.identity(), config.seed, shape)
-    started = has_checkpoints(workdir / CHECKPOINTS)
+    started = bool(saved_steps(workdir / CHECKPOINTS))
     state = make_state({} if started else _start(config, method))
-    start_workdir(
-        workdir,
-        config,
-        data.sources,
-        data.dataset.semantic_names,
-        training=describe_training(data.seen),
-    )
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
-    try:
-        found, _ = checkpoints.restore_last(like=parallel.place(state, devices))
-        if found is not None:
-            return found
-        if started:  # it was damaged
-            state = make_state(_start(config, method))
-        samples = _draw(config, data, model, state, show_progress)
-        runner = make_runner(config, len(data.sources), devices)
-        with closing(RunLog(workdir, 0)) as log:
-            best, about, loss = _choose(method, samples, state, runner, data, log)
-        best = best.replace(step=jnp.int32(STEP))
-        checkpoints.save(best, about, loss)
-        checkpoints.wait()
-        return parallel.place(best, devices)
-    finally:
-        checkpoints.close()
+    with hold_workdir(workdir):
+        start_workdir(
+            workdir,
+            config,
+            data.sources,
+            data.dataset.semantic_names,
+            training=describe_training(data.seen),
+        )
+        with closing(Checkpoints(workdir / CHECKPOINTS, config.keep_best)) as saved:
+            found, _ = saved.restore_last(like=parallel.place(state, devices))
+            if found is not None:
+                return found
+            if started:  # it was damaged
+                state = make_state(_start(config, method))
+            samples = _draw(config, data, model, state, show_progress)
+            runner = make_runner(config, len(data.sources), devices)
+            with closing(RunLog(workdir, 0)) as log:
+                best, about, loss = _choose(method, samples, state, runner, data, log)
+            best = replace(best, step=jnp.int32(STEP))
+            saved.save(best, about, loss)
+            saved.wait()
+            return parallel.place(best, devices)
 
 
 def _start(config: ConfigDict, method: Method) -> PyTree:
@@ -110,12 +111,10 @@ def check_fit(config: ConfigDict, num_sources: int) -> None:
     Raises:
         InputError: an unknown method or input, or numbers that don't fit together.
     """
+    check_values(config)
     method = get_method(config.fit.name)
     if jax.process_count() > 1:
         raise InputError(f"fit.name = '{config.fit.name}' runs in one process")
-    check_crop(config)
-    if config.fit.images < 1:
-        raise InputError(f"fit.images = {config.fit.images}: give at least 1")
     if method.inputs and config.model.input not in method.inputs:
         raise InputError(
             f"fit.name = '{config.fit.name}' is not for model.input = "
@@ -147,7 +146,11 @@ def _draw(
     show_progress: bool,
 ) -> Samples:
     """Return the features of the images to fit to, which are read when asked for."""
-    features = partial(model.apply, _variables(state), method="features")
+
+    def features(inputs: jax.Array) -> jax.Array:
+        computed: Any = model.apply(_variables(state), inputs, method="features")
+        return computed
+
     return Samples(
         count=config.fit.images,
         size=_size(config, len(data.sources)),
@@ -254,7 +257,7 @@ def _filled(state: TrainState, head: Params, scale: float = 1.0) -> TrainState:
     flat = flatten_dict(state.params)
     new = {("head", name): value for name, value in head.items()} | {("scale",): scale}
     cast = {path: np.asarray(value, flat[path].dtype) for path, value in new.items()}
-    return state.replace(params=unflatten_dict(flat | cast))
+    return replace(state, params=unflatten_dict(flat | cast))
 
 
 def _variables(state: TrainState) -> PyTree:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,26 +16,32 @@ from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
 from rmjax.data.partners import check_partners
 from rmjax.data.pipeline import train_batches
-from rmjax.errors import InputError, Preempted
+from rmjax.errors import Preempted
 from rmjax.evaluation import metrics
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.build import (
     build_model,
     build_optimizer,
-    check_crop,
     make_train_steps,
     network_input,
 )
-from rmjax.experiment.checkpoint_folder import has_checkpoints
-from rmjax.experiment.checkpoints import Checkpoints
-from rmjax.experiment.data import ExperimentData, open_data
+from rmjax.experiment.checkpoints import Checkpoints, saved_steps
+from rmjax.experiment.data import ExperimentData, check_validation, open_data
 from rmjax.experiment.log import RunLog
-from rmjax.experiment.run import CHECKPOINTS, RUN_FILE, run_facts, start_workdir
+from rmjax.experiment.ranges import check_values
+from rmjax.experiment.run import (
+    CHECKPOINTS,
+    RUN_FILE,
+    hold_workdir,
+    run_facts,
+    start_workdir,
+)
 from rmjax.experiment.step import TrainState, create_state, draw_level
 from rmjax.inference.domain import describe_training
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing, make_mixing
+from rmjax.models.repmix import RepMix
 from rmjax.training.fit import fit
 from rmjax.training.meter import Meter
 from rmjax.training.preemption import stop_requests
@@ -84,6 +91,7 @@ def train(
         TrainingError: the loss is no longer finite, or a checkpoint can't be written.
         Preempted: SIGTERM came; the state after the last step is saved.
     """
+    check_values(config)
     if config.fit.name:
         return fit(config, Path(workdir), show_progress)
     with stop_requests() as stop_requested:
@@ -103,61 +111,64 @@ def _train(
     data = open_data(config)
     hosts.check_alike(data.facts())
     check_every_source(data.seen, "train")
+    check_validation(config, data)
     steps_per_epoch = count_steps(config, data, mixing)
     # On a lone device it would change nothing, and take a tenth of a small step's time.
     shared = config.model.sync_batch_norm and len(devices) > 1
     axis_name = parallel.AXIS if shared else None
     model = build_model(config, len(data.sources), axis_name)
+    assert isinstance(model, RepMix)  # as `config.fit.name` is empty
     optimizer = build_optimizer(config, steps_per_epoch)
     steps = make_train_steps(config, model, optimizer, mixing, devices)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
-    started = has_checkpoints(workdir / CHECKPOINTS)
+    started = bool(saved_steps(workdir / CHECKPOINTS))
     state = make_state({} if started else starting_backbone(config))
 
-    if hosts.is_first():
-        start_workdir(
-            workdir,
-            config,
-            data.sources,
-            data.dataset.semantic_names,
-            training=describe_training(data.seen),
+    with ExitStack() as stack:
+        if hosts.is_first():
+            stack.enter_context(hold_workdir(workdir))
+            start_workdir(
+                workdir,
+                config,
+                data.sources,
+                data.dataset.semantic_names,
+                training=describe_training(data.seen),
+            )
+        hosts.check_shared(workdir / RUN_FILE)
+        checkpoints = stack.enter_context(
+            closing(Checkpoints(workdir / CHECKPOINTS, config.keep_best))
         )
-    hosts.check_shared(workdir / RUN_FILE)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_best)
-    state, progress = _restore(checkpoints, parallel.place(state, devices))
-    if started and not progress:  # all of them were damaged
-        state = parallel.place(make_state(starting_backbone(config)), devices)
-    progress = progress or Progress()
-    start = int(state.step)
-    _log_sizes(config, data, state, devices)
-    log = RunLog(workdir, start, silent=not hosts.is_first())
-    bar = tqdm(
-        desc="compiling",
-        total=config.num_epochs * steps_per_epoch * config.batch_size,
-        initial=start * config.batch_size,
-        unit="img",
-        unit_scale=True,
-        disable=not (show_progress and hosts.is_first()),
-    )
-    try:
+        state, progress = _restore(checkpoints, parallel.place(state, devices))
+        if started and not progress:  # all of them were damaged
+            state = parallel.place(make_state(starting_backbone(config)), devices)
+        start = int(state.step)
+        pending = progress is not None and checkpoints.is_pending(start)
+        _log_sizes(config, data, state, devices)
+        silent = not hosts.is_first()
+        log = RunLog(workdir, start, pending=pending, silent=silent)
+        bar = tqdm(
+            desc="compiling",
+            total=config.num_epochs * steps_per_epoch * config.batch_size,
+            initial=start * config.batch_size,
+            unit="img",
+            unit_scale=True,
+            disable=silent or not show_progress,
+        )
         return _loop(
             state,
-            progress,
+            progress or Progress(),
             steps=steps,
             batches=_stream(config, data, mixing, start, devices),
             validate=_make_validation(config, data, devices),
+            pending=pending,
             checkpoints=checkpoints,
-            log=log,
+            log=stack.enter_context(closing(log)),
             config=config,
             steps_per_epoch=steps_per_epoch,
             stop_requested=stop_requested,
-            bar=bar,
+            bar=stack.enter_context(closing(bar)),
         )
-    finally:
-        bar.close()
-        checkpoints.close()
-        log.close()
 
 
 def _log_sizes(
@@ -185,9 +196,9 @@ def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
     Raises:
         InputError: an unknown mixing, or a number out of range.
     """
+    check_values(config)
     mixing = make_mixing(**config.mix)
     check_partners(mixing.partners)
-    _check_ranges(config)
     parallel.check_batch(
         config.batch_size, mixing.unit, devices, config.accumulate_steps
     )
@@ -198,15 +209,6 @@ def count_steps(config: ConfigDict, data: ExperimentData, mixing: Mixing) -> int
     """Return the steps of an epoch: the config's, or those of one pass."""
     one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
     return config.steps_per_epoch or max(one_pass, 1)
-
-
-def _check_ranges(config: ConfigDict) -> None:
-    """Raise an InputError for a number that no part would explain as well."""
-    check_crop(config)
-    counts = ("num_epochs", "eval_every_epochs", "log_every_steps", "patience")
-    for key in (*counts, "accumulate_steps"):
-        if config[key] < 1:
-            raise InputError(f"{key} = {config[key]}: give at least 1")
 
 
 def _stream(
@@ -240,7 +242,7 @@ def _restore(
 ) -> tuple[TrainState, Progress | None]:
     """Return the last good checkpoint's state and progress, or `state` and None."""
     restored, progress = checkpoints.restore_last(like=state)
-    if restored is None:
+    if restored is None or progress is None:
         return state, None
     logger.info("resuming after step %d", int(restored.step))
     return restored, Progress(**progress)
@@ -274,6 +276,7 @@ def _loop(
     steps: dict[int, Callable],
     batches: Iterator,
     validate: Callable | None,
+    pending: bool,
     checkpoints: Checkpoints,
     log: RunLog,
     config: ConfigDict,
@@ -281,9 +284,29 @@ def _loop(
     stop_requested: Callable[[int], bool],
     bar: tqdm,
 ) -> TrainState:
-    """Step, then in this order: log, validate, save, stop early or as asked."""
+    """Step, then in this order: log, save, validate, stop early or as asked.
+
+    `pending` says that the state was saved to be validated and is not: that comes
+    first.
+    """
     done, total = int(state.step), config.num_epochs * steps_per_epoch
     saved, meter = done, Meter(config.batch_size)
+
+    def take_in_validation() -> None:
+        assert validate is not None
+        figures = validate(state)
+        progress.update(figures["loss"])
+        log.write(done, "validation", _scalars(figures))
+        checkpoints.rank(done, asdict(progress), figures["loss"])
+        if not bar.disable:
+            bar.write(
+                f"step {done}: validation loss {figures['loss']:.4f}, attribution "
+                f"accuracy {figures['attribution_accuracy']:.4f}"
+            )
+
+    if pending and validate:
+        take_in_validation()
+        meter.clear()
     while done < total and progress.stale < config.patience:
         step = steps[draw_level(tuple(steps), config.seed, done)]
         with jax.profiler.StepTraceAnnotation("train", step_num=done):
@@ -293,7 +316,9 @@ def _loop(
         meter.steps.append(scalars)
         done += 1
         bar.update(config.batch_size)
-        validates = validate and _validation_due(done, total, steps_per_epoch, config)
+        validates = validate is not None and _validation_due(
+            done, total, steps_per_epoch, config
+        )
         stops = stop_requested(done)
         due = done == total or done - saved >= config.checkpoint_every_steps
         saves = validates or due or stops
@@ -304,20 +329,11 @@ def _loop(
         shown = ("loss", "accuracy", "data_wait")
         checkpoints.check()
         bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
-        loss = None
-        if validates:
-            figures = validate(state)
-            loss = figures["loss"]
-            progress.update(loss)
-            log.write(done, "validation", _scalars(figures))
-            if not bar.disable:
-                bar.write(
-                    f"step {done}: validation loss {loss:.4f}, attribution accuracy "
-                    f"{figures['attribution_accuracy']:.4f}"
-                )
         if saves:
-            checkpoints.save(state, asdict(progress), loss)
+            checkpoints.save(state, asdict(progress), pending=validates)
             saved = done
+        if validates:
+            take_in_validation()
         if stops and done < total:
             checkpoints.wait()
             raise Preempted(

@@ -1,20 +1,50 @@
 """Files that are whole or not there at all."""
 
+import csv
+import io
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rmjax.errors import InputError
 
 
-def write_json(path: Path, data: dict) -> None:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file can't be read, is damaged, or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except ValueError as error:  # of JSON's grammar, or of UTF-8
+        raise InputError(f"{path}: damaged ({error})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: damaged (no JSON object)")
+    return data
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write `data` as indented JSON, whole or not at all.
 
     Raises:
         ValueError: a number is not finite, which JSON has no word for.
     """
     replace_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict]) -> None:
+    """Write rows by column as a table, whole or not at all; None and gaps are empty."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, table.getvalue())
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,6 +1,11 @@
 """Locks of files: one process at a time."""
 
 import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from rmjax.errors import InputError
@@ -10,10 +15,50 @@ class Busy(InputError):
     """Another process holds a lock."""
 
 
-def lock(file: IO, busy: str, wait: bool = False) -> None:
-    """Lock an open file until it is closed or this process ends, however that is.
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[IO[str]]:
+    """Hold the lock file `path` until the end of the block; yield it, open.
 
-    A process that inherits the open file holds the lock too.
+    The lock is the system's (`flock`), which ends with the process that holds it,
+    however that ends; a process that inherits the open file holds it too. On a folder
+    that several hosts share it is one lock for all where the file system keeps it so:
+    NFS does on Linux, Lustre if it is mounted with `flock`.
+
+    The holder writes its name into the file, and may remove the file, or the folder
+    that it lies in, before the block ends: whoever had opened it meanwhile sees that
+    it is no longer what it locked, and begins again.
+
+    Args:
+        path: of the lock file; its folder is made if need be.
+        busy: the message where another process holds the lock.
+
+    Raises:
+        Busy: another process holds the lock; the message says which, and on what host.
+        InputError: the file can't be written, or the file system knows no locks.
+    """
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            is_file = isinstance(error, FileExistsError)  # what should be a folder
+            reason = "Not a directory" if is_file else error.strerror
+            raise InputError(f"can't write to {path.parent}: {reason}") from error
+        with file:
+            file.seek(0)
+            holder = file.read().strip()
+            lock(file, f"{busy} ({holder})" if holder else busy)
+            if not _is_still(file, path):
+                continue
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield file
+            return
+
+
+def lock(file: IO, busy: str, wait: bool = False) -> None:
+    """Lock an open file until it is closed or this process ends, as `locked` does.
 
     Args:
         file: what to lock.
@@ -30,3 +75,11 @@ def lock(file: IO, busy: str, wait: bool = False) -> None:
         raise Busy(busy) from None
     except OSError as error:
         raise InputError(f"can't lock {file.name}: {error.strerror}") from error
+
+
+def _is_still(file: IO, path: Path) -> bool:
+    """Tell whether an open file is the one that now has this path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
