@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import jax
 
 from rmjax.errors import InputError, harmless
 from rmjax.utils.revision import revision
+from rmjax.utils.versions import package_versions
 
 CONNECT_SECONDS = 45  # until all processes have met
 BEAT_SECONDS = 1.0  # between two signs of life
@@ -141,8 +141,7 @@ def check_alike(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    names = ("rmjax", "jax", "jaxlib", "flax", "optax", "grain")
-    versions = {f"version of {name}": version(name) for name in names}
+    versions = {f"version of {k}": v for k, v in package_versions().items()}
     mine = versions | {"code of rmjax": revision(("rmjax",), ())[:12], **facts}
     first, *others = gather({name: str(value) for name, value in mine.items()})
     for process, facts_there in enumerate(others, 1):
