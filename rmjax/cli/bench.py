@@ -35,7 +35,7 @@ def show(results: dict, text: str, json: str | None) -> None:
 
 def time_corruptions(
     *,
-    names: Names = (),
+    names: Annotated[Names, "A,B (default: all 19)"] = (),
     size: Size = 224,
     batch_size: BatchSize = 64,
     repeats: Repeats = 3,
@@ -43,9 +43,6 @@ def time_corruptions(
 ) -> None:
     """Milliseconds an image of each corruption; beside the published code's where the
     package imagecorruptions is installed.
-
-    Args:
-        names: A,B (default: all 19)
     """
     from rmjax.bench.corruptions import bench_corruptions, format_corruptions_bench
     from rmjax.corruptions import NAMES
@@ -97,17 +94,12 @@ def time_evaluation(
     *,
     workdir: RunFolder,
     data_dir: RunDataDir = None,
-    suite: str = "full",
-    images: int = 512,
+    suite: Annotated[str, "the conditions of the grid"] = "full",
+    images: Annotated[int, "test images"] = 512,
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Images per second of an evaluation, beside the bare forward pass.
-
-    Args:
-        suite: the conditions of the grid
-        images: test images
-    """
+    """Images per second of an evaluation, beside the bare forward pass."""
     from rmjax.bench.evaluate import bench_evaluate, format_evaluate_bench
 
     results = bench_evaluate(
@@ -118,23 +110,16 @@ def time_evaluation(
 
 def time_gallery(
     *,
-    images: int = 1_000_000,
-    dim: int = 256,
-    rank: int = 16,
-    queries: int = 100,
-    probed: Integers = (32, 128, 512),
+    images: Annotated[int, "enrolled"] = 1_000_000,
+    dim: Annotated[int, "of a fingerprint"] = 256,
+    rank: Annotated[int, "dimensions they vary in"] = 16,
+    queries: Annotated[int, "one by one"] = 100,
+    probed: Annotated[Integers, "cells looked into"] = (32, 128, 512),
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
     """Milliseconds a query of a gallery's search; beside the approximate one where
     faiss is installed.
-
-    Args:
-        images: enrolled
-        dim: of a fingerprint
-        rank: dimensions they vary in
-        queries: one by one
-        probed: cells looked into
     """
     from rmjax.bench.gallery import bench_gallery, format_gallery_bench
 
@@ -175,19 +160,14 @@ def time_step(
     size: Size = 224,
     batch_sizes: BatchSizes = (16, 64),
     dtype: Dtype = "float32",
-    corrupt: float = 0.0,
-    mix: str = "repmix",
-    no_inference: bool = False,
+    corrupt: Annotated[float, "share of the images; published: .95"] = 0.0,
+    mix: Annotated[str, "or pairs, none, ..."] = "repmix",
+    no_inference: Annotated[bool, "training alone"] = False,
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
     """Images per second in training, then in inference; beside PyTorch's of the same
     recipe on a CPU or GPU where torch and torchvision are installed.
-
-    Args:
-        corrupt: share of the images; published: .95
-        mix: or pairs, none, ...
-        no_inference: training alone
     """
     from rmjax.bench.network import bench_step, format_step_bench
 

@@ -1,6 +1,7 @@
 """The commands that show what data is like: audit, preview."""
 
 from pathlib import Path
+from typing import Annotated
 
 from rmjax.cli.options import DataDir, Names, NewFile, NewFolder
 from rmjax.cli.parser import Group
@@ -53,22 +54,14 @@ def audit_dataset(
 
 
 def draw_corruptions(
-    image: str,
+    image: Annotated[str, "its middle is shown"],
     *,
-    out: NewFile = "corruptions.png",
-    names: Names = (),
-    size: int = 224,
-    seed: int = 0,
+    out: Annotated[NewFile, "the PNG to write"] = "corruptions.png",
+    names: Annotated[Names, "some kinds, A,B (default: all 19)"] = (),
+    size: Annotated[int, "side in pixels to corrupt it at"] = 224,
+    seed: Annotated[int, "of the draws"] = 0,
 ) -> None:
-    """An image under each ImageNet-C corruption and severity.
-
-    Args:
-        image: its middle is shown
-        out: the PNG to write
-        names: some kinds, A,B (default: all 19)
-        size: side in pixels to corrupt it at
-        seed: of the draws
-    """
+    """An image under each ImageNet-C corruption and severity."""
     from rmjax.corruptions import NAMES
     from rmjax.report.preview import preview_corruptions
 

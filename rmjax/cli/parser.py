@@ -129,13 +129,13 @@ def parse(
 def _choose(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a function's arguments out of all that were given."""
     return {
-        name: hint(**_choose(hint, values)) if _is_group(hint) else values[name]
+        name: hint(**_choose(hint, values)) if _is_dataclass(hint) else values[name]
         for name, hint, _ in _parameters(function)
-        if name in values or _is_group(hint)
+        if name in values or _is_dataclass(hint)
     }
 
 
-def _is_group(hint: Any) -> bool:
+def _is_dataclass(hint: Any) -> bool:
     return dataclasses.is_dataclass(hint)
 
 
@@ -154,7 +154,7 @@ def _add_arguments(
     for name, hint, parameter in _parameters(function):
         if name == "changes":
             continue
-        if _is_group(hint):
+        if _is_dataclass(hint):
             its = docstring_parser.parse(inspect.getdoc(hint) or "")
             group = parser.add_argument_group(*_title(its))
             _add_arguments(group, hint, its)

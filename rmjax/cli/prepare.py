@@ -82,18 +82,12 @@ def _describe(folder: Path) -> None:
 
 def prepare_mini(
     *,
-    images_per_cell: int = 200,
-    size: int = 64,
-    seed: int = 0,
+    images_per_cell: Annotated[int, "images a cell"] = 200,
+    size: Annotated[int, "side in pixels"] = 64,
+    seed: Annotated[int, "of the scenes"] = 0,
     data_dir: Target = "data",
 ) -> None:
-    """8 simulated sources x 11 semantics, drawn on the spot.
-
-    Args:
-        images_per_cell: images a cell
-        size: side in pixels
-        seed: of the scenes
-    """
+    """8 simulated sources x 11 semantics, drawn on the spot."""
     from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder as mini
 
     _describe(
@@ -239,19 +233,14 @@ def _once(pairs: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
 
 def prepare_transformations(
     *,
-    of: Annotated[str, Word(str, "DATASET")],
+    of: Annotated[str, Word(str, "DATASET"), "such as attribution_mini"],
     name: SetName,
     sources: OfThese = (),
     semantics: OfThese = (),
-    seed: int = 0,
+    seed: Annotated[int, "which suffers what"] = 0,
     data_dir: Target = "data",
 ) -> None:
-    """Images of another data set, transformed, to pre-train on.
-
-    Args:
-        of: such as attribution_mini
-        seed: which suffers what
-    """
+    """Images of another data set, transformed, to pre-train on."""
     from rmjax.data.dataset import find_dataset, open_dataset
     from rmjax.datasets.image_folder import transformations
 
