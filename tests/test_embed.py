@@ -21,6 +21,7 @@ import rmjax
 from rmjax.cli.main import main
 from rmjax.data.listing import list_images
 from rmjax.errors import InputError
+from rmjax.experiment import parallel
 from rmjax.inference.embed import embed_images
 from rmjax.inference.transformer import FingerprintTransformer
 
@@ -329,6 +330,7 @@ def test_a_fork_of_a_process_that_runs_jax_does_not_hang(small_run, folder, load
     paths = [folder / "real/x/0.png"]
     if loaded:
         step.transform(paths)
+    parallel.choose_devices()  # what runs JAX here, with or without a network
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_transform, args=(step, paths, queue))

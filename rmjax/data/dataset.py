@@ -182,7 +182,8 @@ def find_dataset(data_dir: str | Path, name: str) -> Path:
     ]
     if not versions:
         raise InputError(
-            f"no prepared data set {name!r} in {data_dir}; make it with: "
+            f"no prepared data set {name!r} in {Path(data_dir).absolute()}; give the "
+            "folder that holds it as --data-dir, or make it with: "
             + _prepare_command(name, data_dir)
         )
     return max(versions, key=lambda entry: [int(n) for n in entry.name.split(".")])
