@@ -251,7 +251,7 @@ def test_what_is_no_regular_file_is_named(model, folder, tmp_path, make):
         ("nowhere", {}, "no folder, no CSV file and no data set"),
         (None, {"out": "t.csv"}, "ending in .parquet or .npz"),
         (None, {"shard": (3, 3)}, "shard 3/3: give 0/3 to 2/3"),
-        (None, {"layer": "top"}, "choose one of stem"),
+        (None, {"layer": "top"}, "'top'.* stem"),
         (None, {"batch_size": 0}, "batch size and rows per part: give at least 1"),
         (None, {"out": "taken.npz"}, "taken.npz exists"),
     ],

@@ -29,6 +29,7 @@ from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
+from rmjax.utils.choose import check_choice
 
 # Every input transform and the stages of every network need so many pixels.
 MIN_SIDE = 16
@@ -147,8 +148,7 @@ class Attributor:
             model.apply, self.variables, network_input(self.config)
         )
         choices = [name for name in ACTIVATIONS if name in outputs]
-        if layer not in choices:
-            raise InputError(f"layer '{layer}': choose one of {', '.join(choices)}")
+        check_choice("layer", layer, choices)
         return outputs[layer].shape[-1]
 
     def read(self, image: ImageLike, name: str = "") -> np.ndarray:
