@@ -41,7 +41,7 @@ def time_corruptions(
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Milliseconds an image of each corruption; beside the published code's where the
+    """Milliseconds per image of each corruption; beside the published code's where the
     package imagecorruptions is installed.
     """
     from rmjax.bench.corruptions import bench_corruptions, format_corruptions_bench
