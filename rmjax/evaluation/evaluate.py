@@ -102,14 +102,7 @@ def evaluate(
     if draws < 1:
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
-    original = load_run_config(workdir)
-    config = change_free(original, changes)
-    if config.num_devices != original.num_devices:  # that of training is none of ours
-        num_devices = config.num_devices or None
-    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
-    run = replace(run, config=config)
-    if data_dir:
-        run.config.data.dir = data_dir
+    run = _load_run(workdir, checkpoint, data_dir, changes, num_devices)
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     hosts.check_alike(
@@ -165,6 +158,7 @@ def evaluate(
         "open_set": _measure_open_set(grid, data, clean, calibration),
         "map": draw_map(grid, data, clean.get("unknown")),
     }
+    # All of it, or what was there before.
     with new_folder(folder) as fresh:
         results["mistakes"] = save_mistakes(
             fresh, grid, parts, data.sources, calibration
@@ -172,6 +166,24 @@ def evaluate(
         save_predictions(fresh, grid)
         write_results(fresh, results)
     return results | {"folder": str(folder)}
+
+
+def _load_run(
+    workdir: Path,
+    checkpoint: str,
+    data_dir: str | None,
+    changes: Sequence[str],
+    num_devices: int | None,
+) -> Attributor:
+    """Load the run, its config changed as asked; arguments as for `evaluate`."""
+    original = load_run_config(workdir)
+    config = change_free(original, changes)
+    if config.num_devices != original.num_devices:  # that of training is none of ours
+        num_devices = config.num_devices or None
+    if data_dir:
+        config.data.dir = data_dir
+    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    return replace(run, config=config)
 
 
 def _digest(
