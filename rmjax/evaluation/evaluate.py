@@ -170,7 +170,7 @@ def evaluate(
 
 def _load_run(
     workdir: Path,
-    checkpoint: str,
+    checkpoint: str | int,
     data_dir: str | None,
     changes: Sequence[str],
     num_devices: int | None,
