@@ -280,6 +280,9 @@ def test_a_workdir_that_is_no_folder_is_told(small_config, tmp_path):
     (tmp_path / "run/checkpoints").write_text("")
     with pytest.raises(InputError, match="can't write .*run/checkpoints"):
         run(small_config(), tmp_path / "run")
+    (tmp_path / "other/run.json").mkdir(parents=True)
+    with pytest.raises(InputError, match="can't write .*other/run.json"):
+        run(small_config(), tmp_path / "other")
 
 
 def test_a_workdir_of_other_classes_is_refused(small_config, small_run):

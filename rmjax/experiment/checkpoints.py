@@ -104,11 +104,11 @@ class Checkpoints:
         """
         step = int(state.step)
         _check_loss(validation_loss, step)
-        self._save(step, state, _about(progress, validation_loss, pending))
+        self._save(step, state, _describe(progress, validation_loss, pending))
 
     def save_variables(self, variables: PyTree) -> None:
         """Write `params` and `batch_stats` alone, as checkpoint 0."""
-        self._save(0, variables, _about({}, None))
+        self._save(0, variables, _describe({}, None))
 
     def rank(self, step: int, progress: dict[str, Any], validation_loss: float) -> None:
         """Note what a validation made of the checkpoint `step`, which was pending.
@@ -126,9 +126,9 @@ class Checkpoints:
         if self._read_only:
             return
         self.wait()
-        about = _about(progress, validation_loss)
+        about = _describe(progress, validation_loss)
         with self._writing(), replaced(self.folder / str(step) / _RANK) as path:
-            _write(path, {}, about)
+            _write_archive(path, {}, about)
         self._losses[step] = validation_loss
         self._remove_unwanted()
 
@@ -331,7 +331,7 @@ class Checkpoints:
             arrays, about = self._manager.restore(step, args=_Restore(names))
             rank = self.folder / str(step) / _RANK
             if rank.exists():
-                about |= _read(rank, ())[1]
+                about |= _read_archive(rank, ())[1]
             return arrays, about
         except MemoryError:
             raise
@@ -426,9 +426,9 @@ class _Handler(ocp.handlers.AsyncCheckpointHandler):
         bad = first_not_finite(args.arrays)
         if bad is not None:
             raise _not_finite(f"{bad} is not finite", args.step)
-        _write(directory / _FILE, args.arrays, args.about)
+        _write_archive(directory / _FILE, args.arrays, args.about)
         try:
-            arrays, about = _read(directory / _FILE, args.arrays)
+            arrays, about = _read_archive(directory / _FILE, args.arrays)
             same = about == args.about and all(
                 np.array_equal(arrays[name], saved)
                 for name, saved in args.arrays.items()
@@ -455,7 +455,7 @@ class _Handler(ocp.handlers.AsyncCheckpointHandler):
     def restore(
         self, directory: Path, args: "_Restore"
     ) -> tuple[Arrays, dict[str, Any]]:
-        return _read(directory / _FILE, args.names)
+        return _read_archive(directory / _FILE, args.names)
 
 
 @ocp.args.register_with_handler(_Handler, for_save=True)
@@ -477,7 +477,7 @@ _RANK = "rank.npz"  # what a validation found, where that came after the save
 _ABOUT = "about.json"
 
 
-def _write(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
+def _write_archive(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     # A file of our own: after a full disk, ZipFile would complain of its own once more.
     with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_ABOUT, json.dumps(about))
@@ -486,7 +486,7 @@ def _write(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
                 npy.write_array(member, array, allow_pickle=False)
 
 
-def _read(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
+def _read_archive(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
     with zipfile.ZipFile(path) as archive:
         about, arrays = json.loads(archive.read(_ABOUT)), {}
         for name in names:
@@ -511,7 +511,7 @@ def _ranked(losses: Mapping[int, float | None]) -> list[int]:
     return sorted(known, key=lambda step: known[step])
 
 
-def _about(
+def _describe(
     progress: dict[str, Any], validation_loss: float | None, pending: bool = False
 ) -> dict[str, Any]:
     return {

@@ -55,23 +55,25 @@ def start_workdir(
     what the images are like that others are trained on.
 
     Raises:
-        InputError: the workdir belongs to another config or other classes.
+        InputError: the workdir belongs to another config or other classes, or can't be
+            written to.
     """
     _check_same(workdir, config, sources)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(
-        workdir / RUN_FILE,
-        {
-            "source_names": list(sources),
-            "semantic_names": list(semantics),
-            "provenance": provenance,
-            "training": training,
-            "python": platform.python_version(),
-            "versions": package_versions(),
-        },
-    )
-    # Last: where this file is, the others are.
-    write_json(workdir / CONFIG_FILE, config.to_dict())
+    facts = {
+        "source_names": list(sources),
+        "semantic_names": list(semantics),
+        "provenance": provenance,
+        "training": training,
+        "python": platform.python_version(),
+        "versions": package_versions(),
+    }
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / RUN_FILE, facts)
+        # Last: where this file is, the others are.
+        write_json(workdir / CONFIG_FILE, config.to_dict())
+    except OSError as error:
+        raise InputError(f"can't write {error.filename}: {error.strerror}") from error
 
 
 @contextmanager
