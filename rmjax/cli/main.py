@@ -11,7 +11,6 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from rmjax.cli.bench import BENCH
@@ -130,20 +129,25 @@ def _prepare_process() -> None:
 
 
 def _find_cache() -> Path:
-    """Return where programs keep what they can make again; libraries look there too.
+    """Return where programs keep what they can make again, and see to a home.
 
-    The users of containers often have no home, or none to write to. Then it is a
-    temporary folder of this process: one that stays could be another user's.
+    The users of containers often have no home, which libraries look for, or none to
+    write to. A temporary folder of this process stands in: one that stays could be
+    another user's.
     """
-    home = os.path.expanduser("~")  # "~" itself where there is none
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache")
-    with suppress(InputError):
-        if cache.is_absolute():
-            check_writable(cache)
-            return cache
-    cache = Path(tempfile.mkdtemp(prefix="rmjax-"))
-    atexit.register(shutil.rmtree, cache, ignore_errors=True)
-    os.environ.setdefault("MPLCONFIGDIR", str(cache))
-    if home == "~":
-        os.environ["HOME"] = str(cache)
+    home = os.path.expanduser("~")
+    if home == "~":  # there is none
+        home = os.environ["HOME"] = _make_temporary()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache"))
+    try:
+        check_writable(cache)
+    except InputError:
+        cache = Path(_make_temporary())
+        os.environ.setdefault("MPLCONFIGDIR", str(cache))
     return cache
+
+
+def _make_temporary() -> str:
+    folder = tempfile.mkdtemp(prefix="rmjax-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
