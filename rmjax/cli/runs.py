@@ -25,7 +25,7 @@ def train_run(
     hosts: Hosts,
     changes: list[str],
 ) -> None:
-    """Train a network, or go on where an earlier run stopped.
+    """Train a network, or resume an earlier run.
 
     Args:
         changes: Any key of the config can be changed with --config.KEY=VALUE, such as

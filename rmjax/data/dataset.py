@@ -378,7 +378,7 @@ def choose_evenly(source: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
     if limit < 0:
         raise InputError(f"the most images to choose is 0 or more; got {limit}")
     order = np.random.default_rng(seed).permutation(len(source))
-    rank = np.empty(len(source), np.int64)  # the how-manieth of its source
+    rank = np.empty(len(source), np.int64)  # its number among those of its source
     for label in np.unique(source):
         own = order[source[order] == label]
         rank[own] = np.arange(len(own))

@@ -72,7 +72,7 @@ def evaluate(
     gives lies in the run's `calibration.json`. The results are in a folder of their
     own in `evaluation/`, named after the suite, and split, semantics and checkpoint
     where they are not the usual: `results.json`, `results.csv`, `predictions.npz` and
-    the greatest `mistakes/`. An evaluation that was stopped goes on where it was.
+    the greatest `mistakes/`. An evaluation that was stopped resumes.
 
     Args:
         workdir: folder of a training run.
