@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import rmjax
+from rmjax.bench import common as bench_common
 from rmjax.bench import data as bench_data
-from rmjax.bench import evaluate as bench_evaluate
-from rmjax.bench import inference as bench_inference
+from rmjax.bench import network as bench_network
 from rmjax.cli.main import main
 from rmjax.evaluation.results import read_results
 from rmjax.report import preview
@@ -168,7 +168,7 @@ def test_bench_prints_a_table(tmp_path, capsys):
 
 def test_data_bench_prints_a_table(tmp_path, mini_dir, capsys, monkeypatch):
     # PyTorch, where it is there at all, would take half of this test's time to start.
-    monkeypatch.setattr(bench_data, "_torch_process", lambda: None)
+    monkeypatch.setattr(bench_common, "installed", lambda *packages: False)
     command = ["bench", "data", "--batch-size", "4", "--repeats", "1"]
     command += ["--seconds", "0.01", "--json", str(tmp_path / "bench.json")]
     monkeypatch.setattr(bench_data, "DRAWN", 20)
@@ -199,7 +199,8 @@ def test_data_bench_shows_both_loaders():
     results = {"png": {"images": 9, "kilobytes": 1.0, "workers": rows}}
     head, first, second, best, _ = bench_data.format_data_bench(results).splitlines()
     assert head.split() == (
-        "images a second rmjax DataLoader ratio first batch, s: rmjax DataLoader".split()
+        "images per second rmjax DataLoader ratio "
+        "first batch, s: rmjax first batch, s: DataLoader".split()
     )
     assert first.split()[3:] == ["300", "100", "3.0", "0.50", "0.25"]
     assert second.split()[3:] == ["200", "150", "1.3", "0.50", "0.25"]
@@ -431,7 +432,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_evaluate, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_common, "SECONDS", 0.01)
     command = ["bench", "evaluate", "--workdir", str(small_run), "--suite", "flip"]
     command += ["--images", "8", "--repeats", "1", "--json", str(tmp_path / "b.json")]
     assert main(command) == 0
@@ -442,8 +443,8 @@ def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatc
 
 
 def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
-    monkeypatch.setattr(bench_inference, "PRODUCT", 64)
+    monkeypatch.setattr(bench_common, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_network, "PRODUCT", 64)
     command = ["bench", "inference", "--arch", "shallow", "--size", "16"]
     command += ["--batch-sizes", "3", "--repeats", "1"]
     assert main([*command, "--json", str(tmp_path / "b.json")]) == 0
@@ -458,8 +459,8 @@ def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
 
 
 def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
-    monkeypatch.setattr(bench_inference, "PRODUCT", 64)
+    monkeypatch.setattr(bench_common, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_network, "PRODUCT", 64)
     command = ["bench", "step", "--arch", "shallow", "--size", "16", "--repeats", "1"]
     command += ["--batch-sizes", "2", "--json", str(tmp_path / "b.json")]
     assert main(command) == 0
@@ -483,18 +484,18 @@ def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
 
 
 def test_inference_bench_compares_with_the_better_of_pytorch():
-    speeds = {
-        "rmjax": [6.0, 9.0, 6.0],
-        "contiguous": [2.0, 3.0, 2.0],
-        "channels_last": [4.0, 1.0, 3.0],
-    }
-    row = bench_inference.summarise(2, speeds, 0.1)
-    assert row["images_per_second"] == 6 and row["ratio"] == 2
-    assert row["torch_images_per_second"] == 3
-    assert row["peak_share"] == pytest.approx(0.6)
+    rounds = iter([(6.0, 2.0, 4.0), (9.0, 3.0, 1.0), (6.0, 2.0, 3.0)])
+    names = ("rmjax", "contiguous", "channels_last")
+    row = bench_common.median_of_rounds(
+        lambda: bench_network.compare(dict(zip(names, next(rounds), strict=True))),
+        repeats=3,
+        label="rounds",
+    )
+    assert row == {"images_per_second": 6, "torch_images_per_second": 3, "ratio": 2}
+    row |= {"ms": 1.0, "peak_share": 0.6}
     results = {"arch": "resnet50", "size": 8, "peak_gflops": 90.0, "gflop": 9.0}
     results["dtype"] = "float32"
-    text = bench_inference.format_inference_bench(
+    text = bench_network.format_inference_bench(
         results | {"batches": {"1": row, "2": row}}
     )
     assert "PyTorch" in text and "2.00" in text and "pip install" not in text

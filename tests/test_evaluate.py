@@ -15,7 +15,9 @@ from sklearn import metrics as sk
 from rmjax.cli import main as cli
 from rmjax.corruptions import NAMES
 from rmjax.data.dataset import take
+from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
+from rmjax.evaluation.calibration import calibrate
 from rmjax.evaluation.description import DEFAULTS, name_evaluation, write_command
 from rmjax.evaluation.evaluate import _choose_parts, evaluate
 from rmjax.evaluation.results import format_results, read_results
@@ -235,6 +237,53 @@ def test_without_validation_images_nothing_is_calibrated(
     assert cell["ece"] == cell["ece_uncalibrated"] and "rejected" not in cell
     assert "not calibrated" in format_results(results)
     assert not (workdir / "calibration.json").exists()
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_a_checkpoint_is_calibrated_once(small_run, tmp_path, monkeypatch, real):
+    from rmjax.evaluation import evaluate as module
+
+    workdir = shutil.copytree(small_run, tmp_path / "run")
+    times = []
+
+    def count(*arguments, **options):
+        times.append(options)
+        return calibrate(*arguments, **options)
+
+    def validation(data):
+        rows = np.flatnonzero((data.seen.labels["val"]["source"] > 0) | real)
+        return take(data.seen, "val", rows), ("val",)
+
+    monkeypatch.setattr(module, "calibrate", count)
+    monkeypatch.setattr(module, "_validation", validation)
+    first, again, other = (
+        evaluate(workdir, draws=10, show_progress=False, **rates)["calibration"]
+        for rates in ({}, {}, {"fprs": (0.2,)})
+    )
+    assert first == again and bool(first["operating_points"]) is real
+    assert len(times) == 2 and times[1]["fprs"] == (0.2,)
+    assert [p["fpr"] for p in other["operating_points"]] == [0.2] * real
+
+
+def test_worker_processes_change_no_figure(small_run, workdir, tmp_path, monkeypatch):
+    from rmjax.evaluation import predict as module
+
+    used = set()
+
+    def batches(*arguments, **options):
+        used.add(options["num_workers"])
+        return eval_batches(*arguments, **options)
+
+    monkeypatch.setattr(module, "eval_batches", batches)
+    without = evaluate(workdir, draws=10, show_progress=False)
+    copy = shutil.copytree(small_run, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["workers"] = 2
+    (copy / "config.json").write_text(json.dumps(config))
+    found = evaluate(copy, draws=10, show_progress=False)
+    for name in ("cells", "calibration", "summary", "clean", "map"):
+        assert found[name] == without[name]
+    assert used == {0, 2}
 
 
 def test_unseen_images_of_all_splits_by_config(small_config):

@@ -63,6 +63,8 @@ from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder
 from rmjax.datasets.image_folder import image_folder_dataset_builder
 assert "env" in rmjax.__file__, rmjax.__file__
 rmjax.experiment.config.load_config("attribution_mini")
+from rmjax.evaluation.predict import ANSWER_CODE, ANSWER_LIBRARIES, revision
+assert len(revision(ANSWER_CODE, ANSWER_LIBRARIES)) == 64
 try:
     rmjax.cli.main.main(["--help"])
 except SystemExit as end:

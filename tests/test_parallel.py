@@ -1,5 +1,7 @@
 """Placing and cutting over eight CPU devices."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,19 @@ def test_streams_share_a_batch():
         result = run({}, parallel.shard({"x": x}, devices))
         np.testing.assert_array_equal(parallel.fetch(result)["x"], x)
     assert sizes == [2, 3, 1]  # compiled once each
+
+
+def test_streams_of_many_steps_share_their_threads():
+    devices = parallel.choose_devices(1)
+    batch = parallel.shard({"x": np.arange(8)}, devices)
+
+    def run_anew():
+        run = parallel.map_examples(lambda _, batch: batch, devices, streams=4)
+        jax.block_until_ready(run({}, batch))
+        return threading.active_count()
+
+    first = run_anew()
+    assert [run_anew() for _ in range(3)] == [first] * 3
 
 
 def test_prefetch_loses_nothing(devices):

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from rmjax.evaluation.metrics import SCORES
-from rmjax.evaluation.openset import fit_reference
+from rmjax.evaluation.openset import fit_reference, measure_open_set
 from rmjax.evaluation.predict import Grid
 from rmjax.evaluation.protocol import measure_decisions, measure_grid
 from rmjax.evaluation.robustness import parse_suite
-from rmjax.evaluation.unknown import measure_open_set
 from rmjax.inference.calibration import UNCALIBRATED, Calibration
 
 SOURCES = ("real", "a", "b")

@@ -7,24 +7,30 @@ from results_sample import sample_results
 
 from rmjax.experiment.config import load_config
 from rmjax.report.origin import train_command
-from rmjax.report.summary import cards, headline
+from rmjax.report.page import make_environment
 from rmjax.report.tables import confusions_table
-from rmjax.report.view import chance_sentence, drawn_to, sets_sentence, sure
+from rmjax.report.view import sure
+
+
+def say(name, results):
+    """What a page says in one of its sentences, or several."""
+    template = make_environment().get_template("sentences.html.jinja")
+    return str(getattr(template.module, name)(results))
 
 
 def test_better_than_guessing_is_said_in_words():
     results = sample_results(sources=["real", *(f"gan {i}" for i in range(30))])
-    assert chance_sentence(results).endswith("is better than guessing.")
-    assert "better than guessing in all conditions" in cards(results)[1]["note"]
-    assert "no better" not in headline(results)
+    assert say("chance", results).endswith("is better than guessing.")
+    assert "better than guessing in all conditions" in say("cards", results)
+    assert "no better" not in say("headline", results)
 
 
 def test_kinds_that_were_not_evaluated_are_not_claimed():
     results = sample_results()
-    assert "15 of ImageNet-C’s 19 kinds that training" in sets_sentence(results)
+    assert "15 of ImageNet-C’s 19 kinds that training" in say("altered", results)
     kept = ("clean", "fog", "snow", "flip")
     results["cells"] = [c for c in results["cells"] if c["kind"] in kept]
-    text = sets_sentence(results)
+    text = say("altered", results)
     assert "Seen corruptions here are fog, of the 15 kinds" in text
     assert "Unseen corruptions here are snow, of the four" in text
     assert text.endswith("web, here: mirrored.")
@@ -34,10 +40,10 @@ def test_what_altered_images_are_taken_for_is_said():
     results = sample_results()
     counts = [[40 * (j == 2) for j in range(8)] for _ in range(8)]
     results["confusion"]["unseen"]["unseen_corruptions"] = counts
-    text = drawn_to(results)
+    text = say("drawn_to", results)
     assert "100.0 % of all images are attributed to “dcgan”; 12.5 % really are" in text
     results["confusion"]["unseen"]["unseen_corruptions"] = np.eye(8, dtype=int).tolist()
-    assert drawn_to(results) == ""
+    assert say("drawn_to", results) == ""
 
 
 def test_confusions_of_one_source_do_not_crowd_out_the_others():

@@ -1,16 +1,24 @@
 """Suites of corruptions: names, determinism by image, the cache."""
 
+import zlib
+
+import jax
 import numpy as np
 import pytest
 
+from rmjax.corruptions import NAMES
+from rmjax.data.dataset import take
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
+from rmjax.evaluation import robustness
 from rmjax.evaluation.robustness import (
     CLEAN,
+    IMAGE_CODE,
     SUITES,
     Condition,
     Corrupter,
     cache_file,
+    kind_key,
     parse_suite,
 )
 from rmjax.experiment import parallel
@@ -61,12 +69,37 @@ def test_a_set_of_corruptions_at_one_severity():
         ("rain", "unknown 'rain': choose clean, seen, unseen, resharing, full"),
         ("fog:6", "severity of fog:6 is not in 1..5"),
         ("fog:x", "'fog:x' is not NAME:VALUE"),
+        ("fog:2.5", "severity of fog:2.5 is not in 1..5"),
+        ("fog:", "'fog:' is not NAME:VALUE"),
+        ("fog:nan", "severity of fog:nan is not in 1..5"),
         ("jpeg:0", "value = 0 of jpeg"),
+        ("jpeg:75.5", "value = 75.5 of jpeg .* is not a whole number"),
+        ("jpeg:nan", "value = nan of jpeg"),
+        ("jpeg:inf", "value = inf of jpeg"),
+        ("flip:2", "value = 2 of flip"),
+        ("crop:1.01", "value = 1.01 of crop"),
+        ("blur:0", "value = 0 of blur"),
+        ("nearest:0", "value = 0 of nearest"),
     ],
 )
 def test_bad_suites_are_named(text, message):
     with pytest.raises(InputError, match=message):
         parse_suite(text)
+
+
+def test_values_that_differ_have_names_that_differ():
+    found = parse_suite("crop:0.12345678,crop:0.12345679,jpeg:75.0,jpeg:75")
+    names = [str(condition) for condition in found]
+    assert names == ["clean", "crop:0.12345678", "crop:0.12345679", "jpeg:75"]
+
+
+def test_draws_of_a_kind_are_its_own():
+    """Its name's alone: other kinds, or more of them, change nothing."""
+    keys = {name: jax.random.key_data(kind_key(name)).tolist() for name in NAMES}
+    assert len({tuple(key) for key in keys.values()}) == len(NAMES)
+    data = np.uint32(zlib.crc32(b"fog"))
+    expected = jax.random.fold_in(jax.random.key(0), data)
+    assert keys["fog"] == jax.random.key_data(expected).tolist()
 
 
 def images_of(config, condition, *, batch_size=48, devices=1, cache_dir=None):
@@ -115,6 +148,30 @@ def test_the_cache_gives_the_same_images(small_config, tmp_path):
     images_of(other, condition, cache_dir=tmp_path)
     images_of(small_config(), condition, batch_size=16, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*"))) == 3
+
+
+def test_some_of_the_images_are_others(small_config, tmp_path):
+    config = small_config()
+    seen = open_data(config).seen
+    corrupter = Corrupter(config, parallel.choose_devices(1), tmp_path)
+    rows = (np.arange(8), np.arange(8, 16), np.arange(seen.size("test")))
+    folders = [
+        corrupter.cache_folder(take(seen, "test", own), ("test",), 8) for own in rows
+    ]
+    assert len(set(folders)) == 3
+    assert folders[2] == corrupter.cache_folder(seen, ("test",), 8)
+
+
+def test_images_of_other_code_are_not_taken_from_the_cache(
+    small_config, tmp_path, monkeypatch
+):
+    condition = Condition("contrast", 2)
+    first = images_of(small_config(), condition, cache_dir=tmp_path)
+    (file,) = tmp_path.glob("*/*/*")
+    np.load(file, mmap_mode="r+")[:] = 7  # as an error made them that has been mended
+    monkeypatch.setattr(robustness, "IMAGE_CODE", (*IMAGE_CODE, "rmjax.models"))
+    again = images_of(small_config(), condition, cache_dir=tmp_path)
+    np.testing.assert_array_equal(again, first)
 
 
 def test_a_cache_that_cannot_be_written_is_named_at_once(small_config, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rmjax.errors import InputError
-from rmjax.evaluation.thresholds import detection_threshold, rejection_threshold
+from rmjax.evaluation.calibration import detection_threshold, rejection_threshold
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 100, 101])

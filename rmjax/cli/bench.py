@@ -16,8 +16,8 @@ from rmjax.cli.parser import Group
 from rmjax.errors import InputError
 
 Arch = Annotated[str, "the network"]
-BatchSize = Annotated[int, "images a batch"]
-BatchSizes = Annotated[Integers, "images a step"]
+BatchSize = Annotated[int, "images per batch"]
+BatchSizes = Annotated[Integers, "images per step"]
 Curve = Annotated[Integers, "on the curve"]
 Dtype = Annotated[str, "or bfloat16"]
 Repeats = Annotated[int, "rounds; medians count"]
@@ -41,16 +41,16 @@ def time_corruptions(
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Milliseconds an image of each corruption; beside the published code's where the
+    """Milliseconds per image of each corruption; beside the published code's where the
     package imagecorruptions is installed.
     """
-    from rmjax.bench.corruptions import bench_corruptions, format_bench
+    from rmjax.bench.corruptions import bench_corruptions, format_corruptions_bench
     from rmjax.corruptions import NAMES
 
     results = bench_corruptions(
         names=names or NAMES, size=size, batch_size=batch_size, repeats=repeats
     )
-    show(results, format_bench(results), json)
+    show(results, format_corruptions_bench(results), json)
 
 
 def time_data(
@@ -65,7 +65,7 @@ def time_data(
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Images a second from files to batches; beside a PyTorch DataLoader's where torch
+    """Images per second from files to batches; beside a PyTorch DataLoader's where torch
     and torchvision are installed.
 
     Args:
@@ -99,7 +99,7 @@ def time_evaluation(
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Images a second of an evaluation, beside the bare forward pass."""
+    """Images per second of an evaluation, beside the bare forward pass."""
     from rmjax.bench.evaluate import bench_evaluate, format_evaluate_bench
 
     results = bench_evaluate(
@@ -138,15 +138,15 @@ def time_inference(
     *,
     arch: Arch = "resnet50",
     size: Size = 224,
-    batch_sizes: Annotated[Integers, "images a call"] = (1, 16, 64),
+    batch_sizes: Annotated[Integers, "images per call"] = (1, 16, 64),
     dtype: Dtype = "float32",
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Images a second through a network; beside PyTorch's on a CPU or GPU where torch
+    """Images per second through a network; beside PyTorch's on a CPU or GPU where torch
     and torchvision are installed.
     """
-    from rmjax.bench.inference import bench_inference, format_inference_bench
+    from rmjax.bench.network import bench_inference, format_inference_bench
 
     results = bench_inference(
         arch=arch, size=size, batch_sizes=batch_sizes, repeats=repeats, dtype=dtype
@@ -166,10 +166,10 @@ def time_step(
     repeats: Repeats = 3,
     json: JsonFile = None,
 ) -> None:
-    """Images a second in training, then in inference; beside PyTorch's of the same
+    """Images per second in training, then in inference; beside PyTorch's of the same
     recipe on a CPU or GPU where torch and torchvision are installed.
     """
-    from rmjax.bench.step import bench_step, format_step_bench
+    from rmjax.bench.network import bench_step, format_step_bench
 
     results = bench_step(
         arch=arch,
@@ -199,7 +199,7 @@ def time_scaling(
     """Time of a training step against batch, image size, classes, processes.
 
     Args:
-        batch: images a step
+        batch: images per step
         plot: FILE.svg or FILE.png to draw the curves to
     """
     from rmjax.bench.scaling import (

@@ -45,8 +45,13 @@ def enrol(
             cosine, of the fingerprints as they are (default: whitened)
     """
     from rmjax.gallery import ask
-    from rmjax.gallery.space import DEFAULT_SPACE
-    from rmjax.gallery.store import FILE, load_gallery, locked, save_gallery
+    from rmjax.gallery.store import (
+        DEFAULT_SPACE,
+        FILE,
+        load_gallery,
+        locked,
+        save_gallery,
+    )
     from rmjax.inference.attributor import load
 
     folder = Path(gallery)

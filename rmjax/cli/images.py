@@ -67,7 +67,7 @@ def write_fingerprints(
 ) -> int:
     """Fingerprints of many images, as a table.
 
-    Writes one row an image: path, source where known, fingerprint, probabilities of
+    Writes one row per image: path, source where known, fingerprint, probabilities of
     detection and attribution, and what is wrong with it where it can't be read. Run
     again after a stop, it goes on.
 

@@ -116,8 +116,10 @@ def _prepare_process() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_find_cache() / "rmjax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "jax", "orbax", "faiss", "matplotlib"):
+    for noisy in ("jax", "orbax", "faiss", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # What Orbax logs there as an error, with tracebacks, it raises as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     # Pillow's, of images that are large but below the limit of `rmjax.data.images`.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds")
     keep_memory()

@@ -37,6 +37,7 @@ class Resharing:
         lowest: least allowed value.
         highest: greatest allowed value.
         meaning: what the value is.
+        whole: whether it is a whole number.
     """
 
     function: Callable[[jax.Array, Any], jax.Array]
@@ -44,6 +45,7 @@ class Resharing:
     lowest: float
     highest: float
     meaning: str
+    whole: bool = False
 
 
 def _scale(image: jax.Array, scale: float, resampling: Callable) -> jax.Array:
@@ -80,7 +82,7 @@ def _crop(image: jax.Array, share: float) -> jax.Array:
 
 
 RESHARING: dict[str, Resharing] = {
-    "jpeg": Resharing(jpeg, (90, 75, 50, 30), 1, 100, "quality"),
+    "jpeg": Resharing(jpeg, (90, 75, 50, 30), 1, 100, "quality", whole=True),
     "nearest": Resharing(
         partial(_scale, resampling=nearest), (0.5, 0.25), 0.01, 1, "scale"
     ),
@@ -89,7 +91,9 @@ RESHARING: dict[str, Resharing] = {
     ),
     "blur": Resharing(_blur, (0.5, 1, 2, 3), 0.1, 100, "sigma in pixels"),
     "crop": Resharing(_crop, (0.9, 0.7, 0.5), 0.1, 1, "share of each side"),
-    "flip": Resharing(lambda image, value: image[:, ::-1], (1,), 1, 1, "always 1"),
+    "flip": Resharing(
+        lambda image, value: image[:, ::-1], (1,), 1, 1, "always 1", whole=True
+    ),
 }
 
 
@@ -125,4 +129,8 @@ def check_resharing(name: str, value: float) -> None:
         raise InputError(
             f"value = {value:g} of {name} ({kind.meaning}) is not in "
             f"{kind.lowest:g}..{kind.highest:g}"
+        )
+    if kind.whole and value != int(value):
+        raise InputError(
+            f"value = {value:g} of {name} ({kind.meaning}) is not a whole number"
         )

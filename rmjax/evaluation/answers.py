@@ -73,11 +73,11 @@ class Answers:
         try:
             progress = json.loads(self._progress.read_text(encoding="utf-8"))
             key, done = progress["key"], int(progress["done"])
-            found = {name: self._file(name).stat().st_size for name in self._shapes}
+            sizes = {name: self._file(name).stat().st_size for name in self._shapes}
         except (OSError, ValueError, KeyError, TypeError):
             return None
         whole = {name: 4 * int(np.prod(s)) for name, s in self._shapes.items()}
-        return done if (key, found) == (self._key, whole) else None
+        return done if (key, sizes) == (self._key, whole) else None
 
     def _allocate(self) -> None:
         """Make the files in full, so that a lack of room shows now."""

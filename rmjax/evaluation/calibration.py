@@ -5,13 +5,13 @@ Both come from validation images alone and are stored with the run, by checkpoin
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import expit, log_softmax, logit
 
+from rmjax.errors import InputError
 from rmjax.evaluation.metrics import Predictions
-from rmjax.evaluation.thresholds import detection_threshold, rejection_threshold
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, log_probabilities
 
 logger = logging.getLogger(__name__)
@@ -20,8 +20,6 @@ BINS = 15
 FPRS = (0.05, 0.01)  # stated false-positive rates of "synthetic", on real images
 REJECT_FPR = 0.05  # of "unknown", on images of known sources
 
-# Part of what a stored calibration is known by: to be raised when fitting changes.
-RECIPE = 2
 # Temperatures that are looked at; a fit that ends there has nothing to go by.
 _RANGE = (1e-2, 1e2)
 
@@ -61,13 +59,11 @@ def calibrate(
     }
     scores, real = fitted.detect(predictions.detection), synthetic == 0
     points = tuple(_operating_point(scores, real, fpr) for fpr in fprs if real.any())
-    return Calibration(
-        **{
-            **asdict(fitted),
-            "reject": reject,
-            "operating_points": points,
-            "validation": measure_calibration(predictions, fitted),
-        }
+    return replace(
+        fitted,
+        reject=reject,
+        operating_points=points,
+        validation=measure_calibration(predictions, fitted),
     )
 
 
@@ -90,6 +86,68 @@ def _operating_point(scores: np.ndarray, real: np.ndarray, fpr: float) -> dict:
         "real_images": int(real.sum()),
         "achieved": achieved,
     }
+
+
+def rejection_threshold(known_scores: np.ndarray, fpr: float) -> tuple[float, float]:
+    """Choose below which score images are rejected as of no known source.
+
+    Args:
+        known_scores: of images of known sources, `[K]`, which were not trained on.
+        fpr: the greatest share of these to reject, in (0, 1).
+
+    Returns:
+        The greatest threshold such that at most that share scores strictly below it,
+        and the share that does.
+
+    Raises:
+        InputError: no images, a score that is not finite, or `fpr` outside (0, 1).
+    """
+    scores = check_scores(known_scores, "known images")
+    threshold = np.sort(scores)[_allowed(len(scores), fpr)]
+    return float(threshold), float(np.mean(scores < threshold))
+
+
+def detection_threshold(real_scores: np.ndarray, fpr: float) -> tuple[float, float]:
+    """Choose from which score on images are called synthetic.
+
+    Args:
+        real_scores: how synthetic real images look, higher for more, `[R]`.
+        fpr: the greatest share of these to call synthetic, in (0, 1).
+
+    Returns:
+        The least threshold such that at most that share scores as much or more, and
+        the share that does. It is the least in the scores' own precision, and just
+        above a real image's score: compare scores of that precision with it. Where
+        that score is a probability of 1, the threshold is above 1, and no image is
+        called synthetic.
+
+    Raises:
+        InputError: no images, a score that is not finite, or `fpr` outside (0, 1).
+    """
+    scores = check_scores(real_scores, "real images")
+    tolerated = np.sort(scores)[::-1][_allowed(len(scores), fpr)]
+    threshold = np.nextafter(tolerated, np.inf)  # in their precision
+    return float(threshold), float(np.mean(scores >= threshold))
+
+
+def _allowed(count: int, share: float) -> int:
+    """Return the greatest number of images that is at most the share of `count`."""
+    if not 0 < share < 1:
+        raise InputError(f"a false positive rate is between 0 and 1; got {share}")
+    # By comparison, not by a product: 0.29 * 100 is less than 29.
+    return int(np.searchsorted(np.arange(count) / count, share, side="right")) - 1
+
+
+def check_scores(scores: np.ndarray, what: str) -> np.ndarray:
+    """Return scores as floats `[N]`, or raise an InputError where they are none."""
+    scores = np.asarray(scores)
+    if not np.issubdtype(scores.dtype, np.floating):
+        scores = scores.astype(np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise InputError(f"scores of {what} are a list of one or more")
+    if not np.isfinite(scores).all():
+        raise InputError(f"scores of {what} are not finite")
+    return scores
 
 
 def fit_temperature(
@@ -121,12 +179,13 @@ def fit_temperature(
     # Here: who only loads a run need not wait for this import.
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    best = minimize_scalar(
         loss, bounds=np.log(_RANGE), method="bounded", options={"xatol": 1e-6}
     )
-    if not 1.01 * _RANGE[0] < np.exp(found.x) < 0.99 * _RANGE[1]:
+    temperature = float(np.exp(best.x))
+    if not 1.01 * _RANGE[0] < temperature < 0.99 * _RANGE[1]:
         logger.warning("%d images give no temperature to go by", n)
-    return float(np.exp(found.x))
+    return temperature
 
 
 def balanced_weights(synthetic: np.ndarray) -> np.ndarray:
@@ -147,32 +206,34 @@ def measure_calibration(
     truth = predictions.source
     synthetic = (truth > 0).astype(int)
     balance = balanced_weights(synthetic)
-    found: dict[str, dict[str, float]] = {"attribution": {}, "detection": {}}
+    measured: dict[str, dict[str, float]] = {"attribution": {}, "detection": {}}
     for suffix, way in (("", calibration), ("_uncalibrated", UNCALIBRATED)):
         log_p = log_probabilities(predictions.attribution, way.attribution)
-        errors = _errors(log_p, truth)
         bins = reliability_bins(*top_label(np.exp(log_p), truth))
-        errors["ece"] = expected_calibration_error(bins)
+        attribution = _errors(log_p, truth, bins)
         log_p = log_probabilities(predictions.detection, way.detection)
-        detection = _errors(log_p, synthetic, balance)
-        detection["brier"] /= 2  # of one class: the other's error is the same
         bins = reliability_bins(np.exp(log_p[:, 1]), synthetic, balance)
-        detection["ece"] = expected_calibration_error(bins)
-        for kind, values in (("attribution", errors), ("detection", detection)):
-            found[kind] |= {name + suffix: value for name, value in values.items()}
-    return found
+        detection = _errors(log_p, synthetic, bins, balance)
+        detection["brier"] /= 2  # of one class: the other's error is the same
+        for what, errors in (("attribution", attribution), ("detection", detection)):
+            measured[what] |= {name + suffix: value for name, value in errors.items()}
+    return measured
 
 
 def _errors(
-    log_p: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
+    log_p: np.ndarray,
+    truth: np.ndarray,
+    bins: Sequence[dict],
+    weights: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Return Brier score and negative log-likelihood of log-probabilities."""
+    """Return Brier score, negative log-likelihood and calibration error."""
     rows = np.arange(len(truth))
     off = np.exp(log_p)
     off[rows, truth] -= 1
     return {
         "brier": float(np.average((off**2).sum(-1), weights=weights)),
         "nll": float(np.average(-log_p[rows, truth], weights=weights)),
+        "ece": expected_calibration_error(bins),
     }
 
 
@@ -211,19 +272,17 @@ def reliability_bins(
     mass = np.bincount(place, weights)
     middle = np.cumsum(mass) - mass / 2
     number = np.minimum((middle * bins + 1e-9).astype(int), bins - 1)[place]
-    found = []
-    for chosen in (np.flatnonzero(number == b) for b in range(bins)):
-        if len(chosen):
-            mass = weights[chosen]
-            found.append(
-                {
-                    "confidence": float(np.average(confidence[chosen], weights=mass)),
-                    "accuracy": float(np.average(happened[chosen], weights=mass)),
-                    "images": len(chosen),
-                    "mass": float(mass.sum()),
-                }
-            )
-    return found
+    rows = [np.flatnonzero(number == b) for b in range(bins)]
+    return [
+        {
+            "confidence": float(np.average(confidence[own], weights=weights[own])),
+            "accuracy": float(np.average(happened[own], weights=weights[own])),
+            "images": len(own),
+            "mass": float(weights[own].sum()),
+        }
+        for own in rows
+        if len(own)
+    ]
 
 
 def expected_calibration_error(bins: Sequence[dict]) -> float:

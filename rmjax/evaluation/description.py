@@ -8,12 +8,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
+from rmjax.evaluation.results import SCHEMA, SCHEMA_VERSION
 from rmjax.experiment.data import ExperimentData
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.calibration import Calibration
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_NAME = 80  # characters in the name of an evaluation
 # Options of `rmjax evaluate` that its results depend on, and their defaults.
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "suite": "clean",
     "split": "test",
     "semantics": (),
@@ -35,7 +37,7 @@ DEFAULTS = {
 }
 
 
-def name_evaluation(options: Mapping[str, object]) -> str:
+def name_evaluation(options: Mapping[str, Any]) -> str:
     """Name an evaluation after its suite, and what else of its images is not usual."""
     parts = [str(options["suite"])]
     for key in ("split", "semantics", "checkpoint"):
@@ -48,7 +50,7 @@ def name_evaluation(options: Mapping[str, object]) -> str:
     return name
 
 
-def write_command(workdir: Path, options: Mapping[str, object]) -> str:
+def write_command(workdir: Path, options: Mapping[str, Any]) -> str:
     """Return the command that gives these results, without what is the default."""
     words = ["rmjax", "evaluate", "--workdir", str(workdir)]
     for key, default in DEFAULTS.items():
@@ -61,28 +63,62 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def describe_run(workdir: Path, run: Attributor) -> dict:
-    """Say which network was evaluated, and with what."""
-    return {
-        "workdir": str(workdir),
-        "checkpoint": run.checkpoint,
-        "seed": run.config.seed,
-        "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
-        "versions": {"python": platform.python_version()} | package_versions(),
-    }
-
-
-def describe_data(
-    run: Attributor, data: ExperimentData, parts: dict[str, Part], grid: Grid
+def describe(
+    workdir: Path,
+    run: Attributor,
+    data: ExperimentData,
+    parts: Mapping[str, Part],
+    grid: Grid,
+    options: Mapping[str, Any],
 ) -> dict:
-    """Say which images it was evaluated on."""
+    """Return what `results.json` says of what was evaluated, on what, and how."""
     return {
-        "name": run.config.data.name,
-        "directory": str(data.dataset.directory),
-        "digest": digest_images(parts),
-        "images": len(grid.truth["source"]),
-        "bootstrap_groups": len(np.unique(grid.truth["group"])),
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "run": {
+            "workdir": str(workdir),
+            "checkpoint": run.checkpoint,
+            "seed": run.config.seed,
+            "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
+            "versions": {"python": platform.python_version()} | package_versions(),
+        },
+        "evaluation": {
+            "name": name_evaluation(options),
+            "suite": options["suite"],
+            "split": options["split"],
+            "semantics": list(options["semantics"]),
+            "command": write_command(workdir, options),
+            "bootstrap": options["bootstrap"],
+        },
+        "data": {
+            "name": run.config.data.name,
+            "directory": str(data.dataset.directory),
+            "digest": digest_images(parts),
+            "images": len(grid.truth["source"]),
+            "bootstrap_groups": len(np.unique(grid.truth["group"])),
+        },
+        "sources": list(data.sources),
+        "semantics": {
+            subset: list(selection.semantic_names)
+            for subset, (selection, _) in parts.items()
+        },
+        "without_images": _without_images(grid, data.sources),
     }
+
+
+def _without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
+    """Name the sources that a subset has no images of."""
+    absent = {}
+    for subset, rows in grid.rows.items():
+        present = np.unique(grid.truth["source"][rows])
+        absent[subset] = [n for i, n in enumerate(sources) if i not in present]
+        if absent[subset]:
+            logger.warning(
+                "no test images of %s among %s semantics: not in its macro F1",
+                ", ".join(absent[subset]),
+                subset,
+            )
+    return absent
 
 
 def describe_calibration(calibration: Calibration) -> dict | None:
@@ -100,18 +136,3 @@ def describe_calibration(calibration: Calibration) -> dict | None:
         "reject": calibration.reject,
         "operating_points": list(calibration.operating_points),
     }
-
-
-def without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
-    """Name the sources that a group has no images of."""
-    found = {}
-    for group, rows in grid.rows.items():
-        present = np.unique(grid.truth["source"][rows])
-        found[group] = [n for i, n in enumerate(sources) if i not in present]
-        if found[group]:
-            logger.warning(
-                "no test images of %s among %s semantics: not in its macro F1",
-                ", ".join(found[group]),
-                group,
-            )
-    return found

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,8 +17,7 @@ from rmjax.evaluation.bootstrap import (
     draw_sums,
     interval,
 )
-from rmjax.evaluation.results import find_evaluation, read_results
-from rmjax.evaluation.robustness import SETS
+from rmjax.evaluation.results import SETS, find_evaluation, read_results
 
 METRICS = ("attribution", "detection")
 # What says which images were evaluated, and how.
@@ -134,39 +135,48 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
         draws: of the bootstrap.
 
     Returns:
-        For each group of semantics, set of conditions and metric ("attribution",
+        For each subset of semantics, set of conditions and metric ("attribution",
         "detection") a dict of `semantics`, `set`, `metric`, the shares `first` and
         `other`, their `difference`, `low` and `high`, and whether every image is
         answered `alike`, rightly or wrongly.
     """
     right = {m: [right_by_set(run, m) for run in (first, other)] for m in METRICS}
     parts = parts_of(first)
-    # One draw for all parts: a group may have images in several.
+    # One draw for all parts: a group of images may be in several.
     whole = draw_resamples(first.answers["group"], draws)
-    groups = {name: [name] for name in parts}
+    subsets = {name: [name] for name in parts}
     if len(parts) > 1:
-        groups["combined"] = list(parts)
+        subsets["combined"] = list(parts)
     rows = []
-    for group, members in groups.items():
+    for (subset, members), condition_set in product(
+        subsets.items(), right["attribution"][0]
+    ):
         chosen = np.concatenate([parts[name] for name in members])
-        for part in right["attribution"][0]:
-            for metric, (a, b) in right.items():
-                shares = [float(scores[part][chosen].mean()) for scores in (a, b)]
-                change = b[part] - a[part]
-                total, sizes = sum(_draw(change, parts[m], whole) for m in members)
-                with np.errstate(invalid="ignore"):  # a draw without such images
-                    low, high = interval(total / sizes)
-                rows.append(
-                    {"semantics": group, "set": part, "metric": metric}
-                    | {"alike": not change[chosen].any()}
-                    | dict(zip(("first", "other"), shares, strict=True))
-                    | {"difference": shares[1] - shares[0], "low": low, "high": high}
-                )
+        for metric, (a, b) in right.items():
+            shares = [float(scores[condition_set][chosen].mean()) for scores in (a, b)]
+            change = b[condition_set] - a[condition_set]
+            drawn = [_draw(change, parts[member], whole) for member in members]
+            total, sizes = reduce(np.add, drawn)
+            with np.errstate(invalid="ignore"):  # a draw without such images
+                low, high = interval(total / sizes)
+            rows.append(
+                {
+                    "semantics": subset,
+                    "set": condition_set,
+                    "metric": metric,
+                    "alike": not change[chosen].any(),
+                    "first": shares[0],
+                    "other": shares[1],
+                    "difference": shares[1] - shares[0],
+                    "low": low,
+                    "high": high,
+                }
+            )
     return rows
 
 
 def parts_of(run: Evaluated) -> dict[str, np.ndarray]:
-    """Return the image numbers of each group of semantics; they share none."""
+    """Return the image numbers of each subset of semantics; they share none."""
     unseen = run.answers["unseen"]
     names = [name for name in run.results["summary"] if name != "combined"]
     if len(names) == 1:
@@ -183,14 +193,16 @@ def right_by_set(run: Evaluated, metric: str) -> dict[str, np.ndarray]:
     if metric == "detection":
         truth, guess = truth > 0, guess > 0
     right = dict(zip(run.answers["conditions"].tolist(), guess == truth, strict=True))
-    kinds: dict[str, dict[str, list]] = {part: {} for part in SETS}
+    kinds: dict[str, dict[str, list]] = {condition_set: {} for condition_set in SETS}
     conditions = {c["condition"]: (c["set"], c["kind"]) for c in run.results["cells"]}
-    for condition, (part, kind) in conditions.items():
-        kinds[part].setdefault(kind, []).append(right[condition])
+    for condition, (condition_set, kind) in conditions.items():
+        kinds[condition_set].setdefault(kind, []).append(right[condition])
     return {
-        part: np.mean([np.mean(values, axis=0) for values in found.values()], axis=0)
-        for part, found in kinds.items()
-        if found
+        condition_set: np.mean(
+            [np.mean(values, axis=0) for values in own.values()], axis=0
+        )
+        for condition_set, own in kinds.items()
+        if own
     }
 
 
@@ -198,20 +210,20 @@ def _draw(values: np.ndarray, rows: np.ndarray, resamples: Resamples) -> np.ndar
     return draw_sums(values[rows], Resamples(resamples.code[rows], resamples.counts))
 
 
-def cell_differences(first: dict, other: dict, group: str) -> list[dict]:
-    """Return the other's cells of a group with the `difference` to the first's.
+def cell_differences(first: dict, other: dict, subset: str) -> list[dict]:
+    """Return the other's cells of a subset with the `difference` to the first's.
 
     Args:
         first: results to compare with.
         other: results by the same suite.
-        group: of semantics.
+        subset: of semantics.
     """
     name = "attribution_accuracy"
     former = {(c["condition"], c["semantics"]): c[name] for c in first["cells"]}
-    found = []
+    rows = []
     for cell in other["cells"]:
-        if cell["semantics"] == group:
-            pair = cell[name], former.get((cell["condition"], group))
+        if cell["semantics"] == subset:
+            pair = cell[name], former.get((cell["condition"], subset))
             change = None if None in pair else pair[0] - pair[1]
-            found.append(cell | {"difference": change})
-    return found
+            rows.append(cell | {"difference": change})
+    return rows

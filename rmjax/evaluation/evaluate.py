@@ -1,5 +1,8 @@
 """Evaluation: the figures of a run on seen, unseen and unknown, written to files."""
 
+import gc
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,47 +13,41 @@ from tqdm import tqdm
 from rmjax.data.dataset import choose_evenly, select, take
 from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS
-from rmjax.evaluation.calibration import FPRS, RECIPE, REJECT_FPR, calibrate
-from rmjax.evaluation.clusters import cluster_purity, frechet_ratio, purity
-from rmjax.evaluation.description import (
-    describe_calibration,
-    describe_data,
-    describe_run,
-    name_evaluation,
-    without_images,
-    write_command,
-)
+from rmjax.evaluation.calibration import FPRS, REJECT_FPR, calibrate
+from rmjax.evaluation.description import describe, describe_calibration, name_evaluation
 from rmjax.evaluation.exhibits import draw_map, save_mistakes, save_predictions
 from rmjax.evaluation.metrics import Predictions
-from rmjax.evaluation.openset import fit_reference
+from rmjax.evaluation.openset import fit_reference, measure_open_set
 from rmjax.evaluation.predict import (
     Grid,
     Part,
     Runner,
+    count_images,
     digest_answers,
     make_runner,
     predict_grid,
 )
-from rmjax.evaluation.protocol import COMBINED, measure_clean, measure_grid
+from rmjax.evaluation.protocol import measure_clean, measure_grid
 from rmjax.evaluation.results import (
     EVALUATIONS,
-    SCHEMA,
-    SCHEMA_VERSION,
     new_folder,
     partial_folder,
     write_results,
 )
 from rmjax.evaluation.robustness import parse_suite
-from rmjax.evaluation.unknown import measure_open_set
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.run import change_free, load_run_config, run_facts
 from rmjax.inference.attributor import Attributor, load
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
+from rmjax.utils.revision import revision
 
 logger = logging.getLogger(__name__)
 
 MAX_REFERENCE = 5_000  # training fingerprints that open-set scores compare with
+# What a calibration depends on beside the answers: code, and libraries.
+CALIBRATION_CODE = ("rmjax.evaluation.calibration", "rmjax.inference.calibration")
+CALIBRATION_LIBRARIES = ("numpy", "scipy")
 
 
 def evaluate(
@@ -74,8 +71,8 @@ def evaluate(
     The checkpoint is calibrated on validation images first, unless it was; what that
     gives lies in the run's `calibration.json`. The results are in a folder of their
     own in `evaluation/`, named after the suite, and split, semantics and checkpoint
-    where they are not the usual: `results.json`, `results.csv`, `predictions.npz` and the
-    greatest `mistakes/`. An evaluation that was stopped goes on where it was.
+    where they are not the usual: `results.json`, `results.csv`, `predictions.npz` and
+    the greatest `mistakes/`. An evaluation that was stopped goes on where it was.
 
     Args:
         workdir: folder of a training run.
@@ -94,8 +91,8 @@ def evaluate(
         show_progress: whether to draw a bar.
 
     Returns:
-        What `results.json` holds (docs/evaluation_files.md), and `folder`, where it is. Of
-        several processes, the first measures and writes; any other returns {}.
+        What `results.json` holds (docs/evaluation_files.md), and `folder`, where it
+        is. Of several processes, the first measures and writes; any other returns {}.
 
     Raises:
         InputError: there is no such run, checkpoint, split, semantic or suite, a change
@@ -105,14 +102,7 @@ def evaluate(
     if draws < 1:
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
-    original = load_run_config(workdir)
-    config = change_free(original, changes)
-    if config.num_devices != original.num_devices:  # that of training is none of ours
-        num_devices = config.num_devices or None
-    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
-    run = replace(run, config=config)
-    if data_dir:
-        run.config.data.dir = data_dir
+    run = _load_run(workdir, checkpoint, data_dir, changes, num_devices)
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     hosts.check_alike(
@@ -134,59 +124,41 @@ def evaluate(
     }
     folder = workdir / EVALUATIONS / name_evaluation(options)
     devices = parallel.everywhere(run.devices)
-    runner = make_runner(run.config, len(data.sources), devices, cache_dir)
-    others = {
-        "validation": _validation(data),
-        "unknown": _unknown(data, parts, split),
-    }
-    others["reference"] = _reference(data) if others["unknown"] else None
-    digest = _digest(runner, run, others["validation"])
+    workers = run.config.data.workers
+    runner = make_runner(run.config, len(data.sources), devices, cache_dir, workers)
+    beside = _choose_beside(data, parts, split)
+    digest = _digest(runner, run, beside.get("validation"), fprs, reject_fpr)
     calibration = load_calibration(workdir, run.checkpoint)
-    if calibration.is_for(digest, fprs, reject_fpr):
-        others["validation"] = None
-    bar = tqdm(
-        total=_count_images(parts, others, len(conditions)),
-        unit="img",
-        unit_scale=True,
-        disable=not (show_progress and hosts.is_first()),
-    )
-    with bar:
-        found = _predict_others(runner, run, others, bar)
-        if "validation" in found and hosts.is_first():
+    if calibration.digest == digest:
+        beside.pop("validation", None)
+    images = count_images(parts) * len(conditions) + count_images(beside)
+    quiet = not (show_progress and hosts.is_first())
+    with tqdm(total=images, unit="img", unit_scale=True, disable=quiet) as bar:
+        clean = {}  # what is looked at beside the grid
+        for kind, part in beside.items():
+            bar.set_description(kind)
+            clean[kind] = runner.predict(run.variables, part, bar)
+        if "validation" in clean and hosts.is_first():
             calibration = calibrate(
-                found["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
+                clean["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
             )
             save_calibration(workdir, run.checkpoint, calibration)
         grid = predict_grid(
             runner, run.variables, parts, conditions, partial_folder(folder), bar
         )
+    if workers:  # what grain read is in cycles of references, and in shared memory
+        gc.collect()
     if grid is None:
         return {}
     results = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "run": describe_run(workdir, run),
-        "evaluation": {
-            "name": folder.name,
-            "suite": suite,
-            "split": split,
-            "semantics": list(semantics),
-            "command": write_command(workdir, options),
-            "bootstrap": draws,
-        },
-        "data": describe_data(run, data, parts, grid),
-        "sources": list(data.sources),
-        "semantics": {
-            group: list(selection.semantic_names)
-            for group, (selection, _) in parts.items()
-        },
-        "without_images": without_images(grid, data.sources),
+        **describe(workdir, run, data, parts, grid, options),
         **measure_grid(grid, data.sources, calibration, draws=draws),
-        "clean": _measure_clean(grid, data),
+        "clean": measure_clean(grid, data.sources, data.dataset.semantic_names),
         "calibration": describe_calibration(calibration),
-        "open_set": _measure_open_set(grid, data, found, calibration),
-        "map": draw_map(grid, data, found.get("unknown")),
+        "open_set": _measure_open_set(grid, data, clean, calibration),
+        "map": draw_map(grid, data, clean.get("unknown")),
     }
+    # All of it, or what was there before.
     with new_folder(folder) as fresh:
         results["mistakes"] = save_mistakes(
             fresh, grid, parts, data.sources, calibration
@@ -196,24 +168,49 @@ def evaluate(
     return results | {"folder": str(folder)}
 
 
-def _digest(runner: Runner, run: Attributor, validation: Part | None) -> str:
-    """Name the network and the images that a calibration is of."""
+def _load_run(
+    workdir: Path,
+    checkpoint: str | int,
+    data_dir: str | None,
+    changes: Sequence[str],
+    num_devices: int | None,
+) -> Attributor:
+    """Load the run, its config changed as asked; arguments as for `evaluate`."""
+    original = load_run_config(workdir)
+    config = change_free(original, changes)
+    if config.num_devices != original.num_devices:  # that of training is none of ours
+        num_devices = config.num_devices or None
+    if data_dir:
+        config.data.dir = data_dir
+    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    return replace(run, config=config)
+
+
+def _digest(
+    runner: Runner,
+    run: Attributor,
+    validation: Part | None,
+    fprs: Sequence[float],
+    reject_fpr: float,
+) -> str:
+    """Name all that a calibration is made from."""
     if validation is None:
         return ""
-    digest = digest_answers(runner, run.variables, {"validation": validation})
-    return f"{RECIPE}-{digest}"
+    answers = digest_answers(runner, run.variables, {"validation": validation})
+    code = revision(CALIBRATION_CODE, CALIBRATION_LIBRARIES)
+    facts = json.dumps([answers, code, list(fprs), reject_fpr])
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _predict_others(
-    runner: Runner, run: Attributor, others: dict[str, Part | None], bar: tqdm
-) -> dict[str, Predictions]:
-    """Run over what is looked at beside the grid, clean."""
-    found = {}
-    for kind, part in others.items():
-        if part is not None:
-            bar.set_description(kind)
-            found[kind] = runner.predict(run.variables, part, bar)
-    return found
+def _choose_beside(
+    data: ExperimentData, parts: dict[str, Part], split: str
+) -> dict[str, Part]:
+    """Say which images to look at beside those evaluated on, as far as there are any."""
+    beside = {"validation": _validation(data), "unknown": _unknown(data, parts, split)}
+    if beside["unknown"] is not None:  # training images, to compare fingerprints with
+        rows = choose_evenly(data.seen.labels["train"]["source"], MAX_REFERENCE)
+        beside["reference"] = take(data.seen, "train", rows), ("train",)
+    return {kind: part for kind, part in beside.items() if part is not None}
 
 
 def _validation(data: ExperimentData) -> Part | None:
@@ -222,12 +219,6 @@ def _validation(data: ExperimentData) -> Part | None:
         logger.warning("no validation images: probabilities are not calibrated")
         return None
     return data.seen, ("val",)
-
-
-def _reference(data: ExperimentData) -> Part:
-    """Return training images that open-set scores compare with."""
-    rows = choose_evenly(data.seen.labels["train"]["source"], MAX_REFERENCE)
-    return take(data.seen, "train", rows), ("train",)
 
 
 def _unknown(data: ExperimentData, parts: dict[str, Part], split: str) -> Part | None:
@@ -240,51 +231,23 @@ def _unknown(data: ExperimentData, parts: dict[str, Part], split: str) -> Part |
     return data.held_out, data.held_out_splits
 
 
-def _count_images(
-    parts: dict[str, Part], others: dict[str, Part | None], conditions: int
-) -> int:
-    """Return how many images the network will see, each condition counted."""
-    size = sum(selection.size(*splits) for selection, splits in parts.values())
-    rest = (part for part in others.values() if part is not None)
-    return size * conditions + sum(s.size(*splits) for s, splits in rest)
-
-
-def _measure_clean(grid: Grid, data: ExperimentData) -> dict[str, dict]:
-    """Return what is reported of clean images and their fingerprints, by group."""
-    parts = {part: grid.predictions(0, part) for part in grid.rows}
-    if len(parts) > 1:
-        parts[COMBINED] = Predictions.concatenate(parts.values())
-    found = {}
-    for group, predictions in parts.items():
-        ratio, note = frechet_ratio(predictions.embedding, predictions.source)
-        found[group] = measure_clean(
-            predictions, data.sources, data.dataset.semantic_names
-        ) | {
-            "purity": cluster_purity(predictions.guess, predictions.source),
-            "fingerprint_purity": purity(predictions.embedding, predictions.source),
-            "frechet_ratio": ratio,
-            "frechet_note": note,
-        }
-    return found
-
-
 def _measure_open_set(
     grid: Grid,
     data: ExperimentData,
-    found: dict[str, Predictions],
+    clean: dict[str, Predictions],
     calibration: Calibration,
 ) -> dict | None:
-    if "unknown" not in found:
+    """Measure how unknown sources are told from known ones; None without any."""
+    if data.held_out is None or "unknown" not in clean:
         return None
-    reference = found["reference"]
-    names = data.held_out.source_names
+    reference = clean["reference"]
     return measure_open_set(
         grid.predictions(0, "seen"),
-        found["unknown"],
+        clean["unknown"],
         fit_reference(reference.embedding, reference.source),
         calibration,
         sources=data.sources,
-        held_out=names,
+        held_out=data.held_out.source_names,
         near=data.near_sources,
         unseen=grid.predictions(0, "unseen") if "unseen" in grid.rows else None,
     ) | {"reference_images": len(reference)}
@@ -301,7 +264,7 @@ def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None
 def _choose_parts(
     data: ExperimentData, split: str, semantics: tuple[str, ...]
 ) -> dict[str, Part]:
-    """Say which images to evaluate on: by group, a selection and its splits."""
+    """Say which images to evaluate on: by subset, a selection and its splits."""
     known = tuple(data.dataset.split_sizes)
     if split not in (*known, "all"):
         raise InputError(
@@ -316,10 +279,10 @@ def _choose_parts(
         if data.unseen is not None:
             unseen_splits = data.unseen_splits if split == "test" else splits
             parts["unseen"] = (data.unseen, unseen_splits)
-    for group, (selection, used) in list(parts.items()):
+    for subset, (selection, used) in list(parts.items()):
         if not selection.size(*used):
-            logger.warning("no images of %s semantics in %s", group, ", ".join(used))
-            del parts[group]
+            logger.warning("no images of %s semantics in %s", subset, ", ".join(used))
+            del parts[subset]
     if not parts:
         raise InputError(f"no images to evaluate on in split '{split}'")
     return parts

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,12 +28,12 @@ def draw_map(
     """Place clean fingerprints on a plane, those of unknown sources among them."""
     parts = {part: grid.predictions(0, part) for part in grid.rows}
     names = list(data.sources)
-    if unknown is not None:
+    if unknown is not None and data.held_out is not None:
         shifted = replace(unknown, source=unknown.source + len(names))
         parts["unknown"] = shifted
         names += data.held_out.source_names
     whole = Predictions.concatenate(parts.values())
-    group = np.repeat(list(parts), [len(part) for part in parts.values()])
+    subset = np.repeat(list(parts), [len(part) for part in parts.values()])
     rows = choose_evenly(whole.source, MAX_MAP)
     places = fingerprint_map(whole.embedding[rows], perplexity=PERPLEXITY)
     return {
@@ -45,7 +46,7 @@ def draw_map(
         "y": [round(float(y), 2) for y in places[:, 1]],
         "source": [names[i] for i in whole.source[rows]],
         "semantic": [data.dataset.semantic_names[i] for i in whole.semantic[rows]],
-        "semantics": group[rows].tolist(),
+        "semantics": subset[rows].tolist(),
     }
 
 
@@ -58,9 +59,9 @@ def save_mistakes(
 ) -> list[dict]:
     """Save the clean images that are most confidently attributed to a wrong source."""
     (folder / "mistakes").mkdir()
-    found = []
-    for group, (selection, splits) in parts.items():
-        predictions = grid.predictions(0, group)
+    mistakes: list[dict] = []
+    for subset, (selection, splits) in parts.items():
+        predictions = grid.predictions(0, subset)
         shares = calibration.attribute(predictions.attribution).max(-1)
         wrong = np.flatnonzero(predictions.guess != predictions.source)
         order = np.argsort(-shares[wrong], kind="stable")
@@ -68,15 +69,15 @@ def save_mistakes(
             split = splits[predictions.split[row]]
             files = selection.dataset.files(split)
             path, data = files.read([int(predictions.index[row])])[0]
-            file = f"mistakes/{len(found):02d}.png"
+            file = f"mistakes/{len(mistakes):02d}.png"
             picture = Image.fromarray(decode_rgb(data, path))
             picture.thumbnail((MISTAKE_SIDE, MISTAKE_SIDE))
             picture.save(folder / file)
             semantic = selection.dataset.semantic_names[predictions.semantic[row]]
-            found.append(
+            mistakes.append(
                 {
                     "file": file,
-                    "semantics": group,
+                    "semantics": subset,
                     "semantic": semantic,
                     "source": sources[predictions.source[row]],
                     "attributed": sources[predictions.guess[row]],
@@ -85,7 +86,7 @@ def save_mistakes(
                     "path": path,
                 }
             )
-    return sorted(found, key=lambda mistake: -mistake["probability"])
+    return sorted(mistakes, key=lambda mistake: -mistake["probability"])
 
 
 def save_predictions(folder: Path, grid: Grid) -> None:
@@ -97,10 +98,10 @@ def save_predictions(folder: Path, grid: Grid) -> None:
     unseen = np.zeros(len(grid.truth["source"]), bool)
     if "unseen" in grid.rows:
         unseen[grid.rows["unseen"]] = True
-    np.savez_compressed(
-        folder / "predictions.npz",
+    arrays: dict[str, Any] = {
         **grid.truth,
-        unseen=unseen,
-        conditions=np.array([str(condition) for condition in grid.conditions]),
-        guess=np.array(guess, np.int16),
-    )
+        "unseen": unseen,
+        "conditions": np.array([str(condition) for condition in grid.conditions]),
+        "guess": np.array(guess, np.int16),
+    }
+    np.savez_compressed(folder / "predictions.npz", **arrays)

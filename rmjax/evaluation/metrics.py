@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+import jax.numpy as jnp
 import numpy as np
 
 from rmjax.losses import loss_terms, total_loss
@@ -100,10 +101,8 @@ def _normalized_information(
 ) -> np.ndarray:
     """Return the mutual information over the mean entropy; NaN for one true source."""
     n = np.maximum(total, 1)
-    of_rows, of_columns = (
-        _entropy(rows / n[..., None]),
-        _entropy(columns / n[..., None]),
-    )
+    of_rows = _entropy(rows / n[..., None])
+    of_columns = _entropy(columns / n[..., None])
     joint = _entropy((counts / n[..., None, None]).reshape(*counts.shape[:-2], -1))
     mean = (of_rows + of_columns) / 2
     shared = np.maximum(of_rows + of_columns - joint, 0)
@@ -147,10 +146,7 @@ def summarize(predictions: Predictions, source_names: Sequence[str]) -> dict:
     return {
         "images": len(predictions),
         **losses(predictions),
-        **{
-            name: float(value) if np.isfinite(value) else None
-            for name, value in scores.items()
-        },
+        **{k: float(v) if np.isfinite(v) else None for k, v in scores.items()},
         "detection_head_accuracy": float(np.mean((head > 0) == (truth > 0))),
         "recall": recall(confusion, source_names),
         "confusion": confusion.tolist(),
@@ -160,10 +156,10 @@ def summarize(predictions: Predictions, source_names: Sequence[str]) -> dict:
 def losses(predictions: Predictions) -> dict[str, float]:
     """Return the compound `loss` and its two parts, averaged over the images."""
     terms = loss_terms(
-        predictions.attribution,
-        predictions.detection,
-        predictions.source[:, None],
-        np.ones((len(predictions), 1), np.float32),
+        jnp.asarray(predictions.attribution),
+        jnp.asarray(predictions.detection),
+        jnp.asarray(predictions.source[:, None]),
+        jnp.ones((len(predictions), 1)),
     )
     return {
         "loss": float(total_loss(terms, detects=True)),

@@ -1,4 +1,5 @@
-"""Is an image of a source that the network knows? Scores, and how well they tell.
+"""Is an image of a source that the network knows? Scores, how well they tell, and what
+becomes of images of sources that the network was not trained on.
 
 Every score is higher for what is more likely of a known source. Images at or above a
 threshold are accepted as known, those below it are rejected.
@@ -17,7 +18,7 @@ References:
     https://arxiv.org/abs/1811.04110 (`oscr` in `measure`)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from rmjax.errors import InputError
-from rmjax.evaluation.thresholds import check_scores
+from rmjax.evaluation.calibration import check_scores
+from rmjax.evaluation.metrics import Predictions
+from rmjax.inference.calibration import Calibration
 
 CHUNK = 8192  # images scored at once; bounds the memory, whatever their number
 MAX_POINTS = 200  # of a curve
@@ -253,3 +256,87 @@ def _accepted(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Count the scores at or above infinity, that is none, and each threshold."""
     below = np.searchsorted(np.sort(scores), thresholds)
     return np.concatenate([[0], len(scores) - below])
+
+
+def measure_open_set(
+    known: Predictions,
+    unknown: Predictions,
+    reference: Reference,
+    calibration: Calibration,
+    *,
+    sources: Sequence[str],
+    held_out: Sequence[str],
+    near: Sequence[str],
+    unseen: Predictions | None = None,
+) -> dict:
+    """Measure how clean images of unknown sources are told from those of known ones.
+
+    Args:
+        known: of test images of the sources that were trained on, seen semantics.
+        unknown: of images of the sources that were not; `source` is their place in
+            `held_out`.
+        reference: of training images.
+        calibration: of the checkpoint.
+        sources: names of the known sources.
+        held_out: names of the unknown ones.
+        near: those of them whose kin was trained on.
+        unseen: of test images of known sources and unseen semantics.
+
+    Returns:
+        `held_out`, `known_images`; by score the figures of `measure`, for near, far and
+        all unknown images and each source; what the thresholds say of them (`rejected`,
+        `called_synthetic`) and what they are `attributed_to`.
+    """
+    rows = {name: unknown.source == i for i, name in enumerate(held_out)}
+    rows = {name: own for name, own in rows.items() if own.any()}
+    is_near = np.isin(unknown.source, [i for i, n in enumerate(held_out) if n in near])
+    kins = {"near": is_near, "far": ~is_near, "all": np.ones(len(unknown), bool)}
+
+    def by_kin(figure: Callable[[np.ndarray], object]) -> dict[str, object]:
+        by = {kin: figure(own) if own.any() else None for kin, own in kins.items()}
+        return by | {"by_source": {name: figure(own) for name, own in rows.items()}}
+
+    def measure_score(score: Score) -> dict[str, object]:
+        of_known, of_unknown = (
+            score(reference, p.embedding, p.attribution, calibration.attribution)
+            for p in (known, unknown)
+        )
+        right = known.guess == known.source
+        return by_kin(lambda own: measure(of_known, right, of_unknown[own]))
+
+    rejected = called = None
+    if calibration.reject:
+        out = calibration.rejects(unknown.attribution)
+        synthetic = calibration.detect(unknown.detection)
+        rejected = {
+            "known": float(calibration.rejects(known.attribution).mean()),
+            "known_unseen_semantics": None
+            if unseen is None
+            else float(calibration.rejects(unseen.attribution).mean()),
+        } | by_kin(lambda own: float(out[own].mean()))
+        called = {
+            f"{point['fpr']:g}": {
+                name: float(np.mean(synthetic[own] >= point["threshold"]))
+                for name, own in rows.items()
+            }
+            for point in calibration.operating_points
+        }
+    counts = {
+        name: np.bincount(unknown.guess[own], minlength=len(sources))
+        for name, own in rows.items()
+    }
+    return {
+        "held_out": {
+            name: {"images": int(own.sum()), "kin": "near" if name in near else "far"}
+            for name, own in rows.items()
+        },
+        "without_images": [name for name in held_out if name not in rows],
+        "known_images": len(known),
+        "scores": {name: measure_score(score) for name, score in SCORES.items()},
+        "attributed_to": {
+            name: dict(zip(sources, (own / own.sum()).tolist(), strict=True))
+            for name, own in counts.items()
+        },
+        "rejected": rejected,
+        "called_synthetic": called,
+    }

@@ -7,9 +7,8 @@ was stopped goes on where it was.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -19,18 +18,40 @@ from tqdm import tqdm
 
 from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Selection
-from rmjax.data.pipeline import Batch, eval_batches
+from rmjax.data.pipeline import eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.metrics import Predictions
-from rmjax.evaluation.robustness import CLEAN, Condition, Corrupter, cache_file
+from rmjax.evaluation.robustness import (
+    CLEAN,
+    IMAGE_CODE,
+    IMAGE_LIBRARIES,
+    Condition,
+    Corrupter,
+    cache_file,
+    describe_folder,
+)
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.build import embedding_size, make_eval_step
+from rmjax.experiment.run import run_facts
 from rmjax.experiment.step import PyTree
+from rmjax.utils.revision import revision
+
+# What answers depend on beside images and weights: code, and libraries.
+ANSWER_CODE = (
+    *IMAGE_CODE,
+    "rmjax.models",
+    "rmjax.baselines",
+    "rmjax.experiment",
+    "rmjax.evaluation.predict",
+)
+ANSWER_LIBRARIES = (*IMAGE_LIBRARIES, "flax")
 
 SAMPLED = 64  # files of a split that its digest covers
 
 # What to run on: a selection and its splits.
 Part = tuple[Selection, tuple[str, ...]]
+# Number of a batch, number of a condition, and what the network makes of the images.
+Answer = tuple[int, int, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class Runner:
         step: `(variables, batch) -> outputs` over the devices.
         corrupter: makes the conditions.
         cache: keeps decoded images.
+        workers: processes that decode; 0 decodes in threads of this one.
     """
 
     config: ConfigDict
@@ -52,6 +74,7 @@ class Runner:
     step: Callable[[PyTree, PyTree], PyTree]
     corrupter: Corrupter
     cache: ImageCache
+    workers: int = 0
 
     @property
     def batch_size(self) -> int:
@@ -64,57 +87,18 @@ class Runner:
         part: Part,
         conditions: Sequence[Condition] = (CLEAN,),
         first: int = 0,
-    ) -> Iterator[tuple[int, int, dict]]:
+    ) -> Iterator[Answer]:
         """Run over a part's images, batch by batch, from batch number `first` on.
 
         Yields:
-            Number of the batch, number of the condition, and what the network makes of
-            the images: `embedding`, `attribution` and `detection`, without padding.
+            Of each batch and condition `embedding`, `attribution` and `detection`,
+            without padding.
         """
         selection, splits = part
         order = list(selection.dataset.split_sizes)
         split_numbers = np.array([order.index(split) for split in splits], np.int32)
         folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
-        total = selection.size(*splits)
-        waiting = None
-        for number, batch in enumerate(self._batches(part, first), first):
-            sharded = parallel.shard(
-                {
-                    "image": batch["image"],
-                    "split": split_numbers[batch["split"]],
-                    "index": batch["index"],
-                },
-                self.devices,
-            )
-            real = min(total - number * self.batch_size, self.batch_size)
-            for k, condition in enumerate(conditions):
-                file = cache_file(folder, condition, number)
-                images = self.corrupter(condition, sharded, file)
-                outputs = self.step(variables, {"image": images})
-                # One ahead: the devices work while the host takes in the last answer.
-                if waiting is not None:
-                    yield _fetch(*waiting)
-                waiting = number, k, outputs, real
-        if waiting is not None:
-            yield _fetch(*waiting)
-
-    def predict(
-        self, variables: PyTree, part: Part, bar: tqdm | None = None
-    ) -> Predictions:
-        """Return the `Predictions` of a part's images, in the data set's order."""
-        found = []
-        for _, _, outputs in self.run(variables, part):
-            found.append(outputs)
-            if bar is not None:
-                bar.update(len(outputs["detection"]))
-        return Predictions(
-            **_truth(part),
-            **{name: np.concatenate([f[name] for f in found]) for name in found[0]},
-        )
-
-    def _batches(self, part: Part, first: int) -> Iterator[Batch]:
-        selection, splits = part
-        return eval_batches(
+        batches = eval_batches(
             selection,
             splits,
             batch_size=self.batch_size,
@@ -123,8 +107,42 @@ class Runner:
             first_batch=first,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            num_workers=self.workers,
             cache=self.cache,
         )
+        left = selection.size(*splits) - first * self.batch_size
+
+        def fetch(number: int, k: int, outputs: PyTree, real: int) -> Answer:
+            whole = parallel.fetch(outputs)
+            return number, k, {name: rows[:real] for name, rows in whole.items()}
+
+        waiting = None
+        for number, batch in enumerate(batches, first):
+            needed = {name: batch[name] for name in ("image", "index")}
+            needed["split"] = split_numbers[batch["split"]]
+            sharded = parallel.shard(needed, self.devices)
+            for k, condition in enumerate(conditions):
+                file = cache_file(folder, condition, number)
+                images = self.corrupter(condition, sharded, file)
+                outputs = self.step(variables, {"image": images})
+                # One ahead: the devices work while the host takes in the last answer.
+                if waiting is not None:
+                    yield fetch(*waiting)
+                waiting = number, k, outputs, min(left, self.batch_size)
+            left -= self.batch_size
+        if waiting is not None:
+            yield fetch(*waiting)
+
+    def predict(
+        self, variables: PyTree, part: Part, bar: tqdm | None = None
+    ) -> Predictions:
+        """Return the `Predictions` of a part's images, in the data set's order."""
+        batches = []
+        for _, _, outputs in self.run(variables, part):
+            batches.append(outputs)
+            if bar is not None:
+                bar.update(len(outputs["detection"]))
+        return Predictions(**_truth([part]), **_join(batches))
 
 
 def make_runner(
@@ -132,6 +150,7 @@ def make_runner(
     num_sources: int,
     devices: parallel.Devices,
     cache_dir: str | Path | None = None,
+    workers: int = 0,
 ) -> Runner:
     """Compile the config's network for evaluation.
 
@@ -141,6 +160,8 @@ def make_runner(
         devices: where to run; of all processes, which then go through the same calls
             together and all have the answers.
         cache_dir: folder to keep corrupted images in, for other runs.
+        workers: processes that decode. They start anew for every selection, and share
+            no cache of images: not for selections that are gone over again and again.
     """
     return Runner(
         config=config,
@@ -149,6 +170,7 @@ def make_runner(
         step=make_eval_step(config, num_sources, devices),
         corrupter=Corrupter(config, parallel.local(devices), cache_dir),
         cache=ImageCache(config.data.cache_mib * 2**20),
+        workers=workers,
     )
 
 
@@ -212,58 +234,50 @@ def predict_grid(
     Raises:
         InputError: the folder can't be written to, or has no room.
     """
-    sizes = [selection.size(*splits) for selection, splits in parts.values()]
-    ends = np.cumsum(sizes).tolist()
-    rows = {
-        name: slice(end - size, end)
-        for name, size, end in zip(parts, sizes, ends, strict=True)
-    }
+    rows, end = {}, 0
+    for name, part in parts.items():
+        start, end = end, end + count_images({name: part})
+        rows[name] = slice(start, end)
     shapes = {
-        "embedding": (ends[-1], embedding_size(runner.config, runner.num_sources)),
-        "attribution": (len(conditions), ends[-1], runner.num_sources),
-        "detection": (len(conditions), ends[-1], 2),
+        "embedding": (end, embedding_size(runner.config, runner.num_sources)),
+        "attribution": (len(conditions), end, runner.num_sources),
+        "detection": (len(conditions), end, 2),
     }
     key = digest_answers(runner, variables, parts, conditions)
     answers = Answers(folder, shapes, key) if hosts.is_first() else None
     done = hosts.gather(answers and answers.done)[0]
     bar.update(done * len(conditions))
     for name, part in parts.items():
+        start, stop = rows[name].start, rows[name].stop
+        if max(done, start) >= stop:
+            continue
         bar.set_description(f"{name} semantics")
-        _answer(runner, variables, part, conditions, rows[name], answers, done, bar)
+        first = max(done - start, 0) // runner.batch_size
+        for number, k, outputs in runner.run(variables, part, conditions, first):
+            bar.update(len(outputs["attribution"]))
+            if answers is not None:
+                row = start + number * runner.batch_size
+                _write(answers, row, k, outputs, last=k == len(conditions) - 1)
     if answers is None:
         return None
-    truth = [_truth(part) for part in parts.values()]
-    joined = {name: np.concatenate([t[name] for t in truth]) for name in truth[0]}
-    return Grid(tuple(conditions), rows, joined, **answers.load())
+    return Grid(tuple(conditions), rows, _truth(parts.values()), **answers.load())
 
 
-def _answer(
-    runner: Runner,
-    variables: PyTree,
-    part: Part,
-    conditions: Sequence[Condition],
-    rows: slice,
-    answers: Answers | None,
-    done: int,
-    bar: tqdm,
+def _write(
+    answers: Answers, row: int, k: int, outputs: Mapping[str, np.ndarray], last: bool
 ) -> None:
-    """Fill in the rows of one part, after those `done` by an earlier run."""
-    done = min(max(done - rows.start, 0), rows.stop - rows.start)
-    if rows.start + done == rows.stop:
-        return
-    first = done // runner.batch_size
-    for number, k, outputs in runner.run(variables, part, conditions, first):
-        start = rows.start + number * runner.batch_size
-        count = len(outputs["attribution"])
-        bar.update(count)
-        if answers is None:
-            continue
-        if k == 0:
-            answers.write("embedding", (start,), outputs["embedding"])
-        for name in ("attribution", "detection"):
-            answers.write(name, (k, start), outputs[name])
-        if k == len(conditions) - 1:
-            answers.finish(start + count)
+    """Keep what was said of a batch, from an image on, under a condition."""
+    if k == 0:
+        answers.write("embedding", (row,), outputs["embedding"])
+    for name in ("attribution", "detection"):
+        answers.write(name, (k, row), outputs[name])
+    if last:
+        answers.finish(row + len(outputs["attribution"]))
+
+
+def count_images(parts: Mapping[str, Part]) -> int:
+    """Return how many images the parts hold."""
+    return sum(selection.size(*splits) for selection, splits in parts.values())
 
 
 def digest_images(parts: Mapping[str, Part]) -> str:
@@ -277,7 +291,7 @@ def digest_images(parts: Mapping[str, Part]) -> str:
         selection, splits = part
         facts = [name, splits, selection.source_names, selection.semantic_names]
         digest.update(json.dumps(facts).encode())
-        for values in _truth(part).values():
+        for values in _truth([part]).values():
             digest.update(np.asarray(values, np.int64).tobytes())
         for split in splits:
             records = selection.records[split]
@@ -298,28 +312,30 @@ def digest_answers(
     digest = hashlib.sha256(digest_images(parts).encode())
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())
-    data = runner.config.data
-    facts = [version("rmjax"), runner.config.eval_batch_size]
-    facts += [data.eval_size, data.eval_resize]
-    facts += [str(condition) for condition in conditions]
-    facts += [runner.config.corrupt.glass_swap, runner.config.corrupt.frost_dir]
+    config = runner.config
+    facts = {
+        "code": revision(ANSWER_CODE, ANSWER_LIBRARIES),
+        "config": run_facts(config) | {"eval_batch_size": config.eval_batch_size},
+        "conditions": [str(condition) for condition in conditions],
+        "frost": describe_folder(config.corrupt.frost_dir),
+    }
     return hashlib.sha256(digest.digest() + json.dumps(facts).encode()).hexdigest()
 
 
-def _truth(part: Part) -> dict[str, np.ndarray]:
-    """Return what is known of a part's images, in the order of `eval_batches`."""
-    selection, splits = part
-    found = [
-        selection.labels[split]
-        | {
+def _truth(parts: Iterable[Part]) -> dict[str, np.ndarray]:
+    """Return what is known of the parts' images, in the order of `eval_batches`."""
+    return _join(
+        {
+            **selection.labels[split],
             "index": selection.records[split].astype(np.int32),
             "split": np.full(len(selection.records[split]), place, np.int32),
         }
+        for selection, splits in parts
         for place, split in enumerate(splits)
-    ]
-    return {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+    )
 
 
-def _fetch(number: int, k: int, outputs: PyTree, real: int) -> tuple[int, int, dict]:
-    fetched = parallel.fetch(outputs)
-    return number, k, {name: values[:real] for name, values in fetched.items()}
+def _join(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Concatenate arrays by name."""
+    batches = list(batches)
+    return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}

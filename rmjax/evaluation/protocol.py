@@ -3,7 +3,9 @@
 Everything here is a function of what the network said and of what was true.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from rmjax.evaluation.calibration import (
     reliability_bins,
     top_label,
 )
+from rmjax.evaluation.clusters import cluster_purity, frechet_ratio, purity
 from rmjax.evaluation.metrics import (
     SCORES,
     Predictions,
@@ -29,12 +32,12 @@ from rmjax.evaluation.metrics import (
     summarize,
 )
 from rmjax.evaluation.predict import Grid
-from rmjax.evaluation.robustness import CLEAN, SETS, Condition
+from rmjax.evaluation.robustness import CLEAN, SET_KINDS, Condition
 from rmjax.inference.calibration import UNCALIBRATED, Calibration
 
 COMBINED = "combined"  # the name of seen and unseen semantics together
 
-Samples = dict[str, np.ndarray]
+Samples = dict[str, np.ndarray]  # draws of each score
 
 
 def measure_grid(
@@ -55,70 +58,62 @@ def measure_grid(
         seed: of these draws.
 
     Returns:
-        `cells`, one dict for each condition and group of semantics; `summary`, means
+        `cells`, one dict for each condition and subset of semantics; `summary`, means
         over the values of a kind and then over kinds, with the worst cell; `confusion`
-        and `reliability` by group and set of conditions.
+        and `reliability` by subset and set of conditions.
     """
-    # One draw for all parts: a group may have images in several.
+    # One draw for all parts: a group of images may be in several.
     whole = draw_resamples(grid.truth["group"], draws, seed)
     resamples = {
         part: Resamples(whole.code[rows], whole.counts)
         for part, rows in grid.rows.items()
     }
-    groups = _groups(grid)
+    members = _members(grid)
     sizes = {
-        group: len(np.unique(np.concatenate([resamples[p].code for p in parts])))
-        for group, parts in groups.items()
+        subset: len(np.unique(np.concatenate([resamples[p].code for p in parts])))
+        for subset, parts in members.items()
     }
     cells: list[dict] = []
-    samples: dict[str, dict] = {group: {} for group in groups}
-    confusion: dict[str, dict] = {group: {} for group in groups}
-    stated: dict[str, dict] = {group: {} for group in groups}
+    samples: dict[str, dict] = {subset: {} for subset in members}
+    confusion: dict[str, dict] = {subset: {} for subset in members}
+    stated: dict[str, dict] = {subset: {} for subset in members}
     for number, condition in enumerate(grid.conditions):
-        for group, found, drawn in _by_group(grid, number, resamples, sources):
-            cell = measure_cell(found, sources, calibration)
+        predictions = {part: grid.predictions(number, part) for part in grid.rows}
+        drawn = {
+            part: _draw(predictions[part], resamples[part], len(sources))
+            for part in grid.rows
+        }
+        for subset, parts in members.items():
+            own = Predictions.concatenate([predictions[part] for part in parts])
+            scores = confusion_scores(reduce(np.add, [drawn[part] for part in parts]))
+            cell = measure_cell(own, sources, calibration)
             counts = np.array(cell.pop("confusion"))
             del cell["recall"]  # of every cell it would be too much
-            samples[group][str(condition)] = drawn
-            head = _describe(condition) | {"semantics": group, "images": len(found)}
+            head = _describe(condition) | {"semantics": subset, "images": len(own)}
             for name in SCORES:
-                bounds = _bounds(name, drawn[name], sizes[group])
-                head |= {name: cell[name]} | bounds
+                head |= {name: cell[name], **_bounds(name, scores[name], sizes[subset])}
             cells.append(head | cell)
-            former = confusion[group].get(condition.set, 0)
-            confusion[group][condition.set] = counts + former
-            pool = stated[group].setdefault(condition.set, [])
-            pool.append(_confidences(found, calibration))
+            samples[subset][str(condition)] = scores
+            confusion[subset].setdefault(condition.set, []).append(counts)
+            pool = stated[subset].setdefault(condition.set, [])
+            pool.append(_confidences(own, calibration))
     return {
         "cells": cells,
         "summary": {
-            group: summarize_cells(cells, group, samples[group], sizes[group])
-            for group in groups
+            subset: summarize_cells(cells, subset, samples[subset], sizes[subset])
+            for subset in members
         },
         "confusion": {
-            group: {name: counts.tolist() for name, counts in found.items()}
-            for group, found in confusion.items()
+            subset: {
+                name: np.sum(counts, axis=0).tolist() for name, counts in own.items()
+            }
+            for subset, own in confusion.items()
         },
         "reliability": {
-            group: {name: _reliability(pool) for name, pool in found.items()}
-            for group, found in stated.items()
+            subset: {name: _reliability(pool) for name, pool in own.items()}
+            for subset, own in stated.items()
         },
     }
-
-
-def _by_group(
-    grid: Grid,
-    number: int,
-    resamples: Mapping[str, Resamples],
-    sources: Sequence[str],
-) -> Iterator[tuple[str, Predictions, Samples]]:
-    """Yield each group's predictions under a condition, and draws of their scores."""
-    parts = {part: grid.predictions(number, part) for part in grid.rows}
-    drawn = {part: _draw(parts[part], resamples[part], sources) for part in parts}
-    for group, members in _groups(grid).items():
-        scores = confusion_scores(sum(drawn[part] for part in members))
-        found = Predictions.concatenate([parts[part] for part in members])
-        yield group, found, scores
 
 
 def _bounds(name: str, draws: np.ndarray, groups: int) -> dict[str, float | None]:
@@ -127,17 +122,14 @@ def _bounds(name: str, draws: np.ndarray, groups: int) -> dict[str, float | None
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def _groups(grid: Grid) -> dict[str, tuple[str, ...]]:
-    """Return the groups of semantics with the parts that they are made of."""
-    groups = {part: (part,) for part in grid.rows}
-    return groups | ({COMBINED: tuple(groups)} if len(groups) > 1 else {})
+def _members(grid: Grid) -> dict[str, tuple[str, ...]]:
+    """Return the subsets of semantics with the parts that they are made of."""
+    subsets = {part: (part,) for part in grid.rows}
+    return subsets | ({COMBINED: tuple(subsets)} if len(subsets) > 1 else {})
 
 
-def _draw(
-    predictions: Predictions, resamples: Resamples, sources: Sequence[str]
-) -> np.ndarray:
-    """Return the confusion matrices of all draws, `[draws, sources, sources]`."""
-    n = len(sources)
+def _draw(predictions: Predictions, resamples: Resamples, n: int) -> np.ndarray:
+    """Return the confusion matrices of all draws, `[draws, n, n]` of n sources."""
     kind = predictions.source * n + predictions.guess
     return resample_counts(kind, n * n, resamples).reshape(-1, n, n)
 
@@ -154,7 +146,7 @@ def _describe(condition: Condition) -> dict:
 def measure_cell(
     predictions: Predictions, sources: Sequence[str], calibration: Calibration
 ) -> dict:
-    """Return the figures of one condition and group, `recall` and `confusion` too."""
+    """Return the figures of one condition and subset, `recall` and `confusion` too."""
     measured = measure_calibration(predictions, calibration)
     detection = {f"detection_{k}": v for k, v in measured["detection"].items()}
     return (
@@ -176,28 +168,26 @@ def measure_decisions(
     """
     real = predictions.source == 0
     scores = calibration.detect(predictions.detection)
-    found = {}
+    shares: dict[str, float | None] = {}
     for point in calibration.operating_points:
         called = scores >= point["threshold"]
         for name, rows in (("tpr", ~real), ("fpr", real)):
             share = float(called[rows].mean()) if rows.any() else None
-            found[f"{name}_at_{point['fpr']:g}"] = share
+            shares[f"{name}_at_{point['fpr']:g}"] = share
     if calibration.reject:
-        found["rejected"] = float(np.mean(calibration.rejects(predictions.attribution)))
-    return found
+        rejected = calibration.rejects(predictions.attribution)
+        shares["rejected"] = float(np.mean(rejected))
+    return shares
 
 
 def summarize_cells(
-    cells: Sequence[dict],
-    group: str,
-    samples: Mapping[str, Samples],
-    size: int,
+    cells: Sequence[dict], subset: str, samples: Mapping[str, Samples], size: int
 ) -> dict:
     """Average the scores over the values of each kind, then over the kinds of a set.
 
     Args:
-        cells: of all groups.
-        group: the one to summarise.
+        cells: of all subsets.
+        subset: the one to summarise.
         samples: bootstrap draws of its scores, by condition.
         size: groups of images that were drawn from.
 
@@ -207,23 +197,24 @@ def summarize_cells(
         `kinds`, the scores of every kind; `worst`, the condition of the least
         attribution accuracy.
     """
-    own = [cell for cell in cells if cell["semantics"] == group]
+    own = [cell for cell in cells if cell["semantics"] == subset]
     values = {name: {cell["condition"]: cell[name] for cell in own} for name in SCORES}
-    kinds = {
-        kind: _of_kind(own, kind) for kind in dict.fromkeys(c["kind"] for c in own)
-    }
+    kinds: dict[str, list[str]] = {}
+    for cell in own:
+        kinds.setdefault(cell["kind"], []).append(cell["condition"])
     summary: dict[str, dict] = {}
-    for name, members in SETS.items():
+    for name, members in SET_KINDS.items():
         chosen = [kinds[kind] for kind in members if kind in kinds]
         if not chosen:
             continue
         summary[name] = {}
         for score in SCORES:
+            draws = {condition: drawn[score] for condition, drawn in samples.items()}
+            mean = _mean_of_means(draws, chosen)
             summary[name][score] = _mean_value(values[score], chosen)
-            draws = {c: samples[c][score] for kind in chosen for c in kind}
-            summary[name] |= _bounds(score, _mean_of_means(draws, chosen), size)
+            summary[name] |= _bounds(score, mean, size)
     summary["kinds"] = {
-        kind: {s: _mean_value(values[s], [conditions]) for s in SCORES}
+        kind: {score: _mean_value(values[score], [conditions]) for score in SCORES}
         for kind, conditions in kinds.items()
     }
     worst = min(own, key=lambda cell: cell["attribution_accuracy"])
@@ -232,21 +223,18 @@ def summarize_cells(
     return summary
 
 
-def _of_kind(cells: Sequence[dict], kind: str) -> list[str]:
-    return [cell["condition"] for cell in cells if cell["kind"] == kind]
-
-
 def _mean_value(
     values: Mapping[str, float | None], kinds: Sequence[Sequence[str]]
 ) -> float | None:
     """Average as `_mean_of_means`; None if a value is not defined."""
-    if any(values[condition] is None for kind in kinds for condition in kind):
+    known = {condition: v for condition, v in values.items() if v is not None}
+    if any(condition not in known for kind in kinds for condition in kind):
         return None
-    return float(_mean_of_means(values, kinds))
+    return float(_mean_of_means(known, kinds))
 
 
 def _mean_of_means(
-    values: Mapping[str, np.ndarray | float], kinds: Sequence[Sequence[str]]
+    values: Mapping[str, Any], kinds: Sequence[Sequence[str]]
 ) -> np.ndarray:
     """Average values, or draws of them, over the conditions of each kind, then kinds."""
     return np.mean([np.mean([values[c] for c in k], axis=0) for k in kinds], axis=0)
@@ -257,39 +245,50 @@ def _confidences(
 ) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """Return stated probabilities, and what came true, before and after calibration."""
     truth = predictions.source
-    found = {}
+    stated = {}
     for name, way in (("calibrated", calibration), ("uncalibrated", UNCALIBRATED)):
         top = top_label(way.attribute(predictions.attribution), truth)
-        found["attribution", name] = top
-        found["detection", name] = way.detect(predictions.detection), truth > 0
-    return found
+        stated["attribution", name] = top
+        stated["detection", name] = way.detect(predictions.detection), truth > 0
+    return stated
 
 
 def _reliability(pool: Sequence[dict]) -> dict[str, dict[str, list]]:
     """Return the bins of reliability diagrams of what `_confidences` gave."""
     diagrams: dict[str, dict[str, list]] = {"attribution": {}, "detection": {}}
     for what, name in pool[0]:
-        stated, happened = (
-            np.concatenate([found[what, name][i] for found in pool]) for i in (0, 1)
-        )
-        weights = (
-            balanced_weights(happened.astype(int)) if what == "detection" else None
-        )
-        diagrams[what][name] = reliability_bins(stated, happened, weights)
+        pairs = zip(*(stated[what, name] for stated in pool), strict=True)
+        confidence, happened = (np.concatenate(values) for values in pairs)
+        balance = None
+        if what == "detection":
+            balance = balanced_weights(happened.astype(int))
+        diagrams[what][name] = reliability_bins(confidence, happened, balance)
     return diagrams
 
 
 def measure_clean(
-    predictions: Predictions, sources: Sequence[str], semantics: Sequence[str]
-) -> dict:
-    """Return recall and confusion of clean images, as a whole and by semantic.
+    grid: Grid, sources: Sequence[str], semantics: Sequence[str]
+) -> dict[str, dict]:
+    """Return what is reported of clean images and their fingerprints, by subset.
 
     Args:
-        predictions: of the clean images of a group.
+        grid: the answers.
         sources: class names.
         semantics: names of the data set's semantics.
     """
-    whole = summarize(predictions, sources)
+    parts = {part: grid.predictions(0, part) for part in grid.rows}
+    return {
+        subset: _measure_clean(
+            Predictions.concatenate([parts[m] for m in members]), sources, semantics
+        )
+        for subset, members in _members(grid).items()
+    }
+
+
+def _measure_clean(
+    predictions: Predictions, sources: Sequence[str], semantics: Sequence[str]
+) -> dict:
+    whole = count_confusion(predictions.source, predictions.guess, len(sources))
     by_semantic, by_both = {}, {}
     for i in np.unique(predictions.semantic):
         part = predictions.where(predictions.semantic == i)
@@ -300,9 +299,14 @@ def measure_clean(
             **{name: float(scores[name]) for name in SCORES[:2]},
         }
         by_both[semantics[i]] = recall(counts, sources)
+    ratio, note = frechet_ratio(predictions.embedding, predictions.source)
     return {
-        "recall": whole["recall"],
-        "confusion": whole["confusion"],
+        "recall": recall(whole, sources),
+        "confusion": whole.tolist(),
         "by_semantic": by_semantic,
         "recall_by_semantic": by_both,
+        "purity": cluster_purity(predictions.guess, predictions.source),
+        "fingerprint_purity": purity(predictions.embedding, predictions.source),
+        "frechet_ratio": ratio,
+        "frechet_note": note,
     }

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from rmjax.utils.files import write_csv, write_json
 
 SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
+# Sets of conditions, in the order in which they are listed.
+SETS = ("clean", "seen_corruptions", "unseen_corruptions", "resharing")
 EVALUATIONS = "evaluation"  # folder of a run's evaluations
 RESULTS_FILE = "results.json"
 KEYS = (
@@ -121,15 +123,15 @@ def find_evaluation(workdir: Path, name: str | None = None) -> Path:
 
 def format_results(results: dict) -> str:
     """Return the main figures as lines of text."""
-    parts = [_format_clean(results)]
+    blocks = [_format_clean(results["cells"])]
     if len(results["summary"][next(iter(results["summary"]))]["kinds"]) > 1:
-        parts.append(_format_summary(results["summary"]))
-    parts.append("\n".join(_format_decisions(results)))
-    return "\n\n".join(parts)
+        blocks.append(_format_summary(results["summary"]))
+    blocks.append("\n".join(_format_decisions(results)))
+    return "\n\n".join(blocks)
 
 
-def _format_clean(results: dict) -> str:
-    columns = {
+def _format_clean(cells: Sequence[dict]) -> str:
+    keys = {
         "images": "images",
         "attribution": "attribution_accuracy",
         "95 % interval": "attribution_accuracy",
@@ -139,67 +141,56 @@ def _format_clean(results: dict) -> str:
         "loss": "loss",
         "ECE": "ece",
     }
-    lines = [f"{'clean images':<14}" + "".join(f"{name:>14}" for name in columns)]
-    for cell in results["cells"]:
+    rows = [["clean images", *keys]]
+    for cell in cells:
         if cell["condition"] == "clean":
-            texts = [
-                _format_interval(cell, key)
-                if name.startswith("95")
-                else _format_number(cell[key])
-                for name, key in columns.items()
-            ]
-            lines.append(
-                f"{cell['semantics']:<14}" + "".join(f"{t:>14}" for t in texts)
-            )
-    return "\n".join(lines)
+            texts = {name: _format_number(cell[key]) for name, key in keys.items()}
+            low, high = (cell[f"attribution_accuracy_{end}"] for end in ("low", "high"))
+            texts["95 % interval"] = "-" if low is None else f"{low:.3f}-{high:.3f}"
+            rows.append([cell["semantics"], *texts.values()])
+    return _lay_out(rows, 14, 14)
 
 
 def _format_summary(summary: dict[str, dict]) -> str:
-    groups = list(summary)
-    columns = [(g, name) for g in groups for name in ("attribution", "detection")]
-    lines = [
-        f"{'mean over severities':<22}"
-        + "".join(f"{group + ' ' + name[:6] + '.':>18}" for group, name in columns)
-    ]
+    columns = [(g, name) for g in summary for name in ("attribution", "detection")]
+    rows = [["mean over severities", *(f"{g} {name[:6]}." for g, name in columns)]]
 
-    def row(label: str, values: dict[str, dict]) -> str:
-        cells = (values[group][f"{name}_accuracy"] for group, name in columns)
-        return f"{label:<22}" + "".join(f"{_format_number(c):>18}" for c in cells)
+    def add(label: str, means: Mapping[str, dict]) -> None:
+        shares = (means[subset][f"{name}_accuracy"] for subset, name in columns)
+        rows.append([label, *map(_format_number, shares)])
 
-    first = summary[groups[0]]
+    first = next(iter(summary.values()))
     for kind in first["kinds"]:
         if kind != "clean":
-            lines.append(row(kind, {g: summary[g]["kinds"][kind] for g in groups}))
-    for name in first:
-        if name not in ("kinds", "worst"):
-            lines.append(
-                row(name.replace("_", " "), {g: summary[g][name] for g in groups})
-            )
-    for group in groups:
-        worst = summary[group]["worst"]
-        lines.append(
-            f"worst, {group} semantics: {worst['condition']}, attribution "
-            f"{worst['attribution_accuracy']:.4f}"
-        )
-    return "\n".join(lines)
+            add(kind, {subset: own["kinds"][kind] for subset, own in summary.items()})
+    for name in SETS:
+        if name in first:
+            add(name.replace("_", " "), {g: own[name] for g, own in summary.items()})
+    worst = [
+        f"worst, {subset} semantics: {own['worst']['condition']}, attribution "
+        f"{own['worst']['attribution_accuracy']:.4f}"
+        for subset, own in summary.items()
+    ]
+    return "\n".join([_lay_out(rows, 22, 18), *worst])
 
 
-def _format_decisions(results: dict) -> Sequence[str]:
+def _format_decisions(results: dict) -> list[str]:
     """Describe calibration, thresholds and unknown sources, a line each."""
-    found = results["calibration"]
-    if found is None:
+    calibration = results["calibration"]
+    if calibration is None:
         return [
             "not calibrated: there are no validation images; no probability of this "
             "run is one to rely on"
         ]
-    measured, heat = found["validation"]["attribution"], found["temperature"]
+    measured = calibration["validation"]["attribution"]
+    temperature = calibration["temperature"]
     lines = [
-        f"calibrated on {found['images']} validation images: temperature "
-        f"{heat['attribution']:.3f} (detection {heat['detection']:.3f}), ECE there "
-        f"{measured['ece_uncalibrated']:.4f} -> {measured['ece']:.4f}"
+        f"calibrated on {calibration['images']} validation images: temperature "
+        f"{temperature['attribution']:.3f} (detection {temperature['detection']:.3f}), "
+        f"ECE there {measured['ece_uncalibrated']:.4f} -> {measured['ece']:.4f}"
     ]
     cell = results["cells"][0]
-    for point in found["operating_points"]:
+    for point in calibration["operating_points"]:
         name, real = f"{point['fpr']:g}", point["real_images"]
         lines.append(
             f"synthetic from P = {point['threshold']:.4f} on (aim {100 * point['fpr']:g} "
@@ -208,14 +199,13 @@ def _format_decisions(results: dict) -> Sequence[str]:
             f"{_format_number(cell[f'fpr_at_{name}'])} of real images, clean, "
             f"{cell['semantics']} semantics"
         )
-    if results["open_set"]:
-        for name, by_kin in results["open_set"]["scores"].items():
-            kins = [k for k in ("near", "far", "all") if by_kin[k]]
-            texts = [
-                f"{k} {by_kin[k]['auroc']:.4f} (FPR95 {by_kin[k]['fpr95']:.4f})"
-                for k in kins
-            ]
-            lines.append(f"AUROC of unknown by {name}: {', '.join(texts)}")
+    for name, by_kin in (results["open_set"] or {"scores": {}})["scores"].items():
+        texts = [
+            f"{kin} {by_kin[kin]['auroc']:.4f} (FPR95 {by_kin[kin]['fpr95']:.4f})"
+            for kin in ("near", "far", "all")
+            if by_kin[kin]
+        ]
+        lines.append(f"AUROC of unknown by {name}: {', '.join(texts)}")
     return lines
 
 
@@ -225,6 +215,9 @@ def _format_number(value: float | None) -> str:
     return f"{value:d}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _format_interval(cell: dict, key: str) -> str:
-    low, high = cell[f"{key}_low"], cell[f"{key}_high"]
-    return "-" if low is None else f"{low:.3f}-{high:.3f}"
+def _lay_out(rows: Sequence[Sequence[str]], first: int, others: int) -> str:
+    """Return rows as lines of text; columns are so many characters wide."""
+    return "\n".join(
+        f"{label:<{first}}" + "".join(f"{text:>{others}}" for text in texts)
+        for label, *texts in rows
+    )

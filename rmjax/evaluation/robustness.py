@@ -9,10 +9,10 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -31,11 +31,21 @@ from rmjax.corruptions import (
     reshare,
 )
 from rmjax.data.dataset import Selection
-from rmjax.data.pipeline import Batch
 from rmjax.errors import InputError
+from rmjax.evaluation.results import SETS
 from rmjax.experiment import parallel
 from rmjax.experiment.build import corruption_options
 from rmjax.inputs import to_unit
+from rmjax.utils.revision import revision
+
+# What corrupted images depend on beside the image files: code, and libraries.
+IMAGE_CODE = (
+    "rmjax.corruptions",
+    "rmjax.data",
+    "rmjax.inputs",
+    "rmjax.evaluation.robustness",
+)
+IMAGE_LIBRARIES = ("jax", "jaxlib", "numpy", "Pillow", "simplejpeg", "imagecodecs")
 
 
 @dataclass(frozen=True)
@@ -51,28 +61,25 @@ class Condition:
     value: float
 
     def __str__(self) -> str:
-        return self.name if self == CLEAN else f"{self.name}:{self.value:g}"
+        return self.name if self == CLEAN else f"{self.name}:{self.value}"
 
     @property
     def set(self) -> str:
         """Return which of the `SETS` it belongs to."""
-        return next(name for name, kinds in SETS.items() if self.name in kinds)
+        return next(name for name, kinds in SET_KINDS.items() if self.name in kinds)
 
 
 CLEAN = Condition("clean", 0)
-SETS = {
-    "clean": (CLEAN.name,),
-    "seen_corruptions": SEEN,
-    "unseen_corruptions": UNSEEN,
-    "resharing": tuple(RESHARING),
-}
+SET_KINDS = dict(
+    zip(SETS, ((CLEAN.name,), SEEN, UNSEEN, tuple(RESHARING)), strict=True)
+)
 
 
 def _grid(names: tuple[str, ...]) -> tuple[Condition, ...]:
     return tuple(Condition(name, value) for name in names for value in SEVERITIES)
 
 
-SUITES = {
+SUITES: dict[str, tuple[Condition, ...]] = {
     "clean": (CLEAN,),
     "seen": (CLEAN, *_grid(SEEN)),
     "unseen": (CLEAN, *_grid(UNSEEN)),
@@ -86,7 +93,7 @@ SUITES["full"] = tuple(
 )
 
 # What may stand before a value.
-KINDS = {kind: (kind,) for kind in (*NAMES, *RESHARING)}
+KINDS: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in (*NAMES, *RESHARING)}
 KINDS |= {"seen": SEEN, "unseen": UNSEEN}
 
 
@@ -101,7 +108,7 @@ def parse_suite(text: str) -> tuple[Condition, ...]:
     """
     conditions = [CLEAN]
     for part in text.replace(" ", "").split(","):
-        name, _, value = part.partition(":")
+        name = part.partition(":")[0]
         if part in SUITES:
             conditions += SUITES[part]
             continue
@@ -111,28 +118,25 @@ def parse_suite(text: str) -> tuple[Condition, ...]:
                 f"NAME:VALUE,... of {', '.join(KINDS)}"
             )
         for kind in KINDS[name]:
-            usual = SEVERITIES if kind in NAMES else RESHARING[kind].values
-            conditions += [
-                _check(Condition(kind, v)) for v in _values(part, value, usual)
-            ]
+            conditions += [Condition(kind, v) for v in _values(part, kind)]
     return tuple(dict.fromkeys(conditions))
 
 
-def _values(part: str, text: str, usual: tuple[float, ...]) -> tuple[float, ...]:
-    if not text:
-        return usual
+def _values(part: str, kind: str) -> Iterator[float]:
+    """Yield the values that a part of a suite, such as `fog:3`, names of a kind."""
+    _, given, text = part.partition(":")
+    if not given:
+        yield from SEVERITIES if kind in NAMES else RESHARING[kind].values
+        return
     try:
-        return (float(text),)
+        value = float(text)
     except ValueError as error:
         raise InputError(f"suite: '{part}' is not NAME:VALUE") from error
-
-
-def _check(condition: Condition) -> Condition:
-    if condition.name in RESHARING:
-        check_resharing(condition.name, condition.value)
-    elif condition.value not in SEVERITIES:
-        raise InputError(f"suite: severity of {condition} is not in 1..5")
-    return condition
+    if kind in RESHARING:
+        check_resharing(kind, value)
+    elif value not in SEVERITIES:
+        raise InputError(f"suite: severity of {kind}:{text} is not in 1..5")
+    yield int(value) if value.is_integer() else value
 
 
 class Corrupter:
@@ -181,13 +185,13 @@ class Corrupter:
             return None
         dataset = selection.dataset
         described = {
-            "rmjax": version("rmjax"),
+            "code": revision(IMAGE_CODE, IMAGE_LIBRARIES),
             "batch_size": batch_size,
             "part": (jax.process_index(), jax.process_count()),
             "size": self._config.data.eval_size,
             "resize": self._config.data.eval_resize,
             "glass_swap": self._config.corrupt.glass_swap,
-            "frost": _describe_folder(self._config.corrupt.frost_dir),
+            "frost": describe_folder(self._config.corrupt.frost_dir),
             "dataset": dataset.directory.parts[-3:],
             "prepared": (dataset.directory / "dataset_info.json").stat().st_mtime_ns,
             "sources": selection.source_names,
@@ -195,6 +199,8 @@ class Corrupter:
             "splits": splits,
         }
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        for split in splits:
+            digest.update(selection.records[split].astype(np.int64).tobytes())
         name = f"{dataset.directory.parent.name}-{digest.hexdigest()[:12]}"
         return self._cache_dir / name
 
@@ -215,7 +221,7 @@ def cache_file(folder: Path | None, condition: Condition, number: int) -> Path |
     return folder / str(condition).replace(":", "-") / f"{number:06d}.npy"
 
 
-def _describe_folder(folder: str) -> list[tuple[str, int]]:
+def describe_folder(folder: str) -> list[tuple[str, int]]:
     """List a folder's files and when they changed; nothing for no folder."""
     files = sorted(Path(folder).glob("*")) if folder else []
     return [(str(file), file.stat().st_mtime_ns) for file in files]
@@ -230,13 +236,21 @@ def _check_writable(folder: Path) -> None:
         raise InputError(f"can't write to {folder}: {error.strerror}") from error
 
 
+def kind_key(name: str, seed: int = 0) -> jax.Array:
+    """Return the random key of a kind of corruption, by its name alone.
+
+    By its place among the others a new kind would change the draws of those after it.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
 def _corrupt_batch(
-    severity: jax.Array, batch: Batch, *, name: str, options: dict
+    severity: jax.Array, batch: dict[str, jax.Array], *, name: str, options: dict
 ) -> jax.Array:
     """Corrupt one replica's uint8 images, each by a key of its split and number."""
 
     def one(image: jax.Array, split: jax.Array, index: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(NAMES.index(name)), severity)
+        key = jax.random.fold_in(kind_key(name), severity)
         key = jax.random.fold_in(jax.random.fold_in(key, split), index)
         return corrupt(key, to_unit(image), name, severity, **options)
 
@@ -245,7 +259,7 @@ def _corrupt_batch(
 
 
 def _reshare_batch(
-    severity: jax.Array, batch: Batch, *, name: str, value: float
+    severity: jax.Array, batch: dict[str, jax.Array], *, name: str, value: float
 ) -> jax.Array:
     return _to_8bit(reshare(to_unit(batch["image"]), name, value))
 

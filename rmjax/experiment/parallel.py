@@ -7,8 +7,10 @@ the part of its own devices.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import jax
@@ -24,12 +26,34 @@ PyTree = Any
 Devices = Sequence[jax.Device]
 
 
+# The process that first asked for devices here. A fork of it has JAX's memory and not its
+# threads.
+_owner: int | None = None
+
+
+def check_process() -> None:
+    """Check that computations of this process will not wait for threads it has not.
+
+    Raises:
+        InputError: it was forked from one that had computed here.
+    """
+    global _owner
+    _owner = _owner or os.getpid()
+    if _owner != os.getpid():
+        raise InputError(
+            "this process was forked from one in which JAX was running, and would hang: "
+            "start it anew (joblib's backend loky, or multiprocessing's 'spawn'), or use "
+            "threads"
+        )
+
+
 def choose_devices(count: int | None = None) -> list[jax.Device]:
     """Return the first `count` local devices (all of them for None).
 
     Raises:
-        InputError: there are fewer than `count` devices.
+        InputError: there are fewer than `count` devices, or as for `check_process`.
     """
+    check_process()
     devices = jax.local_devices()
     if count is None:
         return devices
@@ -178,7 +202,7 @@ def _in_step(mapped: Callable, devices: Devices) -> Callable:
 def _in_streams(mapped: Callable, streams: int) -> Callable:
     """Let a lone device work on parts of a batch at once."""
     # What one thread starts runs in order, so each stream has a thread.
-    threads = [ThreadPoolExecutor(1) for _ in range(streams - 1)]
+    threads = [_thread(number) for number in range(streams - 1)]
 
     def run(state: PyTree, batch: PyTree) -> PyTree:
         count = math.gcd(jax.tree.leaves(batch)[0].shape[1], streams)
@@ -196,6 +220,12 @@ def _in_streams(mapped: Callable, streams: int) -> Callable:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *done)
 
     return run
+
+
+@cache
+def _thread(number: int) -> ThreadPoolExecutor:
+    """Return a thread that all steps share, however many a process compiles."""
+    return ThreadPoolExecutor(1, f"stream-{number + 1}")
 
 
 def fetch(result: PyTree) -> PyTree:

@@ -4,7 +4,6 @@
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from rmjax.errors import InputError
 from rmjax.utils.files import write_json
 
 CALIBRATION_FILE = "calibration.json"
-
-
 _VERSION = 1
 
 
@@ -37,7 +34,7 @@ class Calibration:
             and the share of them `achieved`.
         validation: ECE, Brier score and NLL on the validation images, before and
             after, of `attribution` and `detection`.
-        digest: of the network and the validation images.
+        digest: of all that it was made from: code, network, images and stated rates.
     """
 
     images: int = 0
@@ -69,16 +66,8 @@ class Calibration:
 
         Only where there is a `reject` threshold.
         """
+        assert self.reject is not None
         return self.attribute(logits).max(-1) < self.reject["threshold"]
-
-    def is_for(self, digest: str, fprs: Sequence[float], reject_fpr: float) -> bool:
-        """Tell whether it is of these images and this network, and of these rates."""
-        stated = [point["fpr"] for point in self.operating_points]
-        return (
-            self.reject is not None
-            and (self.digest, stated) == (digest, list(fprs))
-            and self.reject["fpr"] == reject_fpr
-        )
 
 
 UNCALIBRATED = Calibration()
@@ -130,4 +119,5 @@ def _read(path: Path) -> dict[str, Calibration]:
 
 
 def log_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Return log softmax(logits / temperature), float64 `[N, classes]`."""
     return log_softmax(np.asarray(logits, np.float64) / temperature, axis=-1)

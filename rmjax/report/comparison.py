@@ -7,19 +7,18 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from rmjax.evaluation.differences import (
-    METRICS,
     Evaluated,
     cell_differences,
     differences,
     read_runs,
 )
 from rmjax.report import view
-from rmjax.report.figures import SETS, render, words
+from rmjax.report.figures import render
 from rmjax.report.figures_accuracy import robustness_difference
 from rmjax.report.origin import leaves
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import SCORES, Table
-from rmjax.report.view import DASH, decimal, percent
+from rmjax.report.view import DASH, SETS, decimal, percent, words
 
 
 def write_comparison(
@@ -41,25 +40,26 @@ def write_comparison(
     """
     runs = read_runs(workdirs, evaluation)
     names = letters(len(runs))
-    found = {
-        n: differences(runs[0], r) for n, r in zip(names[1:], runs[1:], strict=True)
-    }
+    others = dict(zip(names[1:], runs[1:], strict=True))
+    rows_of = {name: differences(runs[0], run) for name, run in others.items()}
     pictures = {}
-    groups = view.parts(runs[0].results)
-    for name, run in zip(names[1:], runs[1:], strict=True):
-        for group in groups:
-            cells = cell_differences(runs[0].results, run.results, group)
+    subsets = view.subsets(runs[0].results)
+    for name, run in others.items():
+        for subset in subsets:
+            cells = cell_differences(runs[0].results, run.results, subset)
             if len(cells) > 1:
                 drawn = robustness_difference(cells)
-                pictures[f"difference_{name}_{group}"] = render(drawn)
+                pictures[f"difference_{name}_{subset}"] = render(drawn)
     page = render_page(
         "comparison.html.jinja",
         pictures,
         r=runs[0].results,
         runs=dict(zip(names, runs, strict=True)),
-        lines=[line for name, rows in found.items() for line in verdicts(rows, name)],
-        tables_of={name: difference_tables(rows, name) for name, rows in found.items()},
-        groups=groups,
+        lines=[line for name, rows in rows_of.items() for line in verdicts(rows, name)],
+        tables_of={
+            name: difference_tables(rows, name) for name, rows in rows_of.items()
+        },
+        groups=subsets,
         runs_table=runs_table(runs),
         calibration=side_by_side(
             runs, ["images", "probability of", "score"], describe_calibration
@@ -101,13 +101,13 @@ def excludes_zero(row: dict) -> bool | None:
 
 def verdicts(rows: Sequence[dict], name: str) -> list[str]:
     """Return a sentence on each set of conditions: attribution, all or unseen images."""
-    groups = {row["semantics"] for row in rows}
-    group = "unseen" if "unseen" in groups else next(iter(groups))
+    subsets = {row["semantics"] for row in rows}
+    subset = "unseen" if "unseen" in subsets else next(iter(subsets))
     lines = []
     for row in rows:
-        if row["semantics"] != group or row["metric"] != "attribution":
+        if row["semantics"] != subset or row["metric"] != "attribution":
             continue
-        where = f"{SETS[row['set']]}, {group} semantics"
+        where = f"{SETS[row['set']]}, {subset} semantics"
         ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
         how = {
             None: f"no interval, as all draws agree ({points(row['difference'])})",
@@ -122,12 +122,9 @@ def verdicts(rows: Sequence[dict], name: str) -> list[str]:
 
 def difference_tables(rows: Sequence[dict], name: str) -> dict[str, Table]:
     """Return by metric the difference of two runs, its interval, and both shares."""
-    words = {None: "no interval", True: "yes", False: "no"}
+    excluded = {None: "no interval", True: "yes", False: "no"}
     head = ["images", "semantics", f"{name} − A", "95 % interval", "excludes 0"]
-    tables = {
-        metric: {"head": [*head, "A, %", f"{name}, %"], "rows": [], "text": 2}
-        for metric in METRICS
-    }
+    tables: dict[str, Table] = {}
     for row in rows:
         ends = f"{points(row['low'])} to {points(row['high'])}"
         body = [
@@ -135,11 +132,12 @@ def difference_tables(rows: Sequence[dict], name: str) -> dict[str, Table]:
             row["semantics"],
             points(row["difference"]),
             DASH if row["low"] is None else ends,
-            "all alike" if row["alike"] else words[excludes_zero(row)],
+            "all alike" if row["alike"] else excluded[excludes_zero(row)],
             percent(row["first"]),
             percent(row["other"]),
         ]
-        tables[row["metric"]]["rows"].append(body)
+        empty: Table = {"head": [*head, "A, %", f"{name}, %"], "rows": [], "text": 2}
+        tables.setdefault(row["metric"], empty)["rows"].append(body)
     return tables
 
 
@@ -152,69 +150,80 @@ def runs_table(runs: Sequence[Evaluated]) -> Table:
     return {"head": ["", "run", "checkpoint", "seed"], "rows": rows, "text": 2}
 
 
+# Numbers as text, by what stands in the first columns.
+Described = dict[tuple[str, ...], str]
+
+
 def side_by_side(
     runs: Sequence[Evaluated],
     head: Sequence[str],
-    describe: Callable[[dict], dict[tuple[str, ...], str]],
+    describe: Callable[[dict], Described],
 ) -> Table:
     """Return a table with a column for each run.
 
     Args:
         runs: what to compare.
         head: names of the first columns.
-        describe: function of results to numbers as text, by what stands in these
-            columns.
+        describe: function of results to what is shown of them.
     """
-    found = [describe(run.results) for run in runs]
-    labels = dict.fromkeys(label for texts in found for label in texts)
-    rows = [[*label, *(texts.get(label, DASH) for texts in found)] for label in labels]
+    described = [describe(run.results) for run in runs]
+    labels = dict.fromkeys(label for texts in described for label in texts)
+    rows = [
+        [*label, *(texts.get(label, DASH) for texts in described)] for label in labels
+    ]
     return {"head": [*head, *letters(len(runs))], "rows": rows, "text": len(head)}
 
 
-def describe_calibration(results: dict) -> dict[tuple[str, ...], str]:
+def describe_calibration(results: dict) -> Described:
     """Return the errors of the probabilities, all semantics together."""
-    cells = view.cells_of(results, view.main_group(results))
-    found = {}
-    for part in dict.fromkeys(cell["set"] for cell in cells):
-        own = [cell for cell in cells if cell["set"] == part]
-        for prefix, what in (("", "source"), ("detection_", "real or synthetic")):
-            for key, name in SCORES.items():
-                text = decimal(view.mean_by_kind(own, prefix + key))
-                found[SETS[part], what, name] = text
-    return found
+    subset = view.main_subset(results)
+    return {
+        (SETS[conditions], what, name): decimal(
+            view.mean_of(results, subset, conditions, prefix + key)
+        )
+        for conditions in dict.fromkeys(
+            c["set"] for c in view.cells_of(results, subset)
+        )
+        for prefix, what in (("", "source"), ("detection_", "real or synthetic"))
+        for key, name in SCORES.items()
+    }
 
 
-def describe_decisions(results: dict) -> dict[tuple[str, ...], str]:
+def describe_decisions(results: dict) -> Described:
     """Return the rates at the operating points, clean images of all semantics."""
-    clean = view.cells_of(results, view.main_group(results))[0]
-    found = {}
-    for point in (results["calibration"] or {}).get("operating_points", []):
-        for key, name in (("fpr", "false alarms, %"), ("tpr", "detected, %")):
-            rate = percent(clean[f"{key}_at_{point['fpr']:g}"])
-            found[f"{percent(point['fpr'], 0)} %", name] = rate
-    return found
+    clean = view.cells_of(results, view.main_subset(results))[0]
+    return {
+        (f"{percent(point['fpr'], 0)} %", name): percent(
+            clean[f"{key}_at_{point['fpr']:g}"]
+        )
+        for point in (results["calibration"] or {}).get("operating_points", [])
+        for key, name in (("fpr", "false alarms, %"), ("tpr", "detected, %"))
+    }
 
 
-def describe_unknown(results: dict) -> dict[tuple[str, ...], str]:
+def describe_unknown(results: dict) -> Described:
     """Return how well known sources are told from unknown ones."""
-    open_set = results["open_set"]
-    found = {}
-    for score, kins in open_set["scores"].items() if open_set else ():
-        for kin in view.KINS:
-            if kins[kin]:
-                for key, name in (("auroc", "AUROC"), ("oscr", "OSCR")):
-                    found[kin, words(score), name] = decimal(kins[kin][key])
-                found[kin, words(score), "FPR95, %"] = percent(kins[kin]["fpr95"])
-    return found
+    scores = results["open_set"]["scores"] if results["open_set"] else {}
+    return {
+        (kin, words(score), name): show(kins[kin][key])
+        for score, kins in scores.items()
+        for kin in view.KINS
+        if kins[kin]
+        for key, name, show in (
+            ("auroc", "AUROC", decimal),
+            ("oscr", "OSCR", decimal),
+            ("fpr95", "FPR95, %", percent),
+        )
+    }
 
 
 def config_table(runs: Sequence[Evaluated]) -> Table:
     """Return the keys in which the configs of training differ."""
 
-    def describe(results: dict) -> dict[tuple[str, ...], str]:
+    def describe(results: dict) -> Described:
         config = leaves(results["run"]["config"])
         return {(key,): json.dumps(value) for key, value in config.items()}
 
     table = side_by_side(runs, ["key"], describe)
     rows = [row for row in table["rows"] if len(set(row[1:])) > 1]
-    return table | {"rows": rows, "text": len(runs) + 1}
+    return {"head": table["head"], "rows": rows, "text": len(runs) + 1}

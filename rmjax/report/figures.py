@@ -7,21 +7,25 @@ fewer of them, and shapes, fillings or dashes say the same for a print in grey.
 """
 
 import io
-import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from rmjax.report.view import SETS, by_kind, words
+from rmjax.utils.files import replace_bytes
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
 INK, GREY, PALE = "#222222", "#6b6b6b", "#ececec"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "text.parse_math": False,  # names may hold a dollar sign
@@ -46,28 +50,11 @@ STYLE = {
 }
 LONGEST = 18  # characters of a name beside an axis
 NAMED = 30  # names beside an axis that are read one by one
-GROUPS = {  # how a group of semantics is drawn: colour, marker, filling
-    "seen": (BLUE, "o", BLUE),
-    "unseen": (ORANGE, "D", "none"),
-    "chosen": (BLUE, "o", BLUE),
+SUBSETS = {  # how a subset of semantics is drawn
+    "seen": {"color": BLUE, "marker": "o", "mfc": BLUE},
+    "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
+    "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
 }
-SETS = {
-    "clean": "clean",
-    "seen_corruptions": "seen corruptions",
-    "unseen_corruptions": "unseen corruptions",
-    "resharing": "resharing",
-}
-
-NAMES = {  # spoken otherwise than they are spelt
-    "jpeg": "JPEG (resharing)",
-    "jpeg_compression": "JPEG (ImageNet-C)",
-    "nearest": "nearest scaling",
-    "bilinear": "bilinear scaling",
-    "blur": "blur (resharing)",
-    "flip": "mirrored",
-    "knn": "k nearest neighbours",
-}
-
 styled = matplotlib.rc_context(STYLE)
 
 
@@ -88,9 +75,7 @@ def write_figures(pictures: dict[str, dict[str, bytes]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, files in pictures.items():
         for kind, data in files.items():
-            scratch = folder / f"{name}.{kind}.part"
-            scratch.write_bytes(data)
-            os.replace(scratch, folder / f"{name}.{kind}")
+            replace_bytes(folder / f"{name}.{kind}", data)
 
 
 def short(name: str, longest: int = LONGEST) -> str:
@@ -107,42 +92,73 @@ def ink(colour: Sequence[float]) -> str:
 
     The contrast is that of the Web Content Accessibility Guidelines 2.2.
     """
-    parts = np.asarray(colour[:3], float)
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    rgb = np.asarray(colour[:3], float)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
     return "white" if (luminance + 0.05) ** 2 < 1.05 * 0.05 else "black"
 
 
-def words(name: str) -> str:
-    """Return the name of a kind, set or score as it is spoken."""
-    return NAMES.get(name, name.replace("_", " "))
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are defined, None if none is."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
 def kind_rows(cells: Sequence[dict]) -> list[tuple[str, list[dict]]]:
     """Return a row of cells for each kind, and before each set a row with its name."""
-    rows, last = [], None
-    order = list(SETS)
-    cells = sorted(cells, key=lambda cell: order.index(cell["set"]))
-    for kind in dict.fromkeys(c["kind"] for c in cells):
-        own = [c for c in cells if c["kind"] == kind]
-        if own[0]["set"] != last:
-            last = own[0]["set"]
-            if last != "clean":
-                rows.append((SETS[last], []))
-        rows.append((words(kind), own))
+    rows: list[tuple[str, list[dict]]] = []
+    for name, spoken in SETS.items():
+        kinds = by_kind(cell for cell in cells if cell["set"] == name)
+        if kinds and name != "clean":
+            rows.append((spoken, []))
+        rows += [(words(kind), own) for kind, own in kinds.items()]
     return rows
 
 
-def rows_axis(axis: Axes, labels: Sequence[str], size: float = 9) -> None:
-    """Make the axis one of named rows, first on top, over shares."""
-    axis.set_yticks(range(len(labels)), labels, size=size)
-    axis.set(ylim=(len(labels) - 0.5, -0.5), xlim=(-0.02, 1.02))
-    axis.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    axis.grid(axis="x")
-    axis.tick_params(axis="y", length=0)
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    """Return a figure so many inches high, and its axes."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def percent_ticks(*axes: Axis) -> None:
+    """Number axes over shares as per cent."""
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+
+
+def dots(
+    axes: Axes, subset: str, points: Sequence[tuple], size: float = 6, **options: Any
+) -> None:
+    """Draw values of a subset of semantics as dots, with their intervals as bars.
+
+    Args:
+        axes: to draw on.
+        subset: key of `SUBSETS`.
+        points: a value, the ends of its interval, and the row of each; a value or ends
+            that are None are not drawn.
+        size: of the dots, in points.
+        **options: of the dots.
+    """
+    style = SUBSETS[subset] | {"label": f"{subset} semantics", "ls": ""} | options
+    for _, low, high, row in points:
+        if low is not None and high is not None:
+            bar = {"color": style["color"], "lw": 2, "solid_capstyle": "butt"}
+            axes.plot((low, high), (row, row), **bar)
+    drawn = [(value, row) for value, _, _, row in points if value is not None]
+    x, y = zip(*drawn, strict=True) if drawn else ((), ())
+    axes.plot(x, y, ms=size, **style)
+
+
+def name_rows(axes: Axes, labels: Sequence[str], size: float = 9) -> None:
+    """Make the y axis one of named rows, first on top."""
+    axes.set_yticks(range(len(labels)), labels, size=size)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+
+
+def name_subsets(figure: Figure, subsets: Sequence[str]) -> None:
+    """Add a legend of the subsets of semantics, if there are several."""
+    if len(subsets) > 1:
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def share_axis(axes: Axes) -> None:
+    """Make the x axis one of shares, from 0 to 1."""
+    axes.set_xlim(-0.02, 1.02)
+    percent_ticks(axes.xaxis)

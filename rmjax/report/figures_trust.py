@@ -4,10 +4,10 @@ As in `rmjax.report.figures`, each is a function from plain data to a matplotlib
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from rmjax.report.figures import (
     BLUE,
@@ -17,14 +17,15 @@ from rmjax.report.figures import (
     ORANGE,
     PALE,
     PURPLE,
-    WIDTH,
     kind_rows,
-    mean,
-    rows_axis,
+    name_rows,
+    new_figure,
+    percent_ticks,
+    share_axis,
     short,
     styled,
-    words,
 )
+from rmjax.report.view import mean, words
 
 PALETTE = (BLUE, "#E69F00", GREEN, PURPLE, "#56B4E9", ORANGE, INK, "#9c8f00")
 MARKERS = "osD^vP"
@@ -50,30 +51,29 @@ def reliability(
         after: the same calibrated; None if they never were.
         labels: of the two axes.
     """
-    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
-    axis = figure.subplots()
-    axis.plot((0, 1), (0, 1), color=GREY, ls=":", lw=1)
-    drawn = [("uncalibrated", before, ORANGE, "D", "white")]
-    if after is not None:
-        drawn.append(("calibrated", after, BLUE, "o", BLUE))
+    figure, axes = new_figure(3.9)
+    axes.plot((0, 1), (0, 1), color=GREY, ls=":", lw=1)
     counts = []
-    for label, bins, colour, marker, filling in drawn:
-        bins = [b for b in bins if b["images"]]
-        counts += [b["images"] for b in bins]
-        style = {"color": colour, "marker": marker, "mfc": filling, "ms": 5}
-        x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        axis.plot(x, y, ls="", label=label, **style)
+    for label, bins, colour, marker, filling in (
+        ("uncalibrated", before, ORANGE, "D", "white"),
+        ("calibrated", after, BLUE, "o", BLUE),
+    ):
+        if bins is not None:
+            bins = [b for b in bins if b["images"]]
+            counts += [b["images"] for b in bins]
+            x, y = ([b[key] for b in bins] for key in ("confidence", "accuracy"))
+            style: dict[str, Any] = {"color": colour, "marker": marker, "mfc": filling}
+            axes.plot(x, y, ls="", label=label, ms=5, **style)
     if counts:
         least, most = min(counts), max(counts)
         images = f"{most:,}" if least == most else f"{least:,} to {most:,}"
         text = f"n = {images} a point"
-        axis.text(1, 0.03, text, ha="right", transform=axis.transAxes, color=GREY)
-    axis.grid()
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axis.set(xlabel=f"{labels[0]}, %", ylabel=labels[1])
-    for ticks in (axis.xaxis, axis.yaxis):
-        ticks.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    axis.legend(loc="upper left")
+        axes.text(1, 0.03, text, ha="right", transform=axes.transAxes, color=GREY)
+    axes.grid()
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel=f"{labels[0]}, %", ylabel=labels[1])
+    percent_ticks(axes.xaxis, axes.yaxis)
+    axes.legend(loc="upper left")
     return figure
 
 
@@ -97,22 +97,19 @@ def oscr(measures: dict[str, dict]) -> Figure:
 def _curves(
     measures: dict[str, dict], rate: str, area: str, name: str, label: str
 ) -> Figure:
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = new_figure(4.2)
     if rate == "tpr":
-        axis.plot((0, 1), (0, 1), color=GREY, lw=0.8)
-    for score, found in measures.items():
+        axes.plot((0, 1), (0, 1), color=GREY, lw=0.8)
+    for score, measure in measures.items():
         colour, dashes = LINES.get(score, (PURPLE, "-"))
-        value = "–" if found[area] is None else f"{found[area]:.3f}"
-        curve = found["curve"]
-        text = f"{words(score)}: {name} {value}"
-        axis.plot(curve["fpr"], curve[rate], dashes, color=colour, lw=1.8, label=text)
-    for ticks in (axis.xaxis, axis.yaxis):
-        ticks.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), ylabel=label)
-    axis.set_xlabel("unknown images accepted, %")
-    axis.grid()
-    axis.legend(loc="lower right")
+        value = "–" if measure[area] is None else f"{measure[area]:.3f}"
+        curve, text = measure["curve"], f"{words(score)}: {name} {value}"
+        axes.plot(curve["fpr"], curve[rate], dashes, color=colour, lw=1.8, label=text)
+    percent_ticks(axes.xaxis, axes.yaxis)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), ylabel=label)
+    axes.set_xlabel("unknown images accepted, %")
+    axes.grid()
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -121,30 +118,31 @@ def operating_points(cells: Sequence[dict], fpr: str) -> Figure:
     """Draw which share of synthetic and of real images is called synthetic, by kind.
 
     Args:
-        cells: of one group of semantics, as in `results.json`.
+        cells: of one subset of semantics, as in `results.json`.
         fpr: the operating point as its keys spell it, such as "0.05".
     """
     rows = kind_rows(cells)
-    figure = Figure(figsize=(WIDTH, 1.0 + 0.235 * len(rows)), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = new_figure(1.0 + 0.235 * len(rows))
+    paper = {"fc": "white", "ec": "none", "pad": 1}
     for row, (name, own) in enumerate(rows):
-        if not own:
-            paper = {"fc": "white", "ec": "none", "pad": 1}
-            axis.text(0, row, name, va="center", weight="bold", color=GREY, bbox=paper)
-            continue
-        axis.axhline(row, color=PALE, lw=1, zorder=0)
-        for key, colour, marker, filling, label in (
-            ("tpr", BLUE, "o", BLUE, "synthetic images called synthetic"),
-            ("fpr", ORANGE, "D", "white", "real images called synthetic"),
-        ):
-            value = mean([c[f"{key}_at_{fpr}"] for c in own])
-            if value is not None:
-                options = {"color": colour, "mfc": filling, "ms": 6}
-                text = label if row == 0 else None
-                axis.plot(value, row, marker, label=text, **options)
-    rows_axis(axis, [name if own else "" for name, own in rows])
-    axis.axvline(float(fpr), color=ORANGE, ls="--", lw=1, zorder=0)
-    axis.set_xlabel("called synthetic, %")
+        if own:
+            axes.axhline(row, color=PALE, lw=1, zorder=0)
+        else:
+            style: dict[str, Any] = {"va": "center", "weight": "bold", "color": GREY}
+            axes.text(0, row, name, bbox=paper, **style)
+    for key, colour, marker, filling, label in (
+        ("tpr", BLUE, "o", BLUE, "synthetic images called synthetic"),
+        ("fpr", ORANGE, "D", "white", "real images called synthetic"),
+    ):
+        shares = [mean(cell[f"{key}_at_{fpr}"] for cell in own) for _, own in rows]
+        known = [(x, row) for row, x in enumerate(shares) if x is not None]
+        if known:
+            style = {"color": colour, "mfc": filling, "ms": 6, "ls": "", "label": label}
+            axes.plot(*zip(*known, strict=True), marker, **style)
+    name_rows(axes, [name if own else "" for name, own in rows])
+    share_axis(axes)
+    axes.axvline(float(fpr), color=ORANGE, ls="--", lw=1, zorder=0)
+    axes.set_xlabel("called synthetic, %")
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
@@ -166,33 +164,32 @@ def fingerprint_map(
         order: all names, in the order of their colours.
         outside: names that the network was not trained with; they are hollow.
     """
-    x, y, names = np.asarray(x), np.asarray(y), np.asarray(names, str)
-    kinds, counts = np.unique(names, return_counts=True)
+    points, labels = np.stack([x, y], -1), np.asarray(names, str)
+    kinds, counts = np.unique(labels, return_counts=True)
     often = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
-    shown = sorted(often, key=lambda name: (-often[name], name))[:LISTED]
-    found = [name for name in order if name in shown]
-    lines = -(-(len(found) + (len(often) > LISTED)) // 3)
-    figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines), layout="constrained")
-    axis = figure.subplots()
-    for number, name in enumerate(found):
+    most = sorted(often, key=lambda name: (-often[name], name))[:LISTED]
+    shown = [name for name in order if name in most]
+    lines = -(-(len(shown) + (len(often) > LISTED)) // 3)
+    figure, axes = new_figure(4.6 + 0.2 * lines)
+    for number, name in enumerate(shown):
         colour = PALETTE[number % len(PALETTE)]
-        marker = MARKERS[number % len(MARKERS)]
         hollow = name in outside
-        own = names == name
-        axis.scatter(
-            x[own], y[own], 16, marker=marker, linewidths=0.9 if hollow else 0,
-            facecolors="none" if hollow else colour, edgecolors=colour, alpha=0.85,
-            label=short(name),
-        )  # fmt: skip
-    rest = ~np.isin(names, found)
-    if rest.any():
-        style = {"s": 8, "c": "#c4c4c4", "linewidths": 0, "zorder": 0}
-        axis.scatter(
-            x[rest], y[rest], label=f"{len(often) - len(found)} others", **style
-        )
-    axis.set(xticks=[], yticks=[])
-    axis.set_aspect("equal", "datalim")
-    axis.spines[:].set_visible(True)
-    axis.spines[:].set_color("#cccccc")
+        look: dict[str, Any] = {
+            "marker": MARKERS[number % len(MARKERS)],
+            "linewidths": 0.9 if hollow else 0,
+            "facecolors": "none" if hollow else colour,
+            "edgecolors": colour,
+        }
+        own = points[labels == name]
+        axes.scatter(own[:, 0], own[:, 1], 16, alpha=0.85, label=short(name), **look)
+    rest = points[~np.isin(labels, shown)]
+    if len(rest):
+        grey: dict[str, Any] = {"c": "#c4c4c4", "linewidths": 0, "zorder": 0}
+        others = f"{len(often) - len(shown)} others"
+        axes.scatter(rest[:, 0], rest[:, 1], 8, label=others, **grey)
+    axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal", "datalim")
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("#cccccc")
     figure.legend(loc="outside lower center", ncols=3, handletextpad=0.2)
     return figure

@@ -15,16 +15,16 @@ AGAIN = "runs/again"  # stands for a new folder
 def read_json(path: Path, needed: bool = True) -> dict | None:
     """Return the object in a file; None if there is no file and none is needed."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if not needed:
             return None
         raise InputError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
         raise InputError(f"can't read {path}: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object")
-    return found
+    return content
 
 
 def find_audit(results: dict, path: str | Path | None) -> dict | None:
@@ -43,13 +43,13 @@ def find_audit(results: dict, path: str | Path | None) -> dict | None:
     """
     name = results["run"]["config"]["data"]["name"]
     file = Path(path or Path("audit") / name / "audit.json")
-    found = read_json(file, needed=path is not None)
-    if found is None:
+    audit = read_json(file, needed=path is not None)
+    if audit is None:
         return None
     try:
-        of, known = found["dataset"], list(found["sources"])
-        about = f"{of}, split {', '.join(found['splits'])}"
-        text = format_audit(found)
+        of, known = audit["dataset"], list(audit["sources"])
+        about = f"{of}, split {', '.join(audit['splits'])}"
+        text = format_audit(audit)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not what rmjax audit writes") from error
     # The folder may lie elsewhere now: its name and version tell.
@@ -84,25 +84,25 @@ def train_command(run: dict) -> str | None:
     is a new one, as one that is there is gone on with.
     """
     wanted = leaves(run["config"])
-    found = []
+    candidates = []
     for name in shipped_configs():
         own = json.loads(json.dumps(flatten(load_config(name))))
         if set(wanted) <= set(own):
             changes = {k: v for k, v in wanted.items() if own[k] != v}
-            found.append((len(changes), name, changes))
-    if not found:
+            candidates.append((len(changes), name, changes))
+    if not candidates:
         return None
-    _, name, changes = min(found, key=lambda item: item[:2])
-    parts = ["rmjax", "train", "--config", name, "--workdir", AGAIN]
+    _, name, changes = min(candidates, key=lambda item: item[:2])
+    words = ["rmjax", "train", "--config", name, "--workdir", AGAIN]
     for key, value in changes.items():
         text = tuple(value) if isinstance(value, list) else value
-        parts.append(f"--config.{key}={text}")
-    return shlex.join(parts)
+        words.append(f"--config.{key}={text}")
+    return shlex.join(words)
 
 
 def leaves(config: dict, prefix: str = "") -> dict[str, object]:
     """Return the values of a config by dotted key."""
-    flat = {}
+    flat: dict[str, object] = {}
     for key, value in config.items():
         inside = isinstance(value, dict)
         flat |= leaves(value, f"{prefix}{key}.") if inside else {prefix + key: value}

@@ -5,9 +5,7 @@ Drawn from the files that `rmjax evaluate` wrote; the network is not run.
 
 import base64
 import json
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,9 +17,10 @@ from rmjax.evaluation.results import find_evaluation, read_results
 from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report import summary, tables, view
-from rmjax.report.figures import SETS, render, words, write_figures
+from rmjax.report import tables, view
+from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_json, train_command
+from rmjax.utils.files import replace_text
 from rmjax.utils.versions import own_version
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
@@ -80,118 +79,113 @@ def draw_figures(results: dict, log: list[dict]) -> dict[str, Figure]:
     Returns:
         By name of the file, without an ending.
     """
-    found = _accuracy_figures(results) | _trust_figures(results)
+    figures = _accuracy_figures(results) | _trust_figures(results)
     if results["map"]:
-        found |= _maps(results["map"], results)
-    for name, share, keys in (
-        ("loss", False, ("loss", "loss")),
-        ("accuracy", True, ("accuracy", "attribution_accuracy")),
-    ):
-        drawn = dict(zip(("train", "validation"), keys, strict=True))
-        if curves := accuracy.training(log, drawn, share):
-            found[f"training_{name}"] = curves
-    return found
+        figures |= _maps(results["map"], results)
+    loss = {"train": "loss", "validation": "loss"}
+    right = {"train": "accuracy", "validation": "attribution_accuracy"}
+    for name, keys in (("loss", loss), ("accuracy", right)):
+        if curves := accuracy.training(log, keys, share=keys is right):
+            figures[f"training_{name}"] = curves
+    return figures
 
 
 def _accuracy_figures(results: dict) -> dict[str, Figure]:
-    groups = view.parts(results)
-    clean, main = results["clean"], view.main_group(results)
-    found = {}
-    for group in groups:
-        cells = view.cells_of(results, group)
+    subsets, sources = view.subsets(results), results["sources"]
+    clean, main = results["clean"], view.main_subset(results)
+    figures = {}
+    for subset in subsets:
+        cells = view.cells_of(results, subset)
         if len(cells) > 1:
-            found[f"robustness_{group}"] = accuracy.robustness(cells)
-        counts = clean[group]["confusion"]
-        found[f"confusion_{group}"] = accuracy.confusion(counts, results["sources"])
-    if part := view.harder(results):
-        counts = results["confusion"][view.hardest(results)][part]
-        found[f"confusion_{part}"] = accuracy.confusion(counts, results["sources"])
-    name, share = view.majority(results)
-    for what, *guess in (
-        ("attribution", 1 / len(results["sources"]), "guessing"),
-        ("detection", share, f"always “{name}”"),
-    ):
-        if len(groups) > 1 or view.harder(results):  # more than a single dot
-            found[f"semantics_{what}"] = accuracy.seen_unseen(
-                results["summary"], f"{what}_accuracy", *guess
+            figures[f"robustness_{subset}"] = accuracy.robustness(cells)
+        counts = clean[subset]["confusion"]
+        figures[f"confusion_{subset}"] = accuracy.confusion(counts, sources)
+    conditions = view.hardest_set(results)
+    if conditions:
+        counts = results["confusion"][view.hardest_subset(results)][conditions]
+        figures[f"confusion_{conditions}"] = accuracy.confusion(counts, sources)
+    if len(subsets) > 1 or conditions:  # more than a single dot
+        name, share = view.majority(results)
+        for what, chance, guess in (
+            ("attribution", 1 / len(sources), "guessing"),
+            ("detection", share, f"always “{name}”"),
+        ):
+            figures[f"semantics_{what}"] = accuracy.seen_unseen(
+                results["summary"], f"{what}_accuracy", chance, guess
             )
-    found["recall"] = accuracy.recall({g: clean[g]["recall"] for g in groups})
+    figures["recall"] = accuracy.recall({g: clean[g]["recall"] for g in subsets})
     shares = clean[main]["recall_by_semantic"]
     if len(shares) > 1:
         unseen = results["semantics"].get("unseen", [])
-        found["recall_by_semantic"] = accuracy.recall_by_semantic(shares, unseen)
-    return found
+        figures["recall_by_semantic"] = accuracy.recall_by_semantic(shares, unseen)
+    return figures
 
 
 def _trust_figures(results: dict) -> dict[str, Figure]:
-    main, calibration = view.main_group(results), results["calibration"]
-    found = {}
-    for part, what in reliability_shown(results):
-        bins = results["reliability"][main][part][what]
-        labels = {
-            "attribution": ("probability of the source named", "right answers, %"),
-            "detection": ("probability of synthetic", "synthetic images, %"),
-        }
+    main, calibration = view.main_subset(results), results["calibration"]
+    labels = {
+        "attribution": ("probability of the source named", "right answers, %"),
+        "detection": ("probability of synthetic", "synthetic images, %"),
+    }
+    figures = {}
+    for conditions, what in reliability_shown(results):
+        bins = results["reliability"][main][conditions][what]
         after = bins["calibrated"] if calibration else None
-        found[f"reliability_{what}_{part}"] = trust.reliability(
+        figures[f"reliability_{what}_{conditions}"] = trust.reliability(
             bins["uncalibrated"], after, labels[what]
         )
     for point in (calibration or {}).get("operating_points", []):
-        fpr = f"{point['fpr']:g}"
-        cells = view.cells_of(results, main)
-        found[f"operating_point_{fpr}"] = trust.operating_points(cells, fpr)
+        fpr, cells = f"{point['fpr']:g}", view.cells_of(results, main)
+        figures[f"operating_point_{fpr}"] = trust.operating_points(cells, fpr)
     for kin in view.KINS if results["open_set"] else ():
         scores = results["open_set"]["scores"].items()
         measures = {score: m[kin] for score, m in scores if m[kin]}
         if measures:
-            found[f"open_set_roc_{kin}"] = trust.roc(measures)
-            found[f"open_set_oscr_{kin}"] = trust.oscr(measures)
-    return found
+            figures[f"open_set_roc_{kin}"] = trust.roc(measures)
+            figures[f"open_set_oscr_{kin}"] = trust.oscr(measures)
+    return figures
 
 
 def reliability_shown(results: dict) -> list[tuple[str, str]]:
     """Return the sets of conditions and answers that reliability is drawn for."""
-    harder = view.harder(results)
+    harder = view.hardest_set(results)
     shown = ["clean", *([harder] if harder else [])]
-    return [(part, what) for what in ("attribution", "detection") for part in shown]
+    return [
+        (conditions, what)
+        for what in ("attribution", "detection")
+        for conditions in shown
+    ]
 
 
-def _maps(found: dict, results: dict) -> dict[str, Figure]:
+def _maps(points: dict, results: dict) -> dict[str, Figure]:
+    """Draw the map by source, and by semantic if there are several."""
     semantics = [name for names in results["semantics"].values() for name in names]
-    outside = {
-        "source": set(found["source"]) - set(results["sources"]),
-        "semantic": set(results["semantics"].get("unseen", [])),
-    }
-    order = {"source": results["sources"], "semantic": semantics}
-    pictures = {}
-    for what, names in order.items():
-        if what == "semantic" and len(set(found[what])) == 1:
-            continue
-        more = sorted(set(found[what]) - set(names))
-        pictures[f"map_{what}"] = trust.fingerprint_map(
-            found["x"], found["y"], found[what], [*names, *more], outside[what]
-        )
-    return pictures
+    sources, unseen = results["sources"], results["semantics"].get("unseen", [])
+    figures = {}
+    for what, names, outside in (
+        ("source", sources, {*points["source"]} - {*sources}),
+        ("semantic", semantics, {*unseen}),
+    ):
+        if what == "source" or len(set(points[what])) > 1:
+            order = [*names, *sorted({*points[what]} - {*names})]
+            figures[f"map_{what}"] = trust.fingerprint_map(
+                points["x"], points["y"], points[what], order, outside
+            )
+    return figures
 
 
 def _mistakes(folder: Path, results: dict) -> list[dict]:
     """Return the most confident mistakes, each with its picture as `uri` or None."""
-    found = []
-    for mistake in results["mistakes"]:
-        path = folder / "mistakes" / Path(mistake["file"]).name
-        uri = data_uri(path.read_bytes(), "png") if path.is_file() else None
-        found.append(mistake | {"uri": uri})
-    return found
+    paths = [folder / "mistakes" / Path(m["file"]).name for m in results["mistakes"]]
+    return [
+        mistake
+        | {"uri": data_uri(path.read_bytes(), "png") if path.is_file() else None}
+        for mistake, path in zip(results["mistakes"], paths, strict=True)
+    ]
 
 
-def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -> str:
-    """Return a page as HTML.
-
-    Args:
-        template: in `rmjax/report/templates`.
-        pictures: rendered figures by name.
-        **shown: what the template names.
-    """
+def make_environment() -> Environment:
+    """Return what the templates are rendered in."""
     environment = Environment(
         loader=PackageLoader("rmjax.report"),
         autoescape=True,
@@ -202,21 +196,31 @@ def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -
     environment.filters |= {
         "percent": view.percent,
         "decimal": view.decimal,
-        "words": words,
+        "words": view.words,
         "spoken": view.spoken,
     }
     environment.globals |= {
-        "summary": summary,
         "view": view,
         "tables": tables,
-        "sets": SETS,
+        "sets": view.SETS,
         "rmjax_version": own_version(),
     }
+    return environment
+
+
+def render_page(template: str, pictures: dict[str, dict[str, bytes]], **shown) -> str:
+    """Return a page as HTML.
+
+    Args:
+        template: in `rmjax/report/templates`.
+        pictures: rendered figures by name.
+        **shown: what the template names.
+    """
     uris = {}
     for name, files in pictures.items():
         kind = "svg" if len(files["svg"]) <= LARGEST_SVG else "png"
         uris[name] = data_uri(files[kind], "svg+xml" if kind == "svg" else kind)
-    page = environment.get_template(template).render(pictures=uris, **shown)
+    page = make_environment().get_template(template).render(pictures=uris, **shown)
     return re.sub(r"(?<=\d) %", "\u00a0%", page)  # no line starts with a per cent sign
 
 
@@ -237,13 +241,9 @@ def write_page(
         InputError: the folder can't be written to.
     """
     path, figures = folder / f"{name}.html", folder / "figures"
-    scratch = path.with_name(path.name + ".part")
     try:
         write_figures(pictures, figures)
-        scratch.write_text(page, encoding="utf-8")
-        os.replace(scratch, path)
+        replace_text(path, page)
     except OSError as error:
-        with suppress(OSError):  # what failed may be the folder
-            scratch.unlink()
         raise InputError(f"can't write to {folder}: {error.strerror}") from error
     return {name: path, "figures": figures}

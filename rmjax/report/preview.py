@@ -12,6 +12,7 @@ from rmjax.corruptions import NAMES, SEVERITIES, check_names, corrupt
 from rmjax.corruptions.registry import MIN_SIZE
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
+from rmjax.evaluation.robustness import kind_key
 
 
 def preview_corruptions(
@@ -45,7 +46,7 @@ def preview_corruptions(
     axes = figure.subplots(len(names), width, squeeze=False)
     run = jax.jit(corrupt, static_argnames=("name", "rounding"))
     for row, name in zip(axes, names, strict=True):
-        key = jax.random.fold_in(jax.random.key(seed), NAMES.index(name))
+        key = kind_key(name, seed)
         tiles = [image / 255] + [
             run(key, pixels, name=name, severity=severity, rounding=True)
             for severity in SEVERITIES

@@ -1,15 +1,43 @@
-"""What a report says about an evaluation, in words; what is not defined is a dash."""
+"""What a report looks at in results, and how it writes it; what is not defined is a dash."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from rmjax.report.figures import SETS, mean, words
+import numpy as np
+
+from rmjax.evaluation.results import SETS as SET_NAMES
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
+KINS = ("near", "far")  # of unknown sources
 HARM = 0.01  # of calibration error, that is worth saying
 EXCESS = 0.05  # of attributions to a source, that is worth saying
 FEW = 5  # real images that a threshold rests on
-KINS = ("near", "far")  # of unknown sources
+
+
+NAMES = {  # spoken otherwise than they are spelt
+    "jpeg": "JPEG (resharing)",
+    "jpeg_compression": "JPEG (ImageNet-C)",
+    "nearest": "nearest scaling",
+    "bilinear": "bilinear scaling",
+    "blur": "blur (resharing)",
+    "flip": "mirrored",
+    "knn": "k nearest neighbours",
+}
+
+
+def words(name: str) -> str:
+    """Return the name of a kind, set or score as it is spoken."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+SETS = {name: words(name) for name in SET_NAMES}
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are defined, None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -31,19 +59,19 @@ def interval(figures: dict, name: str, show: str = "{value} ({low}–{high})") -
     return show.format(**{key: percent(share) for key, share in ends.items()})
 
 
-def main_group(results: dict) -> str:
-    """Return the group of semantics that holds all images evaluated."""
+def main_subset(results: dict) -> str:
+    """Return the subset of semantics that holds all images evaluated."""
     return next(g for g in ("combined", "chosen", "seen") if g in results["summary"])
 
 
-def parts(results: dict) -> list[str]:
-    """Return the groups of semantics that share no image."""
-    return [group for group in results["summary"] if group != "combined"]
+def subsets(results: dict) -> list[str]:
+    """Return the subsets of semantics that share no image."""
+    return [subset for subset in results["summary"] if subset != "combined"]
 
 
-def cells_of(results: dict, group: str) -> list[dict]:
-    """Return the cells of a group of semantics."""
-    return [cell for cell in results["cells"] if cell["semantics"] == group]
+def cells_of(results: dict, subset: str) -> list[dict]:
+    """Return the cells of a subset of semantics."""
+    return [cell for cell in results["cells"] if cell["semantics"] == subset]
 
 
 def spoken(condition: str) -> str:
@@ -57,44 +85,44 @@ def guessing(results: dict) -> str:
     return f"{100 / len(results['sources']):.3g}"
 
 
-def hardest(results: dict) -> str:
-    """Return the group of semantics that asks the most of the network."""
-    return "unseen" if "unseen" in results["summary"] else main_group(results)
+def hardest_subset(results: dict) -> str:
+    """Return the subset of semantics that asks the most of the network."""
+    return "unseen" if "unseen" in results["summary"] else main_subset(results)
 
 
-def harder(results: dict) -> str | None:
+def hardest_set(results: dict) -> str | None:
     """Return the set of altered images that asks the most, None if there is none."""
-    summary = results["summary"][main_group(results)]
-    return next((part for part in CORRUPTED if part in summary), None)
+    summary = results["summary"][main_subset(results)]
+    return next((name for name in CORRUPTED if name in summary), None)
 
 
 def at_chance(
-    results: dict, group: str, part: str | None = None
+    results: dict, subset: str, conditions: str | None = None
 ) -> tuple[int, int] | None:
     """Count the altered conditions in which the source is named as if by guessing.
 
     Args:
         results: of an evaluation.
-        group: of semantics.
-        part: set of conditions; None: all but clean.
+        subset: of semantics.
+        conditions: set of conditions; None: all but clean.
 
     Returns:
         In how many of how many conditions the interval reaches down to guessing;
         None if none has an interval.
     """
-    least = [
+    lows = [
         cell["attribution_accuracy_low"]
-        for cell in cells_of(results, group)
-        if cell["set"] != "clean" and part in (None, cell["set"])
+        for cell in cells_of(results, subset)
+        if cell["set"] != "clean" and conditions in (None, cell["set"])
     ]
-    least = [low for low in least if low is not None]
+    lows = [low for low in lows if low is not None]
     chance = 1 / len(results["sources"])
-    return (sum(low <= chance for low in least), len(least)) if least else None
+    return (sum(low <= chance for low in lows), len(lows)) if lows else None
 
 
 def majority(results: dict) -> tuple[str, float]:
     """Return which of "real" and "synthetic" is more frequent, and its share."""
-    counts = [sum(row) for row in results["clean"][main_group(results)]["confusion"]]
+    counts = [sum(row) for row in results["clean"][main_subset(results)]["confusion"]]
     real = counts[0] / max(sum(counts), 1)
     return ("real", real) if real > 0.5 else ("synthetic", 1 - real)
 
@@ -107,102 +135,104 @@ def rejected_unknown(results: dict) -> float | None:
 
 def attributed_unknown(results: dict, source: str) -> float | None:
     """Return the share of images of held-out sources that are attributed to one."""
-    open_set = results["open_set"]
-    pairs = [
-        (found["images"], open_set["attributed_to"][name][source])
-        for name, found in (open_set or {"held_out": {}})["held_out"].items()
-    ]
-    pairs = [(images, share) for images, share in pairs if images and share is not None]
-    total = sum(images for images, _ in pairs)
-    return sum(images * share for images, share in pairs) / total if total else None
+    open_set = results["open_set"] or {"held_out": {}}
+    counts = {name: about["images"] for name, about in open_set["held_out"].items()}
+    shares = {name: open_set["attributed_to"][name][source] for name in counts}
+    known = [n for n, share in shares.items() if counts[n] and share is not None]
+    total = sum(counts[name] for name in known)
+    return sum(counts[n] * shares[n] for n in known) / total if total else None
 
 
-def mean_of(results: dict, group: str, part: str, key: str) -> float | None:
+def by_kind(cells: Iterable[dict]) -> dict[str, list[dict]]:
+    """Return cells by kind of condition."""
+    kinds: dict[str, list[dict]] = {}
+    for cell in cells:
+        kinds.setdefault(cell["kind"], []).append(cell)
+    return kinds
+
+
+def mean_of(results: dict, subset: str, conditions: str, key: str) -> float | None:
     """Return a number of a set: the mean over values, then over kinds."""
-    own = [cell for cell in cells_of(results, group) if cell["set"] == part]
-    return mean_by_kind(own, key)
+    own = [cell for cell in cells_of(results, subset) if cell["set"] == conditions]
+    return mean(mean(cell[key] for cell in kind) for kind in by_kind(own).values())
 
 
-def mean_by_kind(cells: list[dict], key: str) -> float | None:
-    """Return the mean over the values of each kind, then over kinds."""
-    kinds = dict.fromkeys(cell["kind"] for cell in cells)
-    return mean(mean(c[key] for c in cells if c["kind"] == kind) for kind in kinds)
+def change(results: dict, subset: str, conditions: str, key: str) -> str:
+    """Return a number of a set before and after calibration, or the one there is."""
+    before = decimal(mean_of(results, subset, conditions, f"{key}_uncalibrated"))
+    after = decimal(mean_of(results, subset, conditions, key))
+    return f"{before} → {after}" if results["calibration"] else before
 
 
-def calibration_harm(results: dict) -> str:
-    """Return a sentence where calibration made corrupted images worse, or nothing."""
-    group = hardest(results)
-    for part in CORRUPTED:
-        keys = ("ece_uncalibrated", "ece")
-        before, after = (mean_of(results, group, part, key) for key in keys)
-        if None not in (before, after) and after > before + HARM:
-            change = f"from {decimal(before)} to {decimal(after)}"
-            where = f"{SETS[part]} ({group} semantics)"
-            return f" Here calibration raised the error under {where} {change}."
-    return ""
+def least(shares: Mapping[Any, float | None]) -> Any:
+    """Return the key of the least share that is defined; None if none is."""
+    known = {key: share for key, share in shares.items() if share is not None}
+    return min(known, key=lambda key: known[key]) if known else None
 
 
-def chance_sentence(results: dict) -> str:
-    """Return what guessing comes to, and in how many conditions that is all."""
-    name, share = majority(results)
-    text = (
-        f"Guessing names the right source in {guessing(results)} %; always answering "
-        f"“{name}” is right about real or synthetic in {percent(share)} %."
-    )
-    found = {group: at_chance(results, group) for group in parts(results)}
-    known = [f"{f[0]} of {f[1]} on {g} semantics" for g, f in found.items() if f]
-    if known and not any(f[0] for f in found.values() if f):
-        text += " In every altered condition the network is better than guessing."
-    elif known:
-        text += (
-            " Altered conditions in which the network is no better than guessing at "
-            f"the source (its 95 % interval reaches that): {_and(known)}."
-        )
-    return text
+def under(results: dict, subset: str, sets: Iterable[str], key: str) -> str:
+    """Return a rate under each of the sets of conditions, as far as it is defined."""
+    rates = {SETS[name]: mean_of(results, subset, name, key) for name in sets}
+    told = [f"{percent(v)} % under {k}" for k, v in rates.items() if v is not None]
+    return listed(told)
 
 
-def sets_sentence(results: dict) -> str:
-    """Return what the sets of altered images are, by name where not all were taken."""
-    kinds: dict[str, dict] = {part: {} for part in SETS}
-    for cell in results["cells"]:
-        kinds[cell["set"]][words(cell["kind"])] = None
-    seen, unseen, shared = (
-        list(kinds[part])
-        for part in ("seen_corruptions", "unseen_corruptions", "resharing")
-    )
-    found = []
-    if seen:
-        all_of_them = "the 15 of ImageNet-C’s 19 kinds that training may use"
-        ours = f"{listed(seen)}, of the 15 kinds of ImageNet-C that training may use"
-        own = all_of_them if len(seen) == 15 else ours
-        if results["run"]["config"].get("corrupt", {}).get("rate") == 0:
-            own += " (this network was trained without any)"
-        found.append(f"Seen corruptions here are {own}.")
-    if unseen:
-        own = "the four kinds of ImageNet-C kept for testing"
-        own = own if len(unseen) == 4 else f"{listed(unseen)}, of {own}"
-        found.append(f"Unseen corruptions here are {own}.")
-    if shared:
-        what = "what happens to an image on its way through the web"
-        found.append(f"Resharing is {what}, here: {listed(shared)}.")
-    return " ".join(found)
+def kinds_by_set(results: dict) -> dict[str, list[str]]:
+    """Return the kinds of conditions of each set, as they are spoken."""
+    return {
+        name: list(map(words, by_kind(c for c in results["cells"] if c["set"] == name)))
+        for name in SETS
+    }
 
 
-def drawn_to(results: dict) -> str:
-    """Return which source altered images are taken for far too often, or nothing."""
-    part, group = harder(results), hardest(results)
-    counts = results["confusion"][group][part]
+def harm(results: dict) -> tuple[str, float, float] | None:
+    """Return where calibration made corrupted images worse; None if nowhere.
+
+    Returns:
+        Set of conditions, calibration error before and after.
+    """
+    for name in CORRUPTED:
+        before = mean_of(results, hardest_subset(results), name, "ece_uncalibrated")
+        after = mean_of(results, hardest_subset(results), name, "ece")
+        if before is not None and after is not None and after > before + HARM:
+            return name, before, after
+    return None
+
+
+def drawn_to(results: dict) -> tuple[str, float, float] | None:
+    """Return which source altered images are taken for far too often, if any.
+
+    Returns:
+        The source, the share attributed to it, and that which is from it.
+    """
+    conditions = hardest_set(results)
+    if conditions is None:
+        return None
+    counts = results["confusion"][hardest_subset(results)][conditions]
     total = max(sum(map(sum, counts)), 1)
     named = [sum(column) / total for column in zip(*counts, strict=True)]
     true = [sum(row) / total for row in counts]
     most = max(range(len(true)), key=lambda i: named[i] - true[i])
     if named[most] - true[most] < EXCESS:
-        return ""
-    return (
-        f"Under {SETS[part]} ({group} semantics) {percent(named[most])} % of all images "
-        f"are attributed to “{results['sources'][most]}”; {percent(true[most])} % "
-        "really are from it."
-    )
+        return None
+    return results["sources"][most], named[most], true[most]
+
+
+def lowest_recall(results: dict) -> tuple[str, str, float] | None:
+    """Return the source, semantic and share that is least; None without images."""
+    rows = results["clean"][main_subset(results)]["recall_by_semantic"]
+    shares = {(s, m): share for m, row in rows.items() for s, share in row.items()}
+    least_of = least(shares)
+    return (*least_of, shares[least_of]) if least_of else None
+
+
+def worst_alarms(results: dict, point: dict) -> tuple[str, float] | None:
+    """Return the kind with the most false alarms at a point, and their rate, if any."""
+    key = f"fpr_at_{point['fpr']:g}"
+    cells = [c for c in cells_of(results, main_subset(results)) if c["set"] != "clean"]
+    rates = {kind: mean(c[key] for c in own) for kind, own in by_kind(cells).items()}
+    known = {kind: rate for kind, rate in rates.items() if rate is not None}
+    return max(known.items(), key=lambda item: item[1]) if known else None
 
 
 def sure(probability: float) -> str:
@@ -211,133 +241,14 @@ def sure(probability: float) -> str:
     return ">99.9" if text == "100.0" and probability < 1 else text
 
 
-def lowest_recall(results: dict) -> str:
-    """Return which cell of source and semantic is attributed rightly least often."""
-    rows = results["clean"][main_group(results)]["recall_by_semantic"]
-    known = {(s, m): v for m, row in rows.items() for s, v in row.items()}
-    known = {key: share for key, share in known.items() if share is not None}
-    if not known:
-        return "no images"
-    source, semantic = min(known, key=known.get)
-    share = percent(known[source, semantic])
-    return f"lowest: {source}, {semantic}, {share} %"
-
-
-def unknown_called(results: dict) -> str:
-    """Return what the threshold of familiarity is, and what falls below it."""
-    reject = (results["calibration"] or {}).get("reject")
-    rejected = results["open_set"]["rejected"]
-    if not reject or not rejected:
-        return "No threshold was set: that takes validation images."
-    kin = [
-        f"{percent(rejected[key])} % of {key} ones"
-        for key in KINS
-        if rejected[key] is not None
-    ]
-    known = f"{percent(rejected['known'])} % of known sources"
-    if rejected["known_unseen_semantics"] is not None:
-        unseen = percent(rejected["known_unseen_semantics"])
-        known += f" ({unseen} % where the semantic is unseen)"
-    return (
-        f"The threshold used ({words(reject['score'])} {decimal(reject['threshold'])}) "
-        f"was set for {percent(reject['fpr'], 0)} % of known validation images to fall "
-        f"below it ({percent(reject['achieved'])} % do). Of the test images it calls "
-        f"unknown {_and([*kin, known])}."
-    )
-
-
-def unknown_counts(results: dict) -> str:
-    """Return which images known and unknown sources are told apart on."""
-    open_set = results["open_set"]
-    held = sum(found["images"] for found in open_set["held_out"].values())
-    group = next(iter(results["summary"]))
-    return (
-        f"Clean images of {group} semantics: {open_set['known_images']:,} of known "
-        f"sources and {held:,} of held-out ones."
-    )
-
-
-def known_rejected(results: dict) -> str:
-    """Return how many altered images of known sources are called unknown."""
-    group = hardest(results)
-    shares = {
-        SETS[part]: mean_of(results, group, part, "rejected")
-        for part in CORRUPTED
-        if part in results["summary"][group] and results["calibration"]
-    }
-    found = [f"{percent(v)} % under {k}" for k, v in shares.items() if v is not None]
-    if not found:
-        return ""
-    return (
-        f" Of images of known sources ({group} semantics) it calls unknown: "
-        f"{_and(found)}."
-    )
-
-
-def worst_alarms(results: dict, point: dict) -> str:
-    """Return where an operating point gives the most false alarms."""
-    cells = [c for c in cells_of(results, main_group(results)) if c["set"] != "clean"]
-    key = f"fpr_at_{point['fpr']:g}"
-    kinds = {c["kind"]: mean(d[key] for d in cells if d["kind"] == c["kind"])
-             for c in cells}  # fmt: skip
-    kinds = {kind: share for kind, share in kinds.items() if share is not None}
-    if not kinds:
-        return ""
-    worst = max(kinds, key=kinds.get)
-    sets = dict.fromkeys(cell["set"] for cell in cells)
-    means = {part: mean_of(results, main_group(results), part, key) for part in sets}
-    told = [f"{percent(v)} % under {SETS[k]}" for k, v in means.items()]
-    return (
-        f"Aim {percent(point['fpr'], 0)} %, real images called synthetic: "
-        f"{_and(told)}; most under {words(worst)}, {percent(kinds[worst])} %."
-    )
-
-
-def few_real(point: dict) -> str:
-    """Return a warning where a threshold rests on very few real images, or nothing."""
-    images = point["real_images"]
-    if point["fpr"] * images >= FEW:
-        return ""
-    return (
-        f"The aim of {percent(point['fpr'], 0)} % rests on {images:,} real validation "
-        f"images: it means no more than that {alarms(point)} is called synthetic."
-    )
-
-
 def alarms(point: dict) -> str:
     """Return how many real validation images are called synthetic, of how many."""
     count = round(point["achieved"] * point["real_images"])
     return f"{count or 'none'} of {point['real_images']:,}"
 
 
-def map_notes(results: dict) -> list[str]:
-    """Return what is to be said of the Fréchet ratios."""
-    return [
-        f"Fréchet ratio, {group} semantics: {found['frechet_note']}."
-        for group, found in results["clean"].items()
-        if found["frechet_note"]
-    ]
-
-
-def names_without_images(results: dict) -> list[str]:
-    """Return a sentence for each group in which sources have no test images."""
-    found = [
-        f"No {group} test images of {listed(names)}: not in that group's figures."
-        for group, names in results["without_images"].items()
-        if names
-    ]
-    names = (results["open_set"] or {}).get("without_images")
-    if names:
-        found.append(f"No test images of the held-out {listed(names)}.")
-    return found
-
-
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Return names as a list in a sentence, the number alone of those past `most`."""
     more = [f"{len(names) - most} more"] if len(names) > most else []
-    return _and([*names[:most], *more])
-
-
-def _and(names: Iterable[str]) -> str:
-    *first, last = names
+    *first, last = [*names[:most], *more] or [""]
     return f"{', '.join(first)} and {last}" if first else last
