@@ -116,13 +116,13 @@ def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
             that figures depend on.
     """
     changed = apply_changes(config, changes, "of the run")
-    check_values(changed)
     key = first_difference(run_facts(config), run_facts(changed))
     if key is not None:
         raise InputError(
             f"--config.{key}: figures depend on it, so it is as the run was trained; "
             f"what can be changed is {', '.join(sorted(_FREE_KEYS))}"
         )
+    check_values(changed)
     return changed
 
 
