@@ -37,6 +37,7 @@ setup(
         "imagecodecs>=2024.9.22",
         "c2pa-python>=0.38",
         "defusedxml>=0.7.1",
+        "docstring_parser>=0.16",
         "scikit-learn>=1.4.2",
         "scipy>=1.13",
         "matplotlib>=3.9",

@@ -21,6 +21,7 @@ import rmjax
 from rmjax.cli.main import main
 from rmjax.data.listing import list_images
 from rmjax.errors import InputError
+from rmjax.experiment import parallel
 from rmjax.inference.embed import embed_images
 from rmjax.inference.transformer import FingerprintTransformer
 
@@ -250,7 +251,7 @@ def test_what_is_no_regular_file_is_named(model, folder, tmp_path, make):
         ("nowhere", {}, "no folder, no CSV file and no data set"),
         (None, {"out": "t.csv"}, "ending in .parquet or .npz"),
         (None, {"shard": (3, 3)}, "shard 3/3: give 0/3 to 2/3"),
-        (None, {"layer": "top"}, "choose one of stem"),
+        (None, {"layer": "top"}, "'top'.* stem"),
         (None, {"batch_size": 0}, "batch size and rows per part: give at least 1"),
         (None, {"out": "taken.npz"}, "taken.npz exists"),
     ],
@@ -329,6 +330,7 @@ def test_a_fork_of_a_process_that_runs_jax_does_not_hang(small_run, folder, load
     paths = [folder / "real/x/0.png"]
     if loaded:
         step.transform(paths)
+    parallel.choose_devices()  # what runs JAX here, with or without a network
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_transform, args=(step, paths, queue))

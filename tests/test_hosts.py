@@ -234,11 +234,13 @@ def test_what_one_process_fails_of_ends_the_others(config, tmp_path):
 SCRIPT = """
 import argparse, os, pathlib, signal, sys, time
 from rmjax.experiment import hosts, parallel
-from rmjax.cli.distributed import add_distributed
 from rmjax.errors import InputError
 
 parser = argparse.ArgumentParser()
-add_distributed(parser)
+parser.add_argument("--distributed", action="store_true")
+parser.add_argument("--coordinator")
+parser.add_argument("--processes", type=int)
+parser.add_argument("--process", type=int)
 args = parser.parse_args()
 me = args.process
 hosts.SILENCE_SECONDS = 3

@@ -101,6 +101,9 @@ def test_tree_of_real_and_fake_folders(tmp_path):
         ("bgan/cat/0_real/1.png", "real", "cat", ""),
         ("bgan/cat/1_fake/2.png", "bgan", "cat", ""),
     ]
+    touch(tmp_path, "cgan/0_real/1.png", "cgan/1_fake/notes.txt")
+    with pytest.raises(InputError, match="cgan: a source without images"):
+        read_tree(tmp_path)
     touch(tmp_path, "bgan/cat/deep/0_real/1.png")
     with pytest.raises(InputError, match="by a CSV manifest"):
         read_tree(tmp_path)

@@ -20,6 +20,7 @@ from rmjax.prepare.manifest import (
     Row,
     check_once,
 )
+from rmjax.utils.choose import check_choice
 
 UNKNOWN = "unknown_"  # begins the names of splits with unknown sources
 
@@ -81,11 +82,8 @@ def read_lists(
         InputError: a list that cannot be read or has other lines, naming file and
             line; a path outside the root or given twice; two labels with one name.
     """
-    wrong = set(lists) - set(SPLITS)
-    if wrong:
-        raise InputError(
-            f"split {', '.join(wrong)}; the choices are {', '.join(SPLITS)}"
-        )
+    for split in lists:
+        check_choice("split", split, SPLITS)
     files = {**lists, **{UNKNOWN + name: file for name, file in unknown.items()}}
     entries = {split: list(_read_list(Path(file))) for split, file in files.items()}
     first = next(iter(files))

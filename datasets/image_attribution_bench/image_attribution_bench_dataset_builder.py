@@ -14,6 +14,7 @@ from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.manifest import Manifest, Row, read_tree
+from rmjax.utils.choose import check_choice
 
 # What the benchmark's code reads: so many images of each source and semantic, and of
 # each generator those of the first prompts and the first images of each prompt.
@@ -54,12 +55,8 @@ class Builder(builder.ListedBuilder):
         if config is None or config.tree is None:
             raise InputError("image_attribution_bench: give the folder of the images")
         manifest = read_tree(config.tree, levels=1)
-        unknown = set(config.train_semantics) - set(manifest.semantic_names)
-        if unknown:
-            raise InputError(
-                f"unknown semantic {', '.join(sorted(unknown))}; the choices are "
-                f"{', '.join(manifest.semantic_names)}"
-            )
+        for name in config.train_semantics:
+            check_choice("semantic", name, manifest.semantic_names)
         rows = tuple(split_as_published(manifest.rows, config.train_semantics))
         return dataclasses.replace(manifest, rows=rows)
 

@@ -1,12 +1,10 @@
 """A leakage audit as a table, as sentences and as a picture."""
 
-import os
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from rmjax.errors import InputError
 from rmjax.utils.files import replacing, write_json
 
 
@@ -103,21 +101,6 @@ def draw_audit(results: dict, path: Path) -> None:
         axis.spines[side].set_visible(False)
     with matplotlib.rc_context({"savefig.dpi": 120}):
         figure.savefig(path, format="png")
-
-
-def check_writable(folder: Path) -> None:
-    """Check, without making it, that a folder can be made and written to.
-
-    Raises:
-        InputError: it can't.
-    """
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise InputError(f"can't write to {folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"can't write to {folder}: no permission in {there}")
 
 
 def write_audit(results: dict, folder: Path) -> dict[str, Path]:

@@ -18,6 +18,7 @@ import numpy as np
 from rmjax.data.labels import load_labels, read_labels, save_labels
 from rmjax.data.shards import Records
 from rmjax.errors import InputError
+from rmjax.utils.choose import check_choice
 
 # TFDS is loaded where a data set is opened: who asks about images need not wait for it.
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def find_dataset(data_dir: str | Path, name: str) -> Path:
     ]
     if not versions:
         raise InputError(
-            f"no prepared data set {name!r} in {data_dir}; make it with: "
+            f"no prepared data set {name!r} in {Path(data_dir).absolute()}; give the "
+            "folder that holds it as --data-dir, or make it with: "
             + _prepare_command(name, data_dir)
         )
     return max(versions, key=lambda entry: [int(n) for n in entry.name.split(".")])
@@ -326,19 +328,14 @@ def _check_names(
         return known
     if isinstance(wanted, str):
         raise InputError(f"{kind}s must be a list of names, not the text {wanted!r}")
-    wanted = tuple(wanted)
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise InputError(
-            f"unknown {kind} {_listed(unknown)}; the choices are {_listed(known)}"
-        )
+    for name in wanted:
+        check_choice(kind, name, known)
     if not wanted or len(set(wanted)) < len(wanted):
-        problem = "names a source twice" if wanted else "is empty"
-        problem = problem.replace("source", kind)
+        problem = f"names a {kind} twice" if wanted else "is empty"
         raise InputError(
             f"the list of {kind}s {problem}; the choices are {_listed(known)}"
         )
-    return wanted
+    return tuple(wanted)
 
 
 def _parse(message: bytes) -> tuple[str, bytes]:

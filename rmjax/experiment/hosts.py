@@ -15,16 +15,15 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import distributed
 
 from rmjax.errors import InputError, harmless
+from rmjax.utils.revision import revision
+from rmjax.utils.versions import package_versions
 
 CONNECT_SECONDS = 45  # until all processes have met
 BEAT_SECONDS = 1.0  # between two signs of life
@@ -142,9 +141,8 @@ def check_alike(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    names = ("rmjax", "jax", "jaxlib", "flax", "optax", "grain")
-    versions = {f"version of {name}": version(name) for name in names}
-    mine = versions | {"code of rmjax": _digest_code(), **facts}
+    versions = {f"version of {k}": v for k, v in package_versions().items()}
+    mine = versions | {"code of rmjax": revision(("rmjax",), ())[:12], **facts}
     first, *others = gather({name: str(value) for name, value in mine.items()})
     for process, facts_there in enumerate(others, 1):
         for name in {**first, **facts_there}:
@@ -284,19 +282,13 @@ def _store() -> Any:
     """Return the coordinator's key-value store, which outlives any one process but it.
 
     JAX (0.10) has no public way to it, and no public operation that does without
-    devices and gives up after a while; Orbax goes this way as well.
+    devices and gives up after a while; Orbax has one.
     """
-    return distributed.global_state.client
+    from orbax.checkpoint.multihost import (
+        get_jax_distributed_client,  # seconds to import
+    )
 
-
-@cache
-def _digest_code() -> str:
-    """Return a SHA-256 of the package's Python files, shortened."""
-    digest, root = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return get_jax_distributed_client()
 
 
 def _digest_file(path: Path) -> str | None:

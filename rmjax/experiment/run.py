@@ -4,7 +4,6 @@ import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.experiment.checkpoints import saved_steps
-from rmjax.experiment.config import default_config, flatten
+from rmjax.experiment.config import apply_changes, default_config, flatten
 from rmjax.experiment.ranges import check_values
 from rmjax.utils.files import read_json, write_json
 from rmjax.utils.locks import NoLocks, locked
+from rmjax.utils.versions import package_versions
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ _FREE_KEYS = {
     "checkpoint_every_steps",
     "keep_best",
 }
-PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def start_workdir(
@@ -66,7 +65,7 @@ def start_workdir(
         "provenance": provenance,
         "training": training,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": package_versions(),
     }
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -103,6 +102,28 @@ def run_facts(config: ConfigDict) -> dict[str, Any]:
     # Training by gradient has no use for the number of images to fit to.
     free = _FREE_KEYS | (set() if config.fit.name else {"fit.images"})
     return {k: v for k, v in flatten(config).items() if k not in free}
+
+
+def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
+    """Return a run's config with changes of what its figures don't depend on.
+
+    Args:
+        config: of the run.
+        changes: arguments such as `--config.data.workers=2`.
+
+    Raises:
+        InputError: no such key, a value of another type or out of its range, or a key
+            that figures depend on.
+    """
+    changed = apply_changes(config, changes, "of the run")
+    check_values(changed)
+    key = first_difference(run_facts(config), run_facts(changed))
+    if key is not None:
+        raise InputError(
+            f"--config.{key}: figures depend on it, so it is as the run was trained; "
+            f"what can be changed is {', '.join(sorted(_FREE_KEYS))}"
+        )
+    return changed
 
 
 def whole_facts(config: ConfigDict) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
 from rmjax.inference.domain import warn_about
 from rmjax.provenance import CAVEAT, describe, find_provenance
+from rmjax.utils.versions import own_version
 
 # Images whose views run together. One number, so that the network is compiled for few
 # shapes.
@@ -95,7 +95,7 @@ def describe_model(model: Attributor) -> dict[str, Any]:
         "name": model.name,
         "checkpoint": model.checkpoint,
         "sha256": model.digest,
-        "rmjax": version("rmjax"),
+        "rmjax": own_version(),
         "calibrated": model.calibration.images > 0,
         "operating_points": list(model.calibration.operating_points),
         "reject": model.calibration.reject,

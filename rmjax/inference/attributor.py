@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src.xla_bridge import backends_are_initialized  # not in a public module
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -30,6 +29,7 @@ from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
+from rmjax.utils.choose import check_choice
 
 # Every input transform and the stages of every network need so many pixels.
 MIN_SIDE = 16
@@ -41,27 +41,6 @@ _SINGLE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Map
 # Also a file that is open for reading bytes, and what NumPy makes an array of, such as
 # an array of JAX.
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray
-
-# The process that this module was loaded in, and whether JAX ran when it last forked.
-_process = {"id": os.getpid(), "forked_with_jax": False}
-
-
-def _note_fork() -> None:
-    _process["forked_with_jax"] = backends_are_initialized()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_note_fork)
-
-
-def _check_process() -> None:
-    """Raise where a computation would wait for threads that were not forked along."""
-    if _process["forked_with_jax"] and os.getpid() != _process["id"]:
-        raise InputError(
-            "this process was forked from one in which JAX was running, and would hang: "
-            "start it anew (joblib's backend loky, or multiprocessing's 'spawn'), or use "
-            "threads"
-        )
 
 
 @dataclass(frozen=True)
@@ -169,8 +148,7 @@ class Attributor:
             model.apply, self.variables, network_input(self.config)
         )
         choices = [name for name in ACTIVATIONS if name in outputs]
-        if layer not in choices:
-            raise InputError(f"layer '{layer}': choose one of {', '.join(choices)}")
+        check_choice("layer", layer, choices)
         return outputs[layer].shape[-1]
 
     def read(self, image: ImageLike, name: str = "") -> np.ndarray:
@@ -209,7 +187,7 @@ class Attributor:
         """
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: give at least 1")
-        _check_process()
+        parallel.check_process()
         step = self._step(layer or self.layer)
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
@@ -266,7 +244,7 @@ def load(
     Raises:
         InputError: there is no such run or checkpoint.
     """
-    _check_process()
+    parallel.check_process()
     workdir = Path(workdir)
     config = load_run_config(workdir)
     facts = load_facts(workdir)
@@ -310,7 +288,7 @@ def load_pretrained(
     path = Path(path)
     if path.is_dir():
         return load(path, num_devices=num_devices)
-    _check_process()
+    parallel.check_process()
     weights = read_weights(path, layout=layout, sources=sources)
     devices = parallel.choose_devices(num_devices)
     return Attributor(

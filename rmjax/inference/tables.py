@@ -3,7 +3,6 @@
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from rmjax.inference.attributor import Attributor
 from rmjax.utils.files import replacing
+from rmjax.utils.versions import own_version
 
 
 def describe_table(model: Attributor, layer: str) -> pa.Schema:
@@ -40,7 +40,7 @@ def describe_table(model: Attributor, layer: str) -> pa.Schema:
         "sizes": sizes,
         "source_names": list(model.source_names),
         "calibrated": model.calibration.images > 0,
-        "rmjax": version("rmjax"),
+        "rmjax": own_version(),
     }
     return pa.schema(fields, metadata={"rmjax": json.dumps(made_by)})
 

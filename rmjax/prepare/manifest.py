@@ -112,10 +112,13 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
                 "other layouts by a CSV manifest)"
             )
         rows.append(row)
-    sources = real_first(sorted({row.source for row in rows}), str(root))
-    return Manifest(
-        root, tuple(rows), sources, tuple(sorted({row.semantic for row in rows}))
-    )
+    sources = {row.source for row in rows}
+    without = sorted({path.parts[0] for path in paths} - sources)
+    if without:  # of the layouts in `_PARTED` alone
+        raise InputError(f"{root / without[0]}: a source without images, but real ones")
+    semantics = tuple(sorted({row.semantic for row in rows}))
+    names = real_first(sorted(sources), str(root))
+    return Manifest(root, tuple(rows), names, semantics)
 
 
 def _report_passed_over(
@@ -272,7 +275,7 @@ def real_first(names: Sequence[str], where: str) -> tuple[str, ...]:
     if REAL not in names:
         raise InputError(
             f"{where}: no source is called {REAL!r}, only {', '.join(names)}; source 0 is that "
-            "of the real photographs"
+            "of the real photographs; rename it, or name the sources in a CSV manifest"
         )
     return (REAL, *(name for name in names if name != REAL))
 

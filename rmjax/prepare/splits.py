@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rmjax.errors import InputError
 from rmjax.prepare.manifest import SPLITS, Manifest, Row
+from rmjax.utils.choose import check_choice
 
 
 def assign_splits(
@@ -109,11 +110,8 @@ def take_subset(
 
 
 def _kept(kind: str, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise InputError(
-            f"unknown {kind} {', '.join(unknown)}; the choices are {', '.join(known)}"
-        )
+    for name in wanted:
+        check_choice(kind, name, known)
     return tuple(name for name in known if not wanted or name in wanted)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,3 +87,18 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what failed may be the folder
             scratch.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Check, without making it, that a folder can be made and written to.
+
+    Raises:
+        InputError: it can't.
+    """
+    there = folder.absolute()
+    while not os.path.exists(there):  # also false where a folder above can't be read
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"can't write to {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"can't write to {folder}: no permission in {there}")
