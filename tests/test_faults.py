@@ -326,8 +326,10 @@ def phase(workdir):
     if not rows:
         return "start"
     last = rows[-1]
-    validates = last["kind"] == "train" and last["step"] % EPOCH == 0
-    return "validation" if validates else "step"
+    if last["kind"] != "train" or last["step"] % EPOCH:
+        return "step"
+    saved = last["step"] in saved_steps(workdir / "checkpoints")
+    return "validation" if saved else "save"
 
 
 def kill_when(process, begun, during, delay=0.0):

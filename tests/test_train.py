@@ -328,7 +328,7 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"steps_per_epoch": -1}, "steps_per_epoch = -1: give at least 0"),
         ({"optim.lr": math.nan}, "optim.lr = nan: give more than 0"),
         ({"data.name": "image_folder/none"}, "rmjax prepare image_folder --name none"),
-        ({"data.sources": ("real", "gpt")}, "unknown source 'gpt'.*'dcgan'"),
+        ({"data.sources": ("real", "gpt")}, "unknown source 'gpt'.*dcgan"),
         ({"data.seen_semantics": ("moon",)}, "unknown semantic 'moon'"),
     ],
 )
