@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from rmjax.errors import InputError, harmless
 from rmjax.utils.revision import revision
@@ -281,14 +282,11 @@ def _exit(status: int) -> None:
 def _store() -> Any:
     """Return the coordinator's key-value store, which outlives any one process but it.
 
-    JAX (0.10) has no public way to it, and no public operation that does without
-    devices and gives up after a while; Orbax has one.
+    JAX (0.10) documents no way to it, and no operation that does without devices and
+    gives up after a while; this public module of its own holds it. Orbax's function for
+    it (0.12.8) is not exported.
     """
-    from orbax.checkpoint.multihost import (
-        get_jax_distributed_client,  # seconds to import
-    )
-
-    return get_jax_distributed_client()
+    return multihost_utils.distributed.global_state.client
 
 
 def _digest_file(path: Path) -> str | None:
