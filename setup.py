@@ -26,7 +26,6 @@ setup(
         "flax>=0.12.3",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.34,<1",
-        "tensorstore>=0.1.74",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
         "array_record>=0.8.1",
@@ -38,6 +37,7 @@ setup(
         "imagecodecs>=2024.9.22",
         "c2pa-python>=0.38",
         "defusedxml>=0.7.1",
+        "docstring_parser>=0.16",
         "scikit-learn>=1.4.2",
         "scipy>=1.13",
         "matplotlib>=3.9",

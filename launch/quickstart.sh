@@ -2,7 +2,7 @@
 # From nothing to a trained RepMix and a report of what it can do: installs rmjax into
 # .venv, draws the data set attribution_mini, trains on it, evaluates and draws the
 # report (minutes on two cores).
-# Run again, it goes on where it stopped.
+# Run again after an interruption, it resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/setup.sh ""

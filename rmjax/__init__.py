@@ -60,7 +60,9 @@ def __getattr__(name: str) -> Any:
     if name == "corruptions":
         return import_module("rmjax.corruptions")
     if name == "__version__":
-        return _version()
+        from rmjax.utils.versions import own_version
+
+        return own_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'rmjax' has no attribute '{name}'")
     value = getattr(import_module(_HOMES[name]), name)
@@ -70,12 +72,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("rmjax")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        return "0+unknown"

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 import rmjax
 from rmjax.cli.main import main
+from rmjax.data import images
 from rmjax.errors import InputError
 from rmjax.experiment.data import open_data
 from rmjax.inference.attribute import VIEWS, attribute, describe_model
@@ -118,6 +119,14 @@ def test_a_training_remembers_what_its_images_were_like(model, small_run, mini_d
     assert model.training["formats"] == {"PNG": model.training["images"]}
     assert model.training["shorter_side"] == [32, 32]
     assert model.training["jpeg_quality"] is None
+
+
+def test_training_image_without_a_codec_is_named(model, monkeypatch):
+    """As an AVIF file is, where Pillow was built without that."""
+    monkeypatch.setattr(images, "FORMATS", ("JPEG",))
+    selection = open_data(model.config).seen
+    with pytest.raises(InputError, match="png: not an image of a known format"):
+        describe_training(selection)
 
 
 def encode(size, kind, **options):

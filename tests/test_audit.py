@@ -266,7 +266,9 @@ def test_command_refuses_bad_input_in_one_line(
 def test_command_refuses_a_place_it_cannot_write_to(mini_dir, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     command = ["audit", "attribution_mini", "--data-dir", str(mini_dir)]
-    assert main([*command, "--out", str(tmp_path / "file" / "out")]) == 2
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--out", str(tmp_path / "file" / "out")])
+    assert end.value.code == 2
     error = capsys.readouterr().err
     assert "file is not a folder" in error and "fitting" not in error
     assert (tmp_path / "file").read_text() == "mine"

@@ -54,8 +54,8 @@ def fit_head(name, x, source, grid, components=4):
 
 def decisions(model, x):
     """Scores of a binary or multi-class model of scikit-learn, `[N, sources]`."""
-    found = model.decision_function(x)
-    return np.stack([-found, found], 1) if found.ndim == 1 else found
+    scores = model.decision_function(x)
+    return np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
 
 
 @pytest.mark.parametrize("sources", [2, 4])

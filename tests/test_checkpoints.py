@@ -203,11 +203,11 @@ def test_a_damaged_one_is_not_exchanged_silently(folder, which, step):
 def test_what_does_not_read_back_never_counts(folder, monkeypatch, damage):
     """A disk that loses or changes what was written to it."""
 
-    def write(path, *arguments, real=checkpoints_module._write):
+    def write(path, *arguments, real=checkpoints_module._write_archive):
         real(path, *arguments)
         damage(Path(path))
 
-    monkeypatch.setattr(checkpoints_module, "_write", write)
+    monkeypatch.setattr(checkpoints_module, "_write_archive", write)
     checkpoints = Checkpoints(folder, keep_best=2)
     checkpoints.save(make_state(7), {"stale": 7}, 0.5)
     with pytest.raises(TrainingError, match="checkpoint 7 does not read back"):

@@ -2,16 +2,20 @@
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import rmjax
+from rmjax.bench import common as bench_common
 from rmjax.bench import data as bench_data
-from rmjax.bench import evaluate as bench_evaluate
-from rmjax.bench import inference as bench_inference
+from rmjax.bench import network as bench_network
 from rmjax.cli.main import main
 from rmjax.evaluation.results import read_results
 from rmjax.report import preview
@@ -164,7 +168,7 @@ def test_bench_prints_a_table(tmp_path, capsys):
 
 def test_data_bench_prints_a_table(tmp_path, mini_dir, capsys, monkeypatch):
     # PyTorch, where it is there at all, would take half of this test's time to start.
-    monkeypatch.setattr(bench_data, "_torch_process", lambda: None)
+    monkeypatch.setattr(bench_common, "installed", lambda *packages: False)
     command = ["bench", "data", "--batch-size", "4", "--repeats", "1"]
     command += ["--seconds", "0.01", "--json", str(tmp_path / "bench.json")]
     monkeypatch.setattr(bench_data, "DRAWN", 20)
@@ -195,7 +199,8 @@ def test_data_bench_shows_both_loaders():
     results = {"png": {"images": 9, "kilobytes": 1.0, "workers": rows}}
     head, first, second, best, _ = bench_data.format_data_bench(results).splitlines()
     assert head.split() == (
-        "images a second rmjax DataLoader ratio first batch, s: rmjax DataLoader".split()
+        "images per second rmjax DataLoader ratio "
+        "first batch, s: rmjax first batch, s: DataLoader".split()
     )
     assert first.split()[3:] == ["300", "100", "3.0", "0.50", "0.25"]
     assert second.split()[3:] == ["200", "150", "1.3", "0.50", "0.25"]
@@ -209,15 +214,225 @@ def test_missing_tree_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "image_folder").exists()
 
 
-def test_unknown_arguments_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "stray"),
+    [
+        ("report --workdir x --config.seed=1", "--config.seed=1"),
+        ("train --config a --workdir x --config.seed 1", "1"),
+        ("attribute a.png --workdir x --topp 3", "--topp"),
+        ("evaluate --workdir x --bootstrap many", "many"),
+        ("gallery query a.png --workdir x --gallery g --by guess", "guess"),
+        ("bench step --batch-sizes 1,x", "1,x"),
+        ("embed --workdir x --images y --out z.npz --shard 2/2", "2/2"),
+        ("gallery add", "--workdir, --gallery"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(capsys, arguments, stray):
     with pytest.raises(SystemExit) as caught:
-        main(["evaluate", "--workdir", "x", "--config.seed=1"])
+        main(arguments.split())
     assert caught.value.code == 2
-    assert "unknown argument --config.seed=1" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"rmjax {arguments.split()[0]}") and stray in line
+
+
+def test_an_evaluation_can_be_changed_where_no_figure_depends_on_it(
+    small_run, tmp_path, capsys
+):
+    tables = []
+    for name, changes in {
+        "as_trained": [],
+        "changed": ["--config.data.workers=1", "--config.eval_batch_size=24"],
+    }.items():
+        run = tmp_path / name
+        shutil.copytree(small_run, run)
+        assert main(["evaluate", "--workdir", str(run), *changes]) == 0
+        tables.append(capsys.readouterr().out.split("calibrated on")[0])
+    assert tables[0] == tables[1]
+    results = read_results(run / "evaluation" / "clean")
+    assert results["run"]["config"]["eval_batch_size"] == 24
+    before = (run / "evaluation" / "clean" / "results.json").read_bytes()
+    for change, words in {
+        "data.crop=8": "--config.data.crop: figures depend on it",
+        "data.workers=-1": "data.workers",
+        "data.worker=1": "data.workers",
+    }.items():
+        command = ["evaluate", "--workdir", str(run), f"--config.{change}"]
+        status, line = error_line(capsys, command)
+        assert status == 2 and words in line
+    assert (run / "evaluation" / "clean" / "results.json").read_bytes() == before
+
+
+def test_a_data_set_that_is_elsewhere_is_told_with_the_place_looked_in(
+    small_run, tmp_path, capsys, monkeypatch
+):
+    run = shutil.copytree(small_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["dir"] = "data"
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    status, line = error_line(capsys, ["evaluate", "--workdir", "run"])
+    assert status == 2 and str(tmp_path / "data") in line and "--data-dir" in line
+
+
+FILE, FOLDER = "file.png", "folder"
+WRITTEN = {  # commands that write to a folder, or to a file, of the given name
+    "prepare attribution_mini --data-dir": FOLDER,
+    "prepare image_folder --name a --tree folder --data-dir": FOLDER,
+    "train --config repmix --workdir": FOLDER,
+    "evaluate --workdir run --cache-dir": FOLDER,
+    "report --workdir run --out": FOLDER,
+    "sweep --config repmix --workdir": FOLDER,
+    "sweep --config repmix --workdir s --cache-dir": FOLDER,
+    "audit a --out": FOLDER,
+    "preview corruptions file.png --out": FILE,
+    "convert file.png --out": FOLDER,
+    "gallery add --workdir run new file.png --gallery": FOLDER,
+    "gallery evaluate --workdir run --out": FILE,
+    "bench corruptions --json": FILE,
+    "bench scaling --plot": FILE,
+    "plan --json": FILE,
+}
+
+
+def last_words(arguments):
+    """Run a command that must fail, one way or the other; return its status."""
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def places(tree, tmp_path, monkeypatch):
+    """The working folder, with a file and a folder in it."""
+    shutil.copy(tree / "real" / "cat" / "0.png", tmp_path / FILE)
+    (tmp_path / FOLDER).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", WRITTEN)
+def test_a_file_for_a_folder_is_one_line_and_the_reverse(places, capsys, command):
+    wrong = FILE if WRITTEN[command] == FOLDER else FOLDER
+    for path in (wrong, f"{FILE}/new.png"):
+        assert last_words([*command.split(), path]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert FILE in line or FOLDER in line
+    assert sorted(entry.name for entry in places.iterdir()) == [FILE, FOLDER]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "prepare image_folder --name a --data-dir folder --tree file.png",
+        "prepare image_folder --name a --data-dir folder --manifest folder",
+        "prepare annotation_list --name a --data-dir folder --list train=folder",
+        "prepare attribution88 --data-dir folder --from file.png",
+        "train --workdir run --config folder",
+        "train --workdir run --config file.png",
+        "evaluate --workdir file.png",
+        "report --workdir file.png",
+        "audit a --data-dir file.png",
+        "preview corruptions folder",
+        "convert --out run folder",
+        "embed --workdir folder --images folder --out a.npz",
+        "attribute --workdir file.png file.png",
+        "gallery list --gallery file.png",
+        "gallery remove --gallery folder new",
+        "gallery query --workdir file.png --gallery folder file.png",
+        "bench data --dataset a --data-dir file.png",
+        "plan --config file.png",
+    ],
+)
+def test_what_cannot_be_read_is_one_line(places, capsys, command):
+    assert last_words(command.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"rmjax {command.split()[0]}")
+    assert sorted(entry.name for entry in places.iterdir()) == [FILE, FOLDER]
+
+
+def test_an_unwritable_place_that_is_found_late_is_one_line(capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "some/file")
+
+    monkeypatch.setattr(preview, "preview_corruptions", refuse)
+    status, line = error_line(capsys, ["preview", "corruptions", "a.png"])
+    assert status == 2 and "some/file: Permission denied" in line
+
+
+STRANGER = 54321  # a user id that no password file knows
+
+
+def run_as_stranger(folder, arguments, **environ):
+    """Run the command as a user who may read all files and write none of others'."""
+    capability = "+dac_read_search"  # the interpreter may lie in another's home
+    identity = [f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"]
+    rights = [f"--inh-caps={capability}", f"--ambient-caps={capability}"]
+    prefix = ["setpriv", *identity, *rights]
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("only root, with setpriv, can become a user without a home")
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("setpriv may not hand on rights here")
+    kept = ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "JAX_COMPILATION_CACHE_DIR")
+    environ = {k: v for k, v in os.environ.items() if k not in kept} | environ
+    environ["PYTHONPATH"] = str(Path(rmjax.__file__).parents[1])
+    return subprocess.run(
+        [*prefix, sys.executable, "-B", "-m", "rmjax.cli", *arguments],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("home", [None, "/", "/nowhere"])
+def test_a_user_needs_no_home(tree, small_run, tmp_path_factory, home):
+    folder, scratch = (tmp_path_factory.mktemp(name) for name in ("own", "scratch"))
+    for own in (folder, scratch):
+        os.chown(own, STRANGER, STRANGER)
+    environ = {"TMPDIR": str(scratch)} | ({"HOME": home} if home else {})
+    image = str(tree / "real" / "cat" / "0.png")
+    sheet = ["preview", "corruptions", image, "--names", "contrast", "--size", "32"]
+    for command in (sheet, ["attribute", image, "--workdir", str(small_run)]):
+        done = run_as_stranger(folder, command, **environ)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert [entry.name for entry in folder.iterdir()] == ["corruptions.png"]
+    assert not list(scratch.iterdir())  # caches are gone
+
+
+def test_a_folder_of_another_user_is_one_line(places):
+    os.chmod(places / FOLDER, 0o755)
+    for command, kind in WRITTEN.items():
+        path = FOLDER if kind == FOLDER else f"{FOLDER}/new.png"
+        done = run_as_stranger(places, [*command.split(), path])
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1 and FOLDER in done.stderr
+
+
+def test_a_checkout_need_not_be_installed(tree, small_run):
+    code = """
+import importlib.metadata as metadata, sys
+known = metadata.version
+def version(name):
+    if name == "rmjax":
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+metadata.version = version
+from rmjax.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+    image = str(tree / "real" / "cat" / "0.png")
+    asked = ["attribute", image, "--workdir", str(small_run), "--json"]
+    for command in (["--version"], asked):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "0+unknown" in done.stdout
 
 
 def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_evaluate, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_common, "SECONDS", 0.01)
     command = ["bench", "evaluate", "--workdir", str(small_run), "--suite", "flip"]
     command += ["--images", "8", "--repeats", "1", "--json", str(tmp_path / "b.json")]
     assert main(command) == 0
@@ -228,8 +443,8 @@ def test_evaluation_bench_prints_a_table(small_run, tmp_path, capsys, monkeypatc
 
 
 def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
-    monkeypatch.setattr(bench_inference, "PRODUCT", 64)
+    monkeypatch.setattr(bench_common, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_network, "PRODUCT", 64)
     command = ["bench", "inference", "--arch", "shallow", "--size", "16"]
     command += ["--batch-sizes", "3", "--repeats", "1"]
     assert main([*command, "--json", str(tmp_path / "b.json")]) == 0
@@ -244,8 +459,8 @@ def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
 
 
 def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_inference, "SECONDS", 0.01)
-    monkeypatch.setattr(bench_inference, "PRODUCT", 64)
+    monkeypatch.setattr(bench_common, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_network, "PRODUCT", 64)
     command = ["bench", "step", "--arch", "shallow", "--size", "16", "--repeats", "1"]
     command += ["--batch-sizes", "2", "--json", str(tmp_path / "b.json")]
     assert main(command) == 0
@@ -269,18 +484,18 @@ def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
 
 
 def test_inference_bench_compares_with_the_better_of_pytorch():
-    speeds = {
-        "rmjax": [6.0, 9.0, 6.0],
-        "contiguous": [2.0, 3.0, 2.0],
-        "channels_last": [4.0, 1.0, 3.0],
-    }
-    row = bench_inference.summarise(2, speeds, 0.1)
-    assert row["images_per_second"] == 6 and row["ratio"] == 2
-    assert row["torch_images_per_second"] == 3
-    assert row["peak_share"] == pytest.approx(0.6)
+    rounds = iter([(6.0, 2.0, 4.0), (9.0, 3.0, 1.0), (6.0, 2.0, 3.0)])
+    names = ("rmjax", "contiguous", "channels_last")
+    row = bench_common.median_of_rounds(
+        lambda: bench_network.compare(dict(zip(names, next(rounds), strict=True))),
+        repeats=3,
+        label="rounds",
+    )
+    assert row == {"images_per_second": 6, "torch_images_per_second": 3, "ratio": 2}
+    row |= {"ms": 1.0, "peak_share": 0.6}
     results = {"arch": "resnet50", "size": 8, "peak_gflops": 90.0, "gflop": 9.0}
     results["dtype"] = "float32"
-    text = bench_inference.format_inference_bench(
+    text = bench_network.format_inference_bench(
         results | {"batches": {"1": row, "2": row}}
     )
     assert "PyTorch" in text and "2.00" in text and "pip install" not in text

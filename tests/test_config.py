@@ -1,14 +1,86 @@
 """Finding configs, and changing them from the command line."""
 
+import math
+
 import pytest
+from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.experiment.config import flatten, load_config, shipped_configs
+from rmjax.experiment.ranges import RANGES, check_values
 
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_has_the_same_keys(name):
     assert set(flatten(load_config(name))) == set(flatten(load_config("repmix")))
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_is_within_the_ranges(name):
+    check_values(load_config(name))
+
+
+def changed(key, value):
+    """The published config, with a value of any type."""
+    config = load_config("repmix").to_dict()
+    *path, last = key.split(".")
+    at = config
+    for name in path:
+        at = at[name]
+    at[last] = value
+    return ConfigDict(config)
+
+
+def is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def test_every_number_of_a_config_has_a_range():
+    for key, value in flatten(load_config("repmix")).items():
+        entries = value if isinstance(value, tuple) else (value,)
+        assert (key in RANGES) == any(map(is_number, entries)), key
+
+
+@pytest.mark.parametrize("key", flatten(load_config("repmix")))
+def test_values_that_are_none_of_a_key_are_refused_by_its_name(key):
+    default = flatten(load_config("repmix"))[key]
+    wrong = [None, [], 1j]
+    if key in RANGES:
+        wrong += [math.nan, math.inf, -math.inf, -1, -1e-9, True, "1"]
+    elif isinstance(default, bool):
+        wrong += [0, 1, "True"]
+    else:
+        wrong += [0, True, b"text"]
+    if isinstance(default, tuple):
+        wrong = [(value,) for value in wrong] + [None, 1]
+    for value in wrong:
+        with pytest.raises(InputError) as caught:
+            check_values(changed(key, value))
+        assert str(caught.value).startswith(f"{key} = ")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("optim.b1", (0, 0.999), (1, 1.5)),
+        ("optim.lr", (1e-12, 1e30), (0,)),
+        ("optim.lr_decay", (1e-3, 1.0), (0, 1.001)),
+        ("corrupt.rate", (0, 1), (1.001,)),
+        ("data.workers", (0, 8), (0.5, 10**9)),
+        ("data.crop", (16, 224), (15, 16.0)),
+        ("steps_per_epoch", (0, 1), (1.0,)),
+        ("patience", (1, 100), (0, 1.5)),
+        ("corrupt.severities", ((1, 5), (3,)), ((0,), (1, 6), (2.5,))),
+        ("seed", (0, 2**32 - 1), (2**32,)),
+    ],
+)
+def test_ranges_end_where_they_should(key, good, bad):
+    for value in good:
+        check_values(changed(key, value))
+    for value in bad:
+        with pytest.raises(InputError, match=f"^{key} = "):
+            check_values(changed(key, value))
 
 
 def test_the_base_config_is_the_published_recipe():

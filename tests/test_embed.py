@@ -3,8 +3,10 @@
 import csv
 import fcntl
 import io
+import multiprocessing
 import os
 import pickle
+import socket
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ import rmjax
 from rmjax.cli.main import main
 from rmjax.data.listing import list_images
 from rmjax.errors import InputError
+from rmjax.experiment import parallel
 from rmjax.inference.embed import embed_images
 from rmjax.inference.transformer import FingerprintTransformer
 
@@ -185,12 +188,70 @@ def test_lists_and_data_sets(model, folder, mini_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["path, source\n1.png , real\n", '"path","source"\r\n"1.png","real"\r\n,\r\n'],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_is_read_as_prepare_reads_it(tmp_path, text, encoding):
+    (tmp_path / "1.png").write_bytes(b"the file")
+    (tmp_path / "list.csv").write_bytes(text.encode(encoding))
+    images, count = list_images(tmp_path / "list.csv")
+    assert [(i.path, i.source, i.read()) for i in images()] == [
+        ("1.png", "real", b"the file")
+    ]
+    assert count == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path;source\n1.png;real\n", "line 1: no column path.*semicolons"),
+        ("path\tsource\n1.png\treal\n", "line 1: no column path.*tabs"),
+        ("path,source\na.png\n", "line 2: not 2 cells"),
+        ("path\na,b.png\n", "line 2: not 1 cells"),
+        ('path\n"a.png\nb.png\n', "line 3: a quote is not closed"),
+        ("path,source\n,real\n", "line 2: no path"),
+    ],
+)
+def test_a_list_that_is_wrong_is_refused(tmp_path, text, message):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        list_images(tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_bytes("path\né.png\n".encode("latin-1"))
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        list_images(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("make", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_regular_file_is_named(model, folder, tmp_path, make):
+    odd = tmp_path / "odd.png"
+    if make == "pipe":
+        os.mkfifo(odd)
+    elif make == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(odd))
+    elif make == "device":
+        odd.symlink_to("/dev/zero")
+    else:
+        odd.mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "1", "PNG")
+    (tmp_path / "list.csv").write_text("path\n1\nodd.png\n")
+    message = "odd.png: Is a dir" if make == "folder" else "odd.png: not a regular file"
+    for images in (tmp_path / "list.csv", tmp_path):
+        if make == "folder" and images == tmp_path:
+            continue
+        _, rows, failed = embed(model, images, tmp_path / f"{images.name}.npz")
+        assert rows == 2 and [message in line for line in failed] == [True]
+    with pytest.raises(InputError, match=message):
+        model.embed([odd])
+
+
+@pytest.mark.parametrize(
     ("images", "options", "message"),
     [
         ("nowhere", {}, "no folder, no CSV file and no data set"),
         (None, {"out": "t.csv"}, "ending in .parquet or .npz"),
         (None, {"shard": (3, 3)}, "shard 3/3: give 0/3 to 2/3"),
-        (None, {"layer": "top"}, "choose one of stem"),
+        (None, {"layer": "top"}, "'top'.* stem"),
         (None, {"batch_size": 0}, "batch size and rows per part: give at least 1"),
         (None, {"out": "taken.npz"}, "taken.npz exists"),
     ],
@@ -253,3 +314,28 @@ def test_the_transformer_in_a_pipeline(small_run, model, folder):
     names = pooled.get_feature_names_out()
     assert names[0] == "pool0" and len(names) == model.channels("pool")
     assert pooled.transform(paths[:2]).shape == (2, len(names))
+
+
+def _transform(step, paths, queue):
+    try:
+        queue.put(step.transform(paths).shape)
+    except InputError as error:
+        queue.put(str(error))
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.filterwarnings("ignore:.*fork:")
+def test_a_fork_of_a_process_that_runs_jax_does_not_hang(small_run, folder, loaded):
+    step = FingerprintTransformer(str(small_run))
+    paths = [folder / "real/x/0.png"]
+    if loaded:
+        step.transform(paths)
+    parallel.choose_devices()  # what runs JAX here, with or without a network
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_transform, args=(step, paths, queue))
+    child.start()
+    child.join(60)
+    hangs = child.is_alive()
+    child.kill()
+    assert not hangs and "forked" in queue.get()

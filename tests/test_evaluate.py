@@ -308,6 +308,8 @@ def test_names_of_evaluations_stay_short_and_apart():
 
 
 def test_the_recorded_command_gives_the_same_options(monkeypatch):
+    from rmjax.evaluation import evaluate as module
+
     given = {
         "suite": "fog:3,flip",
         "split": "val",
@@ -318,12 +320,17 @@ def test_the_recorded_command_gives_the_same_options(monkeypatch):
         "reject_fpr": 0.2,
         "bootstrap": 50,
     }
-    parsed = {}
-    monkeypatch.setattr(cli, "_evaluate", lambda args, _: parsed.update(vars(args)))
+    asked = {}
+
+    def note(workdir, **options):
+        return asked.update(options, workdir=workdir)
+
+    monkeypatch.setattr(module, "evaluate", note)
     _, *words = shlex.split(write_command(Path("my runs/a"), given))
     assert cli.main(words) == 0
-    assert parsed["workdir"] == "my runs/a"
-    assert {name: parsed[name] for name in given} == given
+    assert asked["workdir"] == "my runs/a"
+    renamed = {"fpr": "fprs", "bootstrap": "draws"}
+    assert {name: asked[renamed.get(name, name)] for name in given} == given
     assert write_command(Path("r"), DEFAULTS) == "rmjax evaluate --workdir r"
 
 

@@ -65,7 +65,7 @@ def test_png_with_its_size_hash_and_thumbnail():
     assert (found.format, found.mode) == ("PNG", "RGB")
     assert (found.width, found.height, found.bytes) == (40, 24, len(data))
     assert np.isnan(found.quality) and found.subsampling == "" and found.reason == ""
-    assert found.digest == hashlib.sha256(data).digest()[:16]
+    assert found.digest.tobytes() == hashlib.sha256(data).digest()[:16]
     means = np.asarray(image, float).reshape(8, 3, 8, 5, 3).mean((1, 3))
     assert np.abs(found.thumbnail - means).max() <= 1
 

@@ -191,6 +191,20 @@ def test_no_room_for_a_checkpoint(config, workdir, ends_the_same, limit):
     ends_the_same(f"no room: {limit}", workdir, at, 16)
 
 
+def test_no_room_is_told_in_one_line(config, tmp_path):
+    """By the command, too, whatever the threads that write meet."""
+    command = "import resource, sys; from rmjax.cli.main import main; "
+    command += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({100_000}, -1)); "
+    command += "sys.exit(main())"
+    process = start_training(
+        config, tmp_path, stderr=subprocess.PIPE, text=True, python=("-c", command)
+    )
+    errors = process.communicate(timeout=240)[1]
+    assert process.returncode == 3 and "Traceback" not in errors
+    assert "no room left on the disk" in errors.splitlines()[-1]
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
 # A file of the data set.
 
 
@@ -226,17 +240,67 @@ def steps_before(workdir):
     return max(saved_steps(workdir / "checkpoints"), default=0)
 
 
+# A validation that does not come to its end.
+
+
+class Killed(BaseException):
+    """Ends a training wherever it is, as a kill does."""
+
+
+@pytest.mark.parametrize("when", ["before it", "before its result is noted"])
+def test_a_validation_that_is_cut_short(
+    config, tmp_path, ends_the_same, monkeypatch, when
+):
+    """What was trained is saved before; the validation is made up for, once."""
+
+    def killed(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if when == "before it":
+            patch.setattr("rmjax.evaluation.predict.Runner.predict", killed)
+        else:
+            patch.setattr("rmjax.experiment.checkpoints.Checkpoints.rank", killed)
+        train(config, tmp_path / "run")
+    assert steps_before(tmp_path / "run") == EPOCH
+    ends_the_same(f"a validation is cut short, {when}", tmp_path / "run", EPOCH, EPOCH)
+    rows = [r["step"] for r in read_log(tmp_path / "run") if r["kind"] == "validation"]
+    assert rows == [EPOCH, 2 * EPOCH, 3 * EPOCH]
+
+
+# The same command twice.
+
+
+def test_a_second_training_is_refused_while_the_first_lives(
+    config, tmp_path, ends_the_same
+):
+    first = start_training(config, tmp_path)
+    try:
+        wait_for_steps(first, tmp_path, 4)
+        os.killpg(first.pid, signal.SIGSTOP)
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        with pytest.raises(InputError, match=rf"at work there.*process {first.pid} on"):
+            train(config, tmp_path)
+        after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        assert after == before
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    at = max(row["step"] for row in read_log(tmp_path))
+    ends_the_same("SIGKILL while a second waits", tmp_path, at, steps_before(tmp_path))
+
+
 # Signals.
 
 
-def start(command, config=None, **options):
+def start(command, config=None, python=("-m", "rmjax.cli"), **options):
     flags = []
     if config is not None:
         shipped = flatten(load_config("attribution_mini"))
         changed = {k: v for k, v in flatten(config).items() if v != shipped[k]}
         flags = [f"--config.{key}={value}" for key, value in changed.items()]
     return subprocess.Popen(
-        [sys.executable, "-m", "rmjax.cli", *map(str, command), *flags],
+        [sys.executable, *python, *map(str, command), *flags],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         **{"stderr": subprocess.DEVNULL} | options,
@@ -248,6 +312,12 @@ def start_training(config, workdir, **options):
     return start(command, config, **options)
 
 
+def wait_for_steps(process, workdir, step):
+    while not any(row["step"] >= step for row in read_log(workdir)):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
 def phase(workdir):
     """What a training is doing, by what it left."""
     if any(workdir.glob("checkpoints/*.orbax-checkpoint-tmp*")):
@@ -256,8 +326,10 @@ def phase(workdir):
     if not rows:
         return "start"
     last = rows[-1]
-    validates = last["kind"] == "train" and last["step"] % EPOCH == 0
-    return "validation" if validates else "step"
+    if last["kind"] != "train" or last["step"] % EPOCH:
+        return "step"
+    saved = last["step"] in saved_steps(workdir / "checkpoints")
+    return "validation" if saved else "save"
 
 
 def kill_when(process, begun, during, delay=0.0):
@@ -299,9 +371,7 @@ def test_a_kill_in_a_save(config, tmp_path, ends_the_same):
 
 def test_sigterm_saves_and_asks_to_be_started_again(config, tmp_path, ends_the_same):
     process = start_training(config, tmp_path, stderr=subprocess.PIPE, text=True)
-    while not any(row["step"] >= 4 for row in read_log(tmp_path)):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for_steps(process, tmp_path, 4)
     process.terminate()
     time.sleep(0.01)
     process.terminate()

@@ -23,25 +23,28 @@ from rmjax.experiment.data import open_data
 from rmjax.experiment.run import CHECKPOINTS, CONFIG_FILE, start_workdir
 from rmjax.experiment.step import create_state
 from rmjax.gallery import ask
-from rmjax.gallery.approximate import approximate, build_index, stored_index
 from rmjax.gallery.evaluate import average_precision, chance, measure_draw
 from rmjax.gallery.search import (
     BY,
     UNKNOWN,
     answer,
+    approximate,
+    build_index,
     choose_threshold,
     neighbours,
     prototypes,
 )
-from rmjax.gallery.space import cosine, whitened
 from rmjax.gallery.store import (
     FILE,
+    cosine,
     empty_gallery,
     enrol,
     load_gallery,
     locked,
     remove,
     save_gallery,
+    stored_index,
+    whitened,
 )
 
 
@@ -106,19 +109,21 @@ def test_the_threshold_rejects_at_most_the_share():
     embedding, source = draw([40, 40, 1], spread=1.0)
     directions, starts = unit(embedding), np.array([0, 40, 80])
     score = neighbours(directions, starts)
-    found = choose_threshold(score, directions, starts, 0.1)
-    assert found.images == 80  # the generator with one image vouches for nothing
-    assert found.rejected == 0.1
+    threshold = choose_threshold(score, directions, starts, 0.1)
+    assert threshold.images == 80  # the generator with one image vouches for nothing
+    assert threshold.rejected == 0.1
     cosines = cosine_similarity(embedding)
     np.fill_diagonal(cosines, -1)
-    assert np.mean(cosines.max(1)[:80] < found.value - 1e-6) == 0.1
+    assert np.mean(cosines.max(1)[:80] < threshold.value - 1e-6) == 0.1
     strange = np.where(source[:, None] == source, -1, cosines).max(1)
-    assert found.strangers == 81
-    assert found.accepted == pytest.approx(np.mean(strange >= found.value), abs=1e-6)
+    assert threshold.strangers == 81
+    assert threshold.accepted == pytest.approx(
+        np.mean(strange >= threshold.value), abs=1e-6
+    )
     some = choose_threshold(
         score, directions, starts, 0.1, new=np.array([False, True, False])
     )
-    assert (some.value, some.strangers) == (found.value, 40)
+    assert (some.value, some.strangers) == (threshold.value, 40)
     few = choose_threshold(score, directions, starts, 0.1, max_images=20)
     assert few.strangers == 20 and few.images <= 20
 
@@ -126,9 +131,9 @@ def test_the_threshold_rejects_at_most_the_share():
 def test_single_images_leave_no_threshold_and_nothing_unknown():
     directions = unit(draw([1, 1])[0])
     starts = np.array([0, 1])
-    found = choose_threshold(neighbours(directions, starts), directions, starts)
-    assert found.value is None and found.images == 0
-    (only,) = answer(np.array([[-0.9, -0.8]]), ("a", "b"), found.value, top=2)
+    threshold = choose_threshold(neighbours(directions, starts), directions, starts)
+    assert threshold.value is None and threshold.images == 0
+    (only,) = answer(np.array([[-0.9, -0.8]]), ("a", "b"), threshold.value, top=2)
     assert only["answer"] == "b"
 
 
@@ -160,12 +165,12 @@ def test_whitening_makes_sources_vary_alike_whatever_the_scale():
 
 def test_a_gallery_comes_back_from_its_folder(gallery, tmp_path):
     save_gallery(tmp_path, gallery)
-    found = load_gallery(tmp_path)
-    assert found.generators == gallery.generators
-    assert (found.network, found.space.name) == ("net", "cosine")
-    np.testing.assert_array_equal(found.directions, gallery.directions)
-    np.testing.assert_array_equal(found.starts, STARTS)
-    save_gallery(tmp_path, remove(found, ["b"]))
+    loaded = load_gallery(tmp_path)
+    assert loaded.generators == gallery.generators
+    assert (loaded.network, loaded.space.name) == ("net", "cosine")
+    np.testing.assert_array_equal(loaded.directions, gallery.directions)
+    np.testing.assert_array_equal(loaded.starts, STARTS)
+    save_gallery(tmp_path, remove(loaded, ["b"]))
     assert len(list(tmp_path.glob("fingerprints-*"))) == 1
     fewer = load_gallery(tmp_path)
     assert fewer.names == ["real", "c"]
@@ -178,10 +183,10 @@ def test_a_gallery_comes_back_from_its_folder(gallery, tmp_path):
 
 def test_later_images_join_their_generator(gallery):
     more = draw([2], seed=5)[0]
-    found = enrol(gallery, "b", [("x.png", "x"), ("y.png", "y")], more)
-    assert [len(generator.images) for generator in found.generators] == [4, 3, 3]
-    np.testing.assert_allclose(found.directions[5:7], unit(more), atol=1e-6)
-    np.testing.assert_array_equal(found.directions[7:], gallery.directions[5:])
+    enrolled = enrol(gallery, "b", [("x.png", "x"), ("y.png", "y")], more)
+    assert [len(generator.images) for generator in enrolled.generators] == [4, 3, 3]
+    np.testing.assert_allclose(enrolled.directions[5:7], unit(more), atol=1e-6)
+    np.testing.assert_array_equal(enrolled.directions[7:], gallery.directions[5:])
 
 
 @pytest.mark.parametrize(
@@ -192,7 +197,7 @@ def test_later_images_join_their_generator(gallery):
         ("new", [], "no images of new"),
         ("unknown", [("p.png", "p")], "can't be the name"),
         (" ", [("p.png", "p")], "can't be the name"),
-        ("real", [("p.png", "p")], "enrolled already, as a source of the other kind"),
+        ("real", [("p.png", "p")], "enrolled already, as a trained generator"),
     ],
 )
 def test_what_cannot_be_enrolled_is_named(gallery, name, files, message):
@@ -282,7 +287,7 @@ def test_a_draw_is_measured_as_by_hand():
     embedding, source = draw([6, 9, 5], spread=1.5)
     directions = unit(embedding)
     enrolled = np.array([7, 0, 15, 1, 16, 6])  # two of each, in any order
-    found = measure_draw(directions, source, np.array([0, 1]), enrolled)
+    figures = measure_draw(directions, source, np.array([0, 1]), enrolled)
     similarity = cosine_similarity(embedding, embedding[enrolled])
     right, precise = ({0: [], 1: [], 2: []} for _ in range(2))
     for row in np.setdiff1d(np.arange(20), enrolled):
@@ -290,9 +295,9 @@ def test_a_draw_is_measured_as_by_hand():
         right[source[row]].append(mine[similarity[row].argmax()])
         precise[source[row]].append(average_precision_score(mine, similarity[row]))
     both = [[np.mean(values[s]) for s in (0, 1)] for values in (right, precise)]
-    assert found["rank1_neighbours"] == pytest.approx(np.mean(both[0]))
-    assert found["map"] == pytest.approx(np.mean(both[1]))
-    assert found["trained_rank1"] == pytest.approx(np.mean(right[2]))
+    assert figures["rank1_neighbours"] == pytest.approx(np.mean(both[0]))
+    assert figures["map"] == pytest.approx(np.mean(both[1]))
+    assert figures["trained_rank1"] == pytest.approx(np.mean(right[2]))
 
 
 def test_the_approximate_search_finds_what_the_exact_one_does(tmp_path):
@@ -301,10 +306,10 @@ def test_the_approximate_search_finds_what_the_exact_one_does(tmp_path):
     directions, starts = unit(embedding), np.arange(0, 600, 20)
     asked = unit(draw([20] * 30, dim=16)[0] + 0.05)
     exact = neighbours(directions, starts)(asked)
-    found = approximate(build_index(directions, probed=10**6), starts)(asked)
-    listed = np.isfinite(found)
-    np.testing.assert_allclose(found[listed], exact[listed], atol=1e-5)
-    np.testing.assert_array_equal(found.argmax(1), exact.argmax(1))
+    scores = approximate(build_index(directions, probed=10**6), starts)(asked)
+    listed = np.isfinite(scores)
+    np.testing.assert_allclose(scores[listed], exact[listed], atol=1e-5)
+    np.testing.assert_array_equal(scores.argmax(1), exact.argmax(1))
     for _ in range(2):  # made, then read
         kept = stored_index(tmp_path, directions)
         assert kept.ntotal == 600
@@ -349,7 +354,7 @@ def run(small_config, tmp_path_factory):
 def files(run, tmp_path_factory):
     """Test images of the two, as files."""
     folder = tmp_path_factory.mktemp("images")
-    found = {}
+    paths = {}
     model = rmjax.load(run)
     held = open_data(model.config).held_out
     records = held.dataset.records("test")
@@ -358,8 +363,8 @@ def files(run, tmp_path_factory):
         for j, row in enumerate(rows[:4]):
             path = folder / f"{name}{j}.png"
             path.write_bytes(records[int(row)]["image"])
-            found.setdefault(name, []).append(str(path))
-    return found
+            paths.setdefault(name, []).append(str(path))
+    return paths
 
 
 def test_enrol_and_ask_by_the_command(run, files, tmp_path, capsys):

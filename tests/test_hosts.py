@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import rmjax as rmjax_package
 from rmjax import load as rmjax_load
 from rmjax.cli.main import main
 from rmjax.evaluation.evaluate import evaluate
@@ -232,11 +234,13 @@ def test_what_one_process_fails_of_ends_the_others(config, tmp_path):
 SCRIPT = """
 import argparse, os, pathlib, signal, sys, time
 from rmjax.experiment import hosts, parallel
-from rmjax.cli.distributed import add_distributed
 from rmjax.errors import InputError
 
 parser = argparse.ArgumentParser()
-add_distributed(parser)
+parser.add_argument("--distributed", action="store_true")
+parser.add_argument("--coordinator")
+parser.add_argument("--processes", type=int)
+parser.add_argument("--process", type=int)
 args = parser.parse_args()
 me = args.process
 hosts.SILENCE_SECONDS = 3
@@ -278,6 +282,34 @@ hosts.leave(0)
         assert "[0, 1] 1" in output
         shared = "alike" if process == 0 else "process 1 does not see"
         assert shared in output
+
+
+def test_code_that_differs_is_told_wherever_it_lies(tmp_path):
+    """One process runs a copy of the package with another line in one of its files."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    copy = tmp_path / "other/rmjax"
+    shutil.copytree(Path(rmjax_package.__file__).parent, copy, ignore=ignore)
+    with (copy / "losses.py").open("a") as module:
+        module.write("# another line\n")
+    first = f"""
+import sys
+if sys.argv[-1] == "1":
+    sys.path.insert(0, {str(copy.parent)!r})
+"""
+    last = """
+try:
+    hosts.check_alike({})
+except InputError as error:
+    print(error)
+hosts.leave(0)
+"""
+    file = tmp_path / "script.py"
+    file.write_text(first + SCRIPT + last)
+    for status, output, errors in job(2, file):
+        assert status == 0, errors
+        assert re.search(
+            r"code of rmjax is \w+ in process 0 and \w+ in process 1", output
+        )
 
 
 def test_a_process_that_leaves_is_told(tmp_path):

@@ -316,6 +316,30 @@ def test_damaged_files_fare_as_with_pillow(monkeypatch, fmt):
     assert kinds == {bytes, str}
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}]
+)
+def test_jpeg_that_lacks_its_end_marker_is_whole(mode, options):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for extra in ({}, {"exif": exif}):
+        data = encode(Image.fromarray(SCENE).convert(mode), "JPEG", **options, **extra)
+        for end in (data[:-2], data[:-1]):
+            np.testing.assert_array_equal(decode_rgb(end), decode_rgb(data))
+        for cut in range(4, 400, 3):
+            with pytest.raises(InputError, match="unreadable image"):
+                decode_rgb(data[:-cut])
+
+
+def test_progressive_jpeg_without_its_last_scan_is_truncated():
+    data = encode(Image.fromarray(SCENE), "JPEG", progressive=True)
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    for start in scans[1:]:
+        with pytest.raises(InputError, match="unreadable image"):
+            decode_rgb(data[:start])
+
+
 def test_real_files_have_pillows_pixels(real_images, monkeypatch):
     files = sorted(p for p in real_images.rglob("*") if p.suffix in (".jpg", ".png"))
     fast = 0

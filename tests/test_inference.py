@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ import rmjax
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment.data import open_data
+from rmjax.inference.attributor import decode
 from rmjax.inference.calibration import Calibration, save_calibration
 
 
@@ -70,6 +72,86 @@ def test_paths_bytes_and_arrays_are_the_same_images(model, records, tmp_path):
     pixels = np.asarray(Image.open(io.BytesIO(encoded)))
     embeddings = model.embed([encoded, path, str(path), pixels])
     np.testing.assert_array_equal(embeddings, embeddings[:1].repeat(4, 0))
+
+
+def test_other_holders_of_the_same_image(model, records, tmp_path):
+    encoded = records[0][0]
+    pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+    holders = [encoded, bytearray(encoded), memoryview(encoded), io.BytesIO(encoded)]
+    holders += [jnp.asarray(pixels), Image.fromarray(pixels)]
+    (tmp_path / "image.png").write_bytes(encoded)
+    with open(tmp_path / "image.png", "rb") as file:
+        embeddings = model.embed([*holders, Image.open(io.BytesIO(encoded)), file])
+    np.testing.assert_array_equal(embeddings, embeddings[:1].repeat(8, 0))
+    np.testing.assert_array_equal(model.embed(iter(holders[4:])), embeddings[:2])
+
+
+def _pictures():
+    """Yield modes and what Pillow saves an image in that mode with."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (24, 40, 4), np.uint8))
+    for mode in ("RGB", "L", "1", "LA", "P", "RGBA"):
+        yield image.convert(mode), "PNG", {}
+    yield image.convert("P"), "PNG", {"transparency": 7}
+    yield image.convert("RGB"), "PNG", {"transparency": (1, 2, 3)}
+    yield Image.fromarray(rng.integers(0, 65536, (24, 40), np.uint16)), "PNG", {}
+    yield Image.fromarray(rng.random((24, 40), np.float32)), "TIFF", {}
+    yield image.convert("CMYK"), "JPEG", {}
+    yield image.convert("YCbCr"), "JPEG", {}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for fmt in ("PNG", "JPEG", "TIFF", "WEBP"):
+        yield image.convert("RGB"), fmt, {"exif": exif}
+
+
+@pytest.mark.parametrize(("image", "fmt", "options"), list(_pictures()))
+def test_an_image_of_pillow_is_read_as_its_file(image, fmt, options):
+    stream = io.BytesIO()
+    image.save(stream, fmt, **options)
+    opened = Image.open(stream)
+    exif = opened.info.get("exif")
+    expected = decode(stream.getvalue())
+    np.testing.assert_array_equal(decode(opened), expected)
+    np.testing.assert_array_equal(decode(opened), expected)
+    assert opened.info.get("exif") == exif
+    if fmt != "JPEG" and not options:
+        np.testing.assert_array_equal(decode(image), expected)
+
+
+def test_a_closed_image_of_pillow_is_refused(records, tmp_path):
+    (tmp_path / "image.png").write_bytes(records[0][0])
+    with Image.open(tmp_path / "image.png") as image:
+        pass
+    with pytest.raises(InputError, match="image: unreadable image"):
+        decode(image)
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (None, "NoneType"),
+        (3, "int"),
+        ([[0]], "list"),
+        (io.StringIO("text"), "str"),
+        (np.zeros((20, 20), np.uint8), r"uint8 \[20, 20\] \(ndarray\)"),
+        (np.zeros((20, 20, 4), np.uint8), r"uint8 \[20, 20, 4\]"),
+        (np.zeros((20, 20, 3)), r"float64 \[20, 20, 3\]"),
+        (jnp.zeros((20, 20, 3)), r"float32 \[20, 20, 3\] \(ArrayImpl\)"),
+    ],
+)
+def test_what_is_no_image_is_named_with_its_type(model, image, what):
+    with pytest.raises(InputError, match=what) as error:
+        model.embed([image])
+    assert "image 0: " in str(error.value) and "uint8" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [None, Image.new("RGB", (32, 32)), b"", np.zeros((32, 32, 3), np.uint8), {}],
+)
+def test_one_image_is_no_list(model, images):
+    with pytest.raises(InputError, match="list of images"):
+        model.embed(images)
 
 
 def test_sizes_may_differ_within_one_call(model, records):

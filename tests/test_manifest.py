@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rmjax.errors import InputError
 from rmjax.prepare.lists import read_manifest
@@ -62,6 +63,73 @@ def test_tree_passes_over_what_is_no_image(tmp_path):
     )
     touch(tmp_path, ".cache/x/3.png")
     assert [row.path for row in read_tree(tmp_path).rows] == ["real/cat/1.png"]
+
+
+def test_tree_tells_images_by_content_where_the_name_says_nothing(tmp_path, caplog):
+    touch(tmp_path, "real/cat/1.png", "real/cat/notes.txt", "real/cat/page")
+    names = ["1", "2.image", "3.dat"]
+    for name, fmt in zip(names, ["PNG", "JPEG", "WEBP"], strict=True):
+        (tmp_path / "agan/cat").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "agan/cat" / name, fmt)
+    os.mkfifo(tmp_path / "agan/cat/pipe")
+    found = read_tree(tmp_path)
+    assert [row.path for row in found.rows] == [
+        *(f"agan/cat/{name}" for name in [*names, "pipe"]),
+        "real/cat/1.png",
+    ]
+    assert "1 .txt, 1 no suffix" in caplog.text
+
+
+@pytest.mark.parametrize("files", [[], ["cat/notes.txt", "cat/page"]])
+def test_tree_source_without_images_is_refused(tmp_path, files):
+    touch(tmp_path, "real/cat/1.png", *(f"agan/{file}" for file in files))
+    (tmp_path / "agan").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match="agan: a source without images") as error:
+        read_tree(tmp_path)
+    assert not files or "1 .txt, 1 no suffix" in str(error.value)
+
+
+def test_tree_of_real_and_fake_folders(tmp_path):
+    touch(tmp_path, "agan/0_real/1.png", "agan/1_fake/1.png")
+    touch(tmp_path, "bgan/cat/0_real/1.png", "bgan/cat/1_fake/2.png")
+    found = read_tree(tmp_path)
+    assert found.source_names == ("real", "agan", "bgan")
+    assert found.semantic_names == ("cat", "unspecified")
+    assert [(row.path, row.source, row.semantic, row.split) for row in found.rows] == [
+        ("agan/0_real/1.png", "real", "unspecified", ""),
+        ("agan/1_fake/1.png", "agan", "unspecified", ""),
+        ("bgan/cat/0_real/1.png", "real", "cat", ""),
+        ("bgan/cat/1_fake/2.png", "bgan", "cat", ""),
+    ]
+    touch(tmp_path, "cgan/0_real/1.png", "cgan/1_fake/notes.txt")
+    with pytest.raises(InputError, match="cgan: a source without images"):
+        read_tree(tmp_path)
+    touch(tmp_path, "bgan/cat/deep/0_real/1.png")
+    with pytest.raises(InputError, match="by a CSV manifest"):
+        read_tree(tmp_path)
+
+
+def test_tree_of_nature_and_ai_folders_keeps_its_splits(tmp_path):
+    places = [
+        f"agan/{split}/{name}"
+        for split in ("train", "val")
+        for name in ("ai", "nature")
+    ]
+    touch(tmp_path, *(f"{place}/1.PNG" for place in places))
+    found = [(row.source, row.split) for row in read_tree(tmp_path).rows]
+    assert found == [
+        ("agan", "train"),
+        ("real", "train"),
+        ("agan", "val"),
+        ("real", "val"),
+    ]
+
+
+@pytest.mark.parametrize("top", ["train", "val"])
+def test_tree_of_real_and_fake_folders_under_splits_asks_for_a_list(tmp_path, top):
+    touch(tmp_path, f"{top}/cat/0_real/1.png", f"{top}/cat/1_fake/1.png")
+    with pytest.raises(InputError, match="by a CSV manifest"):
+        read_tree(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["top.png", "real/1.png", "real/cat/old/1.png"])
@@ -138,15 +206,61 @@ def test_three_manifests_give_the_splits_by_their_names(tmp_path):
     assert [row.split for row in read_manifest(files).rows] == ["train", "val", "test"]
 
 
-def test_byte_order_mark_and_spaces_do_no_harm(tmp_path):
-    text = "path, label, dlabel\r\nreal/cat/1.png , 0, 0\r\n"
-    file = write(tmp_path, text, encoding="utf-8-sig")
-    assert read_manifest(file).rows[0].path == "real/cat/1.png"
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_what_spreadsheets_write_does_no_harm(tmp_path, encoding, line_end):
+    lines = [
+        *("# exported", "", "path, label, dlabel", "real/cat/1.png , 0, 0", ",,", " "),
+        '"real/cat/a, b.png", 0, 0',
+    ]
+    (tmp_path / "m.csv").write_bytes(line_end.join(lines).encode(encoding))
+    paths = [row.path for row in read_manifest(tmp_path / "m.csv").rows]
+    assert paths == ["real/cat/1.png", "real/cat/a, b.png"]
+
+
+@pytest.mark.parametrize(
+    ("separator", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")]
+)
+def test_wrong_separator_is_named(tmp_path, separator, word):
+    text = "path,label,dlabel\nreal/cat/1.png,0,0\n".replace(",", separator)
+    with pytest.raises(InputError, match=f"line 1: no column path.* {word}"):
+        read_manifest(write(tmp_path, text))
+
+
+def test_list_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "m.csv")
+    with pytest.raises(InputError, match="m.csv: .*not a regular file"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_absolute_paths_within_the_root_are_made_relative(tmp_path):
     file = write(tmp_path, f"path,label,dlabel\n{tmp_path}/real/./cat/1.png,0,0\n")
     assert read_manifest(file).rows[0].path == "real/cat/1.png"
+
+
+@pytest.mark.parametrize("listed", ["root", "link", "above/root", "inner"])
+@pytest.mark.parametrize("root", ["root", "link", "above/root"])
+def test_absolute_paths_and_root_may_be_reached_by_different_links(
+    tmp_path, listed, root
+):
+    touch(tmp_path, "root/real/cat/1.png")
+    os.symlink("root", tmp_path / "link")
+    os.symlink(".", tmp_path / "above")
+    os.symlink("root/real", tmp_path / "inner")
+    path = tmp_path / listed / ("cat" if listed == "inner" else "real/cat") / "1.png"
+    file = write(tmp_path, f"path,label,dlabel\n{path},0,0\n")
+    assert read_manifest(file, root=tmp_path / root).rows[0].path == "real/cat/1.png"
+
+
+def test_link_out_of_a_linked_root_is_refused_all_the_same(tmp_path):
+    touch(tmp_path, "outside/1.png", "root/real/cat/2.png")
+    os.symlink("root", tmp_path / "link")
+    os.symlink("../../outside", tmp_path / "root/real/dog")
+    for path in ("root/real/dog/1.png", "link/real/dog/1.png", "outside/1.png"):
+        file = write(tmp_path, f"path,label,dlabel\n{tmp_path / path},0,0\n")
+        for root in ("root", "link"):
+            with pytest.raises(InputError, match="line 2: .*(link out of|outside)"):
+                read_manifest(file, root=tmp_path / root)
 
 
 HEADER = "path,label,dlabel,source,semantic\nok.png,0,0,real,cat\n"
@@ -157,6 +271,7 @@ HEADER = "path,label,dlabel,source,semantic\nok.png,0,0,real,cat\n"
     [
         ("path,label\nreal/cat/1.png,0\n", "line 1: no column dlabel"),
         ("", "line 1: no column path, label, dlabel"),
+        ("path,label,dlabel,label\n", "line 1: column label is there twice"),
         ("path,label,dlabel\n", "no rows"),
         (HEADER + "../1.png,0,0,real,cat\n", r"line 3: path '\.\./1\.png' is outside"),
         (HEADER + "a/../../1.png,0,0,real,cat\n", "line 3: .* is outside"),

@@ -195,7 +195,7 @@ HOSTILE = {  # what is between the brace of a dict and its end
     "call of INST": (b"K\1(ios\nsystem\ns", "asks to run os.system"),
     "call of OBJ": (b"K\1(cos\nsystem\nU\2lsos", "asks to run os.system"),
     "extension": (b"K\1\x82\1s", "unregistered extension"),
-    "storage by text": (b"K\1Pstorage\ns", "storage of an unknown kind"),
+    "storage by text": (b"K\1Pstorage\ns", "storage of an unknown sort"),
     "no tensor": (b"X\x0c\0\0\0conv1.weight](](K\1K\2e]es", "no tensors: conv1.weight"),
 }
 
@@ -370,9 +370,9 @@ def test_hyperparameters_that_contradict_the_names(tmp_path, repmix):
     for hyper, message in (
         ({"mixup_level": 2}, "say mix level 2, the names 5"),
         ({"img_mean": [0.4, 0.5, 0.5]}, "its input .* is none of rgb"),
-        ({"img_mean": 0.5}, "hyper_parameters of a wrong kind"),
-        ({"img_csize": None}, "hyper_parameters of a wrong kind"),
-        ("none", "hyper_parameters of a wrong kind"),
+        ({"img_mean": 0.5}, "hyper_parameters of a wrong type"),
+        ({"img_csize": None}, "hyper_parameters of a wrong type"),
+        ("none", "hyper_parameters of a wrong type"),
     ):
         save_zip(path, {"state_dict": to_torch(repmix), "hyper_parameters": hyper})
         with pytest.raises(InputError, match=message):

@@ -82,7 +82,7 @@ def test_plan_command(tmp_path, capsys):
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "24.0 M parameters" in text
-    assert "v5e-64    needs a multiple of 128 images" in text
+    assert "v5e-64 needs a multiple of 128 images" in text
     assert json.loads((tmp_path / "p.json").read_text())["dtype"] == "bfloat16"
     assert main(["plan", "--machines", "abacus"]) == 2
     assert "choose from h100, h100x8, v5e-8, v5e-64" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_curves(tmp_path, capsys):
     assert "processes on the same cores" in capsys.readouterr().out
     assert plot.read_text().startswith("<?xml")
     assert main([*command, "3"]) == 2
-    assert "4 images a step are no multiple of 6" in capsys.readouterr().err
+    assert "4 images per step are no multiple of 6" in capsys.readouterr().err
     assert main([*command, "1", "--plot", "curves.jpg"]) == 2
     assert "give FILE.svg or FILE.png" in capsys.readouterr().err
 

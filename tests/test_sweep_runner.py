@@ -17,7 +17,7 @@ from rmjax.errors import InputError, Preempted
 from rmjax.sweep.devices import shares, threads
 from rmjax.sweep.runner import last_line, run_all
 from rmjax.sweep.runs import State
-from rmjax.utils.locks import lock
+from rmjax.utils.locks import locked
 
 
 def python(code):
@@ -129,9 +129,7 @@ def test_as_many_run_at_once_as_there_are_slots(task, ended, tmp_path):
 
 def test_what_another_command_works_on_is_left_to_it(task, ended):
     one, two = task("one", "print(1)"), task("two", "print(2)")
-    one.file("lock").parent.mkdir()
-    with one.file("lock").open("a") as held:
-        lock(held, "")
+    with locked(one.file("lock"), ""):
         run_all([one, two], [{}], ended)
     assert [(name, outcome) for name, outcome, _ in ended] == [
         ("one", State.BUSY),

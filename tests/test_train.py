@@ -11,7 +11,7 @@ import pytest
 import rmjax
 from rmjax.data.pipeline import train_batches
 from rmjax.errors import InputError, TrainingError
-from rmjax.experiment.checkpoints import Checkpoints
+from rmjax.experiment.checkpoints import Checkpoints, saved_steps
 from rmjax.experiment.log import read_log
 from rmjax.experiment.parallel import choose_devices, place
 from rmjax.experiment.step import create_state
@@ -230,6 +230,61 @@ def test_a_workdir_of_another_config_is_refused(small_config, small_run):
         run(small_config(**{"mix.beta": 0.5}), small_run)
 
 
+def test_a_workdir_that_nothing_was_saved_in_takes_a_corrected_config(
+    small_config, tmp_path, monkeypatch
+):
+    """The images turn out to be damaged at the first step; another data set is not."""
+
+    def none(*arguments, **options):
+        raise InputError("an image is damaged")
+        yield
+
+    changes = {"model.arch": "shallow", "num_epochs": 1, "steps_per_epoch": 1}
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="is damaged"):
+        patch.setattr(training, "train_batches", none)
+        run(small_config(**changes, seed=1), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+    run(small_config(**changes, seed=2), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
+    with pytest.raises(InputError, match="seed is 2 there and 3 here"):
+        run(small_config(**changes, seed=3), tmp_path)
+
+
+def test_how_many_are_kept_may_change_when_a_run_is_taken_up(small_config, tmp_path):
+    changes = {"model.arch": "shallow", "steps_per_epoch": 1, "eval_every_epochs": 1}
+    changes["patience"] = 9
+    run(small_config(**changes, num_epochs=4), tmp_path)
+    assert len(saved_steps(tmp_path / "checkpoints")) == 4
+    run(small_config(**changes, num_epochs=5, keep_best=0), tmp_path)
+    assert saved_steps(tmp_path / "checkpoints") == [4, 5]
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "a *b?", "{x},{y} [!z]"])
+def test_any_name_of_a_workdir_will_do(small_config, tmp_path, name):
+    """To glob patterns of one's own path, Orbax's checkpoints fell victim."""
+    workdir = tmp_path / name / "run"
+    state = run(small_config(**{"model.arch": "shallow", "num_epochs": 1}), workdir)
+    loaded = rmjax.load(workdir)
+    assert loaded.checkpoint == int(state.step) == 4
+    assert_same_state(loaded.variables["params"], state.params)
+    again = run(small_config(**{"model.arch": "shallow", "num_epochs": 1}), workdir)
+    assert_same_state(again, state)
+
+
+def test_a_workdir_that_is_no_folder_is_told(small_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match=rf"{workdir}: Not a directory"):
+            run(small_config(), workdir)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoints").write_text("")
+    with pytest.raises(InputError, match="can't write .*run/checkpoints"):
+        run(small_config(), tmp_path / "run")
+    (tmp_path / "other/run.json").mkdir(parents=True)
+    with pytest.raises(InputError, match="can't write .*other/run.json"):
+        run(small_config(), tmp_path / "other")
+
+
 def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
     with pytest.raises(InputError, match=r"data\.sources"):
         run(small_config(**{"data.sources": ("real", "dcgan")}), small_run)
@@ -263,8 +318,17 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
             "no photographs of frost in /none",
         ),
         ({"data.crop": 40}, "data.crop = 40.*data.size = 32"),
+        ({"data.resize": 24}, "data.size = 32.*data.resize = 24"),
+        ({"data.eval_resize": 24}, "data.eval_size = 32.*data.eval_resize = 24"),
+        (
+            {"data.eval_resize": 0, "data.eval_size": 40},
+            "32x32 pixels, smaller than data.eval_size = 40",
+        ),
+        ({"eval_batch_size": 0}, "eval_batch_size = 0: give at least 1"),
+        ({"steps_per_epoch": -1}, "steps_per_epoch = -1: give at least 0"),
+        ({"optim.lr": math.nan}, "optim.lr = nan: give more than 0"),
         ({"data.name": "image_folder/none"}, "rmjax prepare image_folder --name none"),
-        ({"data.sources": ("real", "gpt")}, "unknown source 'gpt'.*'dcgan'"),
+        ({"data.sources": ("real", "gpt")}, "unknown source 'gpt'.*dcgan"),
         ({"data.seen_semantics": ("moon",)}, "unknown semantic 'moon'"),
     ],
 )

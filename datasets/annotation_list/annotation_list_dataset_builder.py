@@ -9,11 +9,19 @@ from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
 
+from rmjax.data.listing import open_text
 from rmjax.errors import InputError
 from rmjax.prepare import builder
-from rmjax.prepare.manifest import SPLITS, InsideRoot, Manifest, Row, check_once
+from rmjax.prepare.manifest import (
+    SPLITS,
+    UNSPECIFIED,
+    InsideRoot,
+    Manifest,
+    Row,
+    check_once,
+)
+from rmjax.utils.choose import check_choice
 
-SEMANTIC = "unspecified"  # these lists say nothing of what the images show
 UNKNOWN = "unknown_"  # begins the names of splits with unknown sources
 
 # Path, label and line of an image in a list.
@@ -74,16 +82,13 @@ def read_lists(
         InputError: a list that cannot be read or has other lines, naming file and
             line; a path outside the root or given twice; two labels with one name.
     """
-    wrong = set(lists) - set(SPLITS)
-    if wrong:
-        raise InputError(
-            f"split {', '.join(wrong)}; the choices are {', '.join(SPLITS)}"
-        )
+    for split in lists:
+        check_choice("split", split, SPLITS)
     files = {**lists, **{UNKNOWN + name: file for name, file in unknown.items()}}
     entries = {split: list(_read_list(Path(file))) for split, file in files.items()}
     first = next(iter(files))
     root = Path(root) if root else _find_root(Path(files[first]), entries[first][0][0])
-    folders = [path.parent for found in entries.values() for path, _, _ in found]
+    folders = [path.parent for listed in entries.values() for path, _, _ in listed]
     if len({folder.is_absolute() for folder in folders}) > 1:
         raise InputError(f"{files[first]}: absolute and relative paths are mixed")
     common = PurePosixPath(os.path.commonpath(folders))
@@ -94,28 +99,26 @@ def read_lists(
         raise InputError(f"{files[first]}: no image has label 0, that of the real ones")
     all_names = [known_names[label] for label in sorted(known_names)]
     inside, rows = InsideRoot(root), []
-    for split, found in entries.items():
-        of_label = known_names if split in lists else _names_of(found, common)
+    for split, listed in entries.items():
+        of_label = known_names if split in lists else _names_of(listed, common)
         if split not in lists:
-            _check_names(of_label, found, str(files[split]))
+            _check_names(of_label, listed, str(files[split]))
             _check_unknown(of_label, known_names, str(files[split]))
         all_names += [n for n in of_label.values() if n not in all_names]
-        for path, label, line in found:
+        for path, label, line in listed:
             where = f"{files[split]}, line {line}"
             text = str(inside.relative(str(path), where))
-            source = (of_label[label], SEMANTIC)
+            source = (of_label[label], UNSPECIFIED)
             rows.append(Row(text, *source, text, split, str(files[split]), line))
     check_once(rows)
     strangers = tuple(name for name in all_names if name not in known_names.values())
-    return Manifest(root, tuple(rows), tuple(all_names), (SEMANTIC,), strangers)
+    return Manifest(root, tuple(rows), tuple(all_names), (UNSPECIFIED,), strangers)
 
 
 def _read_list(file: Path) -> Iterator[Entry]:
     """Yield what the lines of a list say; its paths may contain spaces."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot read this list ({error})") from error
+    with open_text(str(file), file) as stream:
+        lines = stream.read().split("\n")
     if not any(line.strip() for line in lines):
         raise InputError(f"{file}: an empty list")
     for number, line in enumerate(lines, start=1):
@@ -178,8 +181,8 @@ def _check_unknown(
 
 
 def _twice(names: Mapping[int, str]) -> str:
-    found = list(names.values())
-    return next(name for name in found if found.count(name) > 1)
+    given = list(names.values())
+    return next(name for name in given if given.count(name) > 1)
 
 
 def prepare(
@@ -195,20 +198,12 @@ def prepare(
 ) -> Path:
     """Make a data set `annotation_list/<name>`.
 
-    Called again for the same lists it returns the finished data set.
-
     Args:
         name: letters, digits, `_`, `-` and `.`; what the data set is called.
         data_dir: the folder that holds all prepared data sets.
         lists, unknown, root, names: as in `Config`.
         processes: that read images; None uses every core for more than a few.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
-
-    Raises:
-        InputError: as `read_lists` and `rmjax.prepare.builder.prepare`.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     config = Config(
         name=name, lists=lists, unknown=unknown or {}, root=root, names=tuple(names)

@@ -164,7 +164,7 @@ def test_known_source_cannot_be_unknown(lists, tmp_path):
 def test_other_bad_input_is_refused(lists, tmp_path):
     with pytest.raises(InputError, match="absent.txt: cannot read this list"):
         prepare("osma", tmp_path / "data", lists={"train": tmp_path / "absent.txt"})
-    with pytest.raises(InputError, match="split dev; the choices are train, val, test"):
+    with pytest.raises(InputError, match="split 'dev'.* train, val, test"):
         prepare("osma", tmp_path / "data", lists={"dev": lists["train"]})
     with pytest.raises(InputError, match="label 2 has no name"):
         prepare("osma", tmp_path / "data", lists=known(lists), names=("real", "agan"))

@@ -77,17 +77,24 @@ class Builder(builder.ImagesBuilder):
     def __init__(
         self, *, path: str | Path | None = None, download: bool = False, **kwargs
     ):
-        self._given, self._download = path and Path(path), download
-        if path is not None and not self._given.exists():
+        self._given = None if path is None else Path(path)
+        self._download = download
+        if self._given and not self._given.exists():
             raise InputError(f"{path}: no such file or folder")
         super().__init__(**kwargs)
 
     def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
         config = self.builder_config
         path = self._given = self._path(dl_manager)
-        found = read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
+        manifest = (
+            read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
+        )
         return take_subset(
-            found, config.sources, config.semantics, config.images_per_cell, config.seed
+            manifest,
+            config.sources,
+            config.semantics,
+            config.images_per_cell,
+            config.seed,
         )
 
     def made_from(self) -> str | None:
@@ -145,21 +152,12 @@ def prepare(
 ) -> Path:
     """Make the data set `attribution88/<name of the config>`.
 
-    Called again it returns the finished data set.
-
     Args:
         config: the name of one of `CONFIGS`, or one of your own.
         data_dir: the folder that holds all prepared data sets.
         path, download: as for `Builder`; manual downloads are `DATA_DIR/downloads/manual`.
         processes: that read images; None uses every core.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
-
-    Raises:
-        InputError: as `rmjax.prepare.builder.prepare`; no archive, a damaged one, or
-            lists that contradict themselves.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     made = Builder(
         config=config,

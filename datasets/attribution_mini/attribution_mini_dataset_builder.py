@@ -43,7 +43,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ):
         self._made_with = made_with(images_per_cell, seed, size)
         self._processes = processes or cores()
-        self._draw: OrderedMap[images.Task, list[bytes]] | None = None
+        self._draw: OrderedMap[images.Task, list[bytes]]  # while images are written
         self._bar: tqdm | None = None
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)

@@ -172,11 +172,11 @@ def cat(f: Frame) -> None:
     )
     paint(f, shape * stripes * f.draws.chance(0.6) * f.u(0.3, 0.9), dark)
     eye = colour(f, (0.6, 0.65, 0.2))
-    for side in (-0.42, 0.42):
-        paint(f, ellipse(f, cx + side * r, cy - r * 0.08, r * 0.2, r * 0.15), eye)
+    for place in (-0.42, 0.42):
+        paint(f, ellipse(f, cx + place * r, cy - r * 0.08, r * 0.2, r * 0.15), eye)
         paint(
             f,
-            ellipse(f, cx + side * r, cy - r * 0.08, r * 0.06, r * 0.14),
+            ellipse(f, cx + place * r, cy - r * 0.08, r * 0.06, r * 0.14),
             colour(f, (0.05, 0.05, 0.05), 0.0, 0.05),
         )
     paint(

@@ -106,7 +106,7 @@ def _nearest(x: Array) -> Array:
 def _filtered(x: Array, taps: tuple[float, ...], axis: int) -> Array:
     """Correlate along axis -1 or -2, which was padded by half the taps."""
     length = x.shape[axis] - len(taps) + 1
-    out = np.float32(0.0)
+    out: Array = np.zeros((), np.float32)
     for index, tap in enumerate(taps):
         if tap:
             window = slice(index, index + length)

@@ -14,6 +14,7 @@ from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.manifest import Manifest, Row, read_tree
+from rmjax.utils.choose import check_choice
 
 # What the benchmark's code reads: so many images of each source and semantic, and of
 # each generator those of the first prompts and the first images of each prompt.
@@ -53,15 +54,11 @@ class Builder(builder.ListedBuilder):
         config = self.builder_config
         if config is None or config.tree is None:
             raise InputError("image_attribution_bench: give the folder of the images")
-        found = read_tree(config.tree, levels=1)
-        unknown = set(config.train_semantics) - set(found.semantic_names)
-        if unknown:
-            raise InputError(
-                f"unknown semantic {', '.join(sorted(unknown))}; the choices are "
-                f"{', '.join(found.semantic_names)}"
-            )
-        rows = tuple(split_as_published(found.rows, config.train_semantics))
-        return dataclasses.replace(found, rows=rows)
+        manifest = read_tree(config.tree, levels=1)
+        for name in config.train_semantics:
+            check_choice("semantic", name, manifest.semantic_names)
+        rows = tuple(split_as_published(manifest.rows, config.train_semantics))
+        return dataclasses.replace(manifest, rows=rows)
 
 
 def split_as_published(
@@ -108,15 +105,15 @@ def _cut(
     splits = [s for s, share in shares.items() for _ in range(int(len(rows) * share))]
     splits += [rest] * (len(rows) - len(splits))
     for i, split in zip(order, splits, strict=True):
-        yield dataclasses.replace(rows[i], group=rows[i].path, split=split)
+        yield dataclasses.replace(rows[int(i)], group=rows[int(i)].path, split=split)
 
 
 def _is_read(row: Row) -> bool:
     """Whether the benchmark reads this image; of other names than its own, all."""
-    found = _NUMBERED.search(PurePosixPath(row.path).name)
-    if row.source == REAL or not found:
+    numbers = _NUMBERED.search(PurePosixPath(row.path).name)
+    if row.source == REAL or not numbers:
         return True
-    prompt, image = map(int, found.groups())
+    prompt, image = map(int, numbers.groups())
     return prompt < PROMPTS and image < IMAGES_PER_PROMPT.get(row.source, 2)
 
 
@@ -130,22 +127,14 @@ def prepare(
 ) -> Path:
     """Make the data set `image_attribution_bench/<split>`.
 
-    The split is called `standard`, or by the semantics that are trained on. Called
-    again it returns the finished data set.
+    The split is called `standard`, or by the semantics that are trained on.
 
     Args:
         tree: folder of the images.
         data_dir: the folder that holds all prepared data sets.
         train_semantics: as in `Config`.
         processes: that read images; None uses every core.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`.
-
-    Raises:
-        InputError: as `rmjax.prepare.builder.prepare` and `read_tree`; an unknown
-            semantic.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     train_semantics = tuple(sorted(set(train_semantics)))
     name = "_".join(train_semantics) or "standard"

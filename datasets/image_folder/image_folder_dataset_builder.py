@@ -19,9 +19,10 @@ class Config(tfds.core.BuilderConfig):
     """What to build a data set from: a tree, or one or more manifests.
 
     Attributes:
-        tree: folder `<source>/<semantic>/<image>`.
-        manifest: CSV files (see `rmjax.prepare.lists.read_manifest`).
-        root: folder that the manifest's paths are relative to.
+        tree: folder `<source>/<semantic>/<image>`, see
+            `rmjax.prepare.manifest.read_tree`; or
+        manifest: one CSV file or several, see `rmjax.prepare.lists.read_manifest`.
+        root: folder that the manifest's paths are relative to; None means its own.
         seed: of the splits, where no manifest gives them.
         fractions: shares of train, val and test, likewise.
     """
@@ -44,18 +45,16 @@ class Builder(builder.ListedBuilder):
     def manifest(self) -> Manifest:
         """Return the images with their splits."""
         config = self.builder_config
-        if not isinstance(config, Config) or (config.tree is None) == (
-            config.manifest is None
-        ):
+        if config.tree is not None and config.manifest is None:
+            manifest = read_tree(config.tree)
+        elif config.manifest is not None and config.tree is None:
+            manifest = read_manifest(config.manifest, config.root)
+        else:
             raise InputError(
                 "image_folder: give a folder (tree) or CSV files (manifest), not both"
             )
-        if config.tree is not None:
-            found = read_tree(config.tree)
-        else:
-            found = read_manifest(config.manifest, config.root)
-        rows = assign_splits(found.rows, config.seed, config.fractions)
-        return dataclasses.replace(found, rows=rows)
+        rows = assign_splits(manifest.rows, config.seed, config.fractions)
+        return dataclasses.replace(manifest, rows=rows)
 
 
 def prepare(
@@ -72,28 +71,12 @@ def prepare(
 ) -> Path:
     """Make a data set `image_folder/<name>` from a tree or from CSV manifests.
 
-    Called again for the same images it returns the finished data set.
-
     Args:
         name: letters, digits, `_`, `-` and `.`; what the data set is called.
         data_dir: the folder that holds all prepared data sets.
-        tree: folder `<source>/<semantic>/<image>`; or
-        manifest: one CSV file or several.
-        root: folder that the manifest's paths are relative to; None means the
-            manifest's own.
-        seed: of the splits, where no manifest gives them.
-        fractions: shares of train, val and test, likewise.
+        tree, manifest, root, seed, fractions: as in `Config`.
         processes: that read images; None uses every core for more than a few.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
-
-    Returns:
-        The folder of the data set, for `rmjax.data.dataset.open_dataset`. Images
-        that could not be read are listed there in left_out.txt.
-
-    Raises:
-        InputError: bad input (see `rmjax.prepare.manifest`), more than 1 % unreadable
-            images, a source without training images, or a data set of that name made
-            from other images. Nothing is written then.
+        **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     config = Config(
         name=name,

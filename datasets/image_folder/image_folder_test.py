@@ -159,6 +159,35 @@ def test_split_without_a_readable_image_is_refused(tree, tmp_path, monkeypatch):
     assert not left_behind(tmp_path / "data")
 
 
+@pytest.mark.parametrize("name", ["unknown", "Inconclusive", "UNKNOWN "])
+def test_source_called_as_an_answer_is_refused(tmp_path, name):
+    root = make_tree(tmp_path / "tree")
+    (root / "agan").rename(root / name)
+    with pytest.raises(InputError, match=f"source '{name}': rename it"):
+        prepare("mine", tmp_path / "data", tree=root)
+    assert not left_behind(tmp_path / "data")
+
+
+def test_images_without_a_suffix_are_prepared(tmp_path):
+    root = make_tree(tmp_path / "tree")
+    for i, file in enumerate(sorted((root / "agan").rglob("*.*"))):
+        file.rename(file.with_suffix("" if i % 2 else ".picture"))
+    dataset = open_dataset(prepare("mine", tmp_path / "data", tree=root))
+    assert dataset.source_names == ("real", "agan", "bgan")
+    assert sum(dataset.split_sizes.values()) == 60
+
+
+def test_real_and_fake_folders_are_prepared(tmp_path):
+    for number, place in enumerate(["agan/0_real", "agan/1_fake", "bgan/cat/1_fake"]):
+        (tmp_path / "tree" / place).mkdir(parents=True)
+        for i in range(10):
+            image = Image.new("RGB", (8, 8), (number, i, 0))
+            image.save(tmp_path / "tree" / place / f"{i}.png")
+    dataset = open_dataset(prepare("mine", tmp_path / "data", tree=tmp_path / "tree"))
+    assert dataset.source_names == ("real", "agan", "bgan")
+    assert dataset.split_sizes == {"train": 24, "val": 3, "test": 3}
+
+
 def test_many_damaged_images_stop_the_preparation(tmp_path):
     root = copy_with(tmp_path, 10, ["agan/cat/0.png"])  # 1 of 60
     with pytest.raises(

@@ -36,15 +36,15 @@ _COLUMNS = ("path", "label", "dlabel", "source", "semantic", "group", "split")
 
 def transformations() -> dict[str, Transformation]:
     """Return the transformations by name, `real`, which is none, first."""
-    found: dict[str, Transformation] = {REAL: lambda key, image: image}
+    by_name: dict[str, Transformation] = {REAL: lambda key, image: image}
     for kind in ("jpeg", "bilinear", "nearest", "blur"):
         for value in RESHARING[kind].values:
-            found[f"{kind}-{value:g}"] = partial(_reshare, name=kind, value=value)
+            by_name[f"{kind}-{value:g}"] = partial(_reshare, name=kind, value=value)
     for severity in SEVERITIES:
-        found[f"noise-{severity}"] = partial(
+        by_name[f"noise-{severity}"] = partial(
             corrupt, name="gaussian_noise", severity=severity, rounding=True
         )
-    return found
+    return by_name
 
 
 def prepare(
@@ -88,8 +88,7 @@ def _write_split(
     chosen: Selection, split: str, folder: Path, seed: int
 ) -> Iterator[dict[str, object]]:
     """Write the images of a split, and yield their rows of the manifest."""
-    found = transformations()
-    names, size = list(found), chosen.size(split)
+    names, size = list(transformations()), chosen.size(split)
     key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     kinds = rng.permutation(np.arange(size) % len(names))

@@ -293,10 +293,10 @@ def _audit_cues(
     total = 2 * folds * len(CUES)
     with tqdm(total=total, desc="fitting", disable=not show_progress) as bar:
         for number, (name, cue) in enumerate(CUES.items()):
-            found = audit_cue(cue.features(facts), labels, parts, seed, bar.update)
-            if "recall" in found:
-                found["recall"] = dict(zip(names, found["recall"], strict=True))
-            cues[name] = {**found, "advice": cue.advice}
+            figures = audit_cue(cue.features(facts), labels, parts, seed, bar.update)
+            if "recall" in figures:
+                figures["recall"] = dict(zip(names, figures["recall"], strict=True))
+            cues[name] = {**figures, "advice": cue.advice}
             bar.update(2 * folds * (number + 1) - bar.n)  # a constant cue has no fits
     return cues
 

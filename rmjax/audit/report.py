@@ -1,14 +1,11 @@
 """A leakage audit as a table, as sentences and as a picture."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from rmjax.errors import InputError
-from rmjax.utils.files import write_json
+from rmjax.utils.files import replacing, write_json
 
 
 def format_audit(results: dict) -> str:
@@ -23,17 +20,17 @@ def format_audit(results: dict) -> str:
         f"{'cue':<11}{'balanced':>9}{'folds':>14}{'permuted labels':>18}"
         f"{'accuracy':>10}",
     ]
-    for name, found in results["cues"].items():
-        row = f"{name:<11}{found['balanced_accuracy']:>9.3f}"
-        if found["constant"]:
+    for name, figures in results["cues"].items():
+        row = f"{name:<11}{figures['balanced_accuracy']:>9.3f}"
+        if figures["constant"]:
             lines.append(f"{row}{'constant':>14}")
             continue
-        low, high = min(found["folds"]), max(found["folds"])
+        low, high = min(figures["folds"]), max(figures["folds"])
         folds = f"{low:.3f}-{high:.3f}"
-        permuted = f"{found['measured_chance']:.3f} +- {found['deviation']:.3f}"
+        permuted = f"{figures['measured_chance']:.3f} +- {figures['deviation']:.3f}"
         lines.append(
-            f"{row}{folds:>14}{permuted:>18}{found['accuracy']:>10.3f}"
-            + ("  leaks" if found["leaks"] else "")
+            f"{row}{folds:>14}{permuted:>18}{figures['accuracy']:>10.3f}"
+            + ("  leaks" if figures["leaks"] else "")
         )
     return "\n".join([*lines, "", *audit_sentences(results)])
 
@@ -41,18 +38,18 @@ def format_audit(results: dict) -> str:
 def audit_sentences(results: dict) -> list[str]:
     """Return a warning and what to do for each cue that leaks, or that none does."""
     lines = []
-    for name, found in results["cues"].items():
-        if not found["leaks"]:
+    for name, figures in results["cues"].items():
+        if not figures["leaks"]:
             continue
-        best = sorted(found["recall"].items(), key=lambda item: -item[1])[:5]
+        best = sorted(figures["recall"].items(), key=lambda item: -item[1])[:5]
         told = ", ".join(
             f"{source} {share:.2f}" for source, share in best if share > 0.8
         )
         what = "all cues together tell" if name == "all" else f"{name} tells"
         lines.append(
-            f"WARNING: {what} the source: {found['balanced_accuracy']:.2f} where chance "
+            f"WARNING: {what} the source: {figures['balanced_accuracy']:.2f} where chance "
             f"is {results['chance']:.2f}{told and f' (recall: {told})'}. What to do: "
-            f"{found['advice']}."
+            f"{figures['advice']}."
         )
     if results["unreadable"]:
         lines.append(f"{results['unreadable']} unreadable images were left out.")
@@ -69,19 +66,19 @@ def draw_audit(results: dict, path: Path) -> None:
     cues = results["cues"]
     figure = Figure(figsize=(8, 1.6 + 0.42 * len(cues)), layout="constrained")
     axis = figure.subplots()
-    for row, found in enumerate(cues.values()):
-        if found["constant"]:
+    for row, figures in enumerate(cues.values()):
+        if figures["constant"]:
             axis.text(0.01, row, "constant", va="center", color="grey", size=9)
             continue
         value, low, high = (
-            found["balanced_accuracy"],
-            min(found["folds"]),
-            max(found["folds"]),
+            figures["balanced_accuracy"],
+            min(figures["folds"]),
+            max(figures["folds"]),
         )
-        colour = "#c0392b" if found["leaks"] else "#7f9db9"
+        colour = "#c0392b" if figures["leaks"] else "#7f9db9"
         axis.barh(row, value, color=colour, height=0.62)
         axis.plot((low, high), (row, row), "k-|", lw=1, ms=7)
-        permuted = found["permuted"]
+        permuted = figures["permuted"]
         axis.plot(permuted, [row] * len(permuted), "o", ms=3, mec="k", mfc="w", mew=0.6)
         right = max(value, high, *permuted)
         axis.text(right + 0.015, row, f"{value:.2f}", va="center", size=9)
@@ -106,21 +103,6 @@ def draw_audit(results: dict, path: Path) -> None:
         figure.savefig(path, format="png")
 
 
-def check_writable(folder: Path) -> None:
-    """Check, without making it, that a folder can be made and written to.
-
-    Raises:
-        InputError: it can't.
-    """
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise InputError(f"can't write to {folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"can't write to {folder}: no permission in {there}")
-
-
 def write_audit(results: dict, folder: Path) -> dict[str, Path]:
     """Write `audit.png` and `audit.json`, each whole or not at all.
 
@@ -131,14 +113,8 @@ def write_audit(results: dict, folder: Path) -> dict[str, Path]:
         InputError: the folder can't be written to.
     """
     picture, file = folder / "audit.png", folder / "audit.json"
-    scratch = folder / "audit.png.part"
-    try:
+    with replacing(picture) as scratch:
         folder.mkdir(parents=True, exist_ok=True)
         draw_audit(results, scratch)
-        os.replace(scratch, picture)
         write_json(file, results)
-    except OSError as error:
-        with suppress(OSError):  # what failed may be the folder
-            scratch.unlink()
-        raise InputError(f"can't write to {folder}: {error.strerror}") from error
     return {"results": file, "picture": picture}

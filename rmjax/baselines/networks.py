@@ -56,7 +56,7 @@ class PrincipalScores(nn.Module):
 
 
 class Correlations(nn.Module):
-    """Normalised correlation with one fingerprint a source, as scores and embedding.
+    """Normalised correlation with one fingerprint per source, as scores and embedding.
 
     Attributes:
         num_sources: fingerprints.

@@ -51,7 +51,7 @@ class Samples:
 
 
 def ridge(samples: Samples, penalties: Sequence[float]) -> Iterator[Params]:
-    """Fit ridge regressions to one target a source: 1 for its images, -1 for others.
+    """Fit ridge regressions to one target per source: 1 for its images, -1 for others.
 
     Minimises |X W + b - Y|^2 + penalty |W|^2, whose solution for features and targets
     without their means is W = (X'X + penalty)^-1 X'Y = X' (XX' + penalty)^-1 Y; the
@@ -111,11 +111,11 @@ def eigenfaces(samples: Samples, costs: Sequence[float]) -> Iterator[Params]:
 
     x, source = samples.collect()
     components = samples.components
-    found = min(components, *x.shape)
-    pca = PCA(found, svd_solver="randomized", random_state=samples.seed)
+    rank = min(components, *x.shape)
+    pca = PCA(rank, svd_solver="randomized", random_state=samples.seed)
     coordinates = pca.fit_transform(x)
     axes = np.zeros((samples.size, components), np.float32)
-    axes[:, :found] = pca.components_.T
+    axes[:, :rank] = pca.components_.T
     for cost in costs:
         # The primal problem: there are more images than coordinates as a rule.
         svm = LinearSVC(C=cost, dual=False, random_state=samples.seed)
@@ -124,7 +124,7 @@ def eigenfaces(samples: Samples, costs: Sequence[float]) -> Iterator[Params]:
         if samples.num_sources == 2:  # one score, positive for the second
             kernel, bias = np.hstack([-kernel, kernel]), np.array([-1, 1]) * bias
         padded = np.zeros((components, samples.num_sources))
-        padded[:found] = kernel
+        padded[:rank] = kernel
         machine = {"kernel": padded, "bias": bias}
         yield {"mean": pca.mean_, "components": axes, **machine}
 
@@ -142,8 +142,8 @@ def probe(samples: Samples, costs: Sequence[float]) -> Iterator[Params]:
     deviation[deviation < 1e-12] = 1  # of a feature that never changes
     x = ((x - mean) / deviation).astype(np.float64)
     for cost in costs:
-        found = LogisticRegression(C=cost, max_iter=1000).fit(x, source)
-        kernel, bias = found.coef_.T, found.intercept_
+        fitted = LogisticRegression(C=cost, max_iter=1000).fit(x, source)
+        kernel, bias = fitted.coef_.T, fitted.intercept_
         if samples.num_sources == 2:  # the logit of the second
             kernel, bias = np.hstack([0 * kernel, kernel]), np.append(0, bias)
         kernel = kernel / deviation[:, None]

@@ -1,18 +1,17 @@
 """Benchmark of the corruptions, beside the published code in the same run."""
 
-import logging
-import multiprocessing
-import multiprocessing.pool
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
-from importlib.util import find_spec
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from rmjax.bench.common import processes_with, seconds_of
 from rmjax.corruptions import (
     NAMES,
     SEEN,
@@ -23,10 +22,9 @@ from rmjax.corruptions import (
     random_corrupt,
 )
 from rmjax.corruptions.registry import MIN_SIZE
-from rmjax.errors import InputError
+from rmjax.utils.checks import check_at_least
 from rmjax.utils.processes import cores
-
-logger = logging.getLogger(__name__)
+from rmjax.utils.table import format_table
 
 # The published code, packaged: NumPy, OpenCV and Pillow.
 PUBLISHED = "imagecorruptions"
@@ -38,24 +36,22 @@ def bench_corruptions(
     size: int = 224,
     batch_size: int = 64,
     repeats: int = 3,
-    show_progress: bool = True,
 ) -> dict:
     """Time corruptions, and `random_corrupt`, on the default device.
 
     Times are of compiled calls whose images are donated, as inside a training step,
     averaged over the severities, the median of `repeats`; of `random_corrupt`, the mean
-    of several draws. Where the published package is
-    installed, it runs in as many processes as there are cores, in turn with ours.
+    of several draws. Where the published package is installed, it runs in as many
+    processes as there are cores, in turn with ours.
 
     Args:
         names: which corruptions; `random_corrupt` draws from the seen ones of them.
         size: side of the images in pixels.
-        batch_size: images a call.
+        batch_size: images per call.
         repeats: rounds through the severities.
-        show_progress: whether to draw a bar.
 
     Returns:
-        `kinds`, by name `ms` an image and, where published code was there,
+        `kinds`, by name `ms` per image and, where published code was there,
         `published_ms`; `seen`, `unseen`: means of those; `random` and its `ratio` to
         the mean of its kinds, with the seconds to compile it and the MiB it needs
         beside its images.
@@ -64,60 +60,54 @@ def bench_corruptions(
         InputError: an unknown name, or a number that is too small.
     """
     check_names(names)
-    if size < MIN_SIZE or batch_size < 1 or repeats < 1:
-        raise InputError(
-            f"size = {size}, batch_size = {batch_size}, repeats = {repeats}: give at "
-            f"least {MIN_SIZE}, 1 and 1"
-        )
+    check_at_least(MIN_SIZE, size=size)
+    check_at_least(1, batch_size=batch_size, repeats=repeats)
     smooth = jax.random.uniform(
         jax.random.key(0), (batch_size, size // 8, size // 8, 3)
     )
     images = jax.image.resize(smooth, (batch_size, size, size, 3), "linear")
     kinds = {}
-    pool = _published_pool()
-    try:
-        for name in tqdm(names, "corruptions", disable=not show_progress):
+    with processes_with((PUBLISHED,), _adapt_published, cores()) as processes:
+        for name in tqdm(names, "corruptions"):
             kinds[name] = {"ms": _time_kind(name, images, repeats)}
-            if pool is not None:
+            if processes is not None:
                 example = np.asarray(images[0] * 255).astype(np.uint8)
-                kinds[name]["published_ms"] = _time_published(pool, name, example)
-    finally:
-        if pool is not None:
-            pool.terminate()
-    seen, unseen = ([n for n in names if n in part] for part in (SEEN, UNSEEN))
-    results = {"kinds": kinds}
-    if unseen:
-        results["unseen"] = _mean(kinds, unseen)
-    if seen:
-        results["seen"] = _mean(kinds, seen)
+                kinds[name]["published_ms"] = _time_published(processes, name, example)
+    results: dict[str, Any] = {"kinds": kinds}
+    for title, members in (("unseen", UNSEEN), ("seen", SEEN)):
+        rows = [kinds[name] for name in names if name in members]
+        if rows:
+            results[title] = {
+                column: float(np.mean([row[column] for row in rows]))
+                for column in rows[0]
+            }
+    if "seen" in results:
+        seen = [name for name in names if name in SEEN]
         results["random"] = _time_random(seen, images, 5 * repeats)
         results["random"]["ratio"] = results["random"]["ms"] / results["seen"]["ms"]
     return results
 
 
-def format_bench(results: dict) -> str:
+def format_corruptions_bench(results: dict) -> str:
     """Return `bench_corruptions`' results as lines of text."""
-    published = "published_ms" in next(iter(results["kinds"].values()))
-    lines = [
-        f"{'ms an image':<20}{'rmjax':>9}" + f"{PUBLISHED:>18}{'ratio':>8}" * published
-    ]
-
-    def row(label: str, times: dict) -> str:
-        line = f"{label:<20}{times['ms']:>9.3f}"
-        if published:
-            ratio = times["published_ms"] / times["ms"]
-            line += f"{times['published_ms']:>18.3f}{ratio:>8.1f}"
-        return line
-
-    lines += [row(name, times) for name, times in results["kinds"].items()]
-    for part, members in (("seen", SEEN), ("unseen", UNSEEN)):
-        if part in results:
+    rows = dict(results["kinds"])
+    published = "published_ms" in next(iter(rows.values()))
+    for title, members in (("seen", SEEN), ("unseen", UNSEEN)):
+        if title in results:
             count = len(set(members) & set(results["kinds"]))
-            lines.append(row(f"mean of {count} {part}", results[part]))
+            rows[f"mean of {count} {title}"] = results[title]
+    if published:
+        rows = {n: r | {"ratio": r["published_ms"] / r["ms"]} for n, r in rows.items()}
+    columns = {
+        "rmjax": ("ms", ".3f"),
+        PUBLISHED: ("published_ms", ".3f"),
+        "ratio": ("ratio", ".1f"),
+    }
+    lines = format_table("ms per image", columns, rows)
     if "random" in results:
         drawn = results["random"]
         lines.append(
-            f"random_corrupt of the seen: {drawn['ms']:.3f} ms an image, "
+            f"random_corrupt of the seen: {drawn['ms']:.3f} ms per image, "
             f"{drawn['ratio']:.2f} times their mean; compiled in "
             f"{drawn['compile_seconds']:.0f} s; {drawn['memory_mib']:.0f} MiB beside "
             "the images"
@@ -128,28 +118,30 @@ def format_bench(results: dict) -> str:
 
 
 def _time_kind(name: str, images: jax.Array, repeats: int) -> float:
-    """Return milliseconds an image, over all severities."""
-    run = jax.jit(partial(corrupt, name=name), donate_argnums=1)
+    """Return milliseconds per image, over all severities."""
     key = jax.random.key(0)
-    run = run.lower(key, images, severity=jnp.int32(1)).compile()
-    rounds = []
-    for _ in range(repeats + 1):  # the first warms up
-        seconds = 0.0
-        for severity in SEVERITIES:
-            seconds += _time(run, key, images, severity=jnp.int32(severity))
-        rounds.append(seconds)
-    return 1000 * float(np.median(rounds[1:])) / len(SEVERITIES) / len(images)
+    run = jax.jit(partial(corrupt, name=name), donate_argnums=1)
+    compiled = run.lower(key, images, severity=jnp.int32(1)).compile()
+
+    def all_severities() -> float:
+        return sum(
+            _time(compiled, key, images, severity=jnp.int32(severity))
+            for severity in SEVERITIES
+        )
+
+    all_severities()  # warms up
+    seconds = float(np.median([all_severities() for _ in range(repeats)]))
+    return 1000 * seconds / len(SEVERITIES) / len(images)
 
 
 def _time_random(names: Sequence[str], images: jax.Array, repeats: int) -> dict:
-    draw = partial(random_corrupt, names=names, rate=1.0)
-    run = jax.jit(draw, donate_argnums=1)
+    run = jax.jit(partial(random_corrupt, names=names, rate=1.0), donate_argnums=1)
     all_keys = jax.random.split(jax.random.key(0), (repeats + 1, len(images)))
     start = time.perf_counter()
-    run = run.lower(all_keys[0], images).compile()
+    compiled = run.lower(all_keys[0], images).compile()
     compile_seconds = time.perf_counter() - start
-    seconds = [_time(run, keys, images) for keys in all_keys][1:]
-    memory = run.memory_analysis()
+    seconds = [_time(compiled, keys, images) for keys in all_keys][1:]  # one warms up
+    memory = compiled.memory_analysis()
     return {
         "ms": 1000 * float(np.mean(seconds)) / len(images),
         "compile_seconds": compile_seconds,
@@ -157,63 +149,44 @@ def _time_random(names: Sequence[str], images: jax.Array, repeats: int) -> dict:
     }
 
 
-def _time(run: Callable, key: jax.Array, images: jax.Array, **arguments) -> float:
-    """Return the seconds of one call on a copy of the images."""
-    copy = jax.block_until_ready(images + 0)
-    start = time.perf_counter()
-    jax.block_until_ready(run(key, copy, **arguments))
-    return time.perf_counter() - start
-
-
-def _mean(kinds: dict[str, dict], names: Sequence[str]) -> dict[str, float]:
-    columns = kinds[names[0]]
-    return {c: float(np.mean([kinds[name][c] for name in names])) for c in columns}
-
-
-def _published_pool() -> multiprocessing.pool.Pool | None:
-    """Start a process a core with the published package; None where it does not run."""
-    if find_spec(PUBLISHED) is None:
-        return None
-    try:
-        _adapt_published()  # here first: a pool would try for ever
-    except (ImportError, AttributeError) as error:
-        logger.warning("%s is installed but does not run: %s", PUBLISHED, error)
-        return None
-    return multiprocessing.get_context("spawn").Pool(cores(), _adapt_published)
-
-
-def _time_published(
-    pool: multiprocessing.pool.Pool, name: str, image: np.ndarray
+def _time(
+    compiled: Callable, key: jax.Array, images: jax.Array, **arguments: jax.Array
 ) -> float:
-    """Return milliseconds an image of all processes together, over all severities."""
-    seconds = pool.map(partial(_run_published, name), [image] * cores(), chunksize=1)
+    """Return the seconds of one call on a copy of the images, which it may destroy."""
+    copy = jax.block_until_ready(images + 0)
+    return seconds_of(lambda: jax.block_until_ready(compiled(key, copy, **arguments)))
+
+
+def _time_published(processes: Executor, name: str, image: np.ndarray) -> float:
+    """Return milliseconds per image of all processes together, over all severities."""
+    seconds = list(processes.map(partial(_run_published, name), [image] * cores()))
     return 1000 * float(np.mean(seconds)) / cores()
 
 
 def _run_published(name: str, image: np.ndarray) -> float:
     """Return the seconds that one process takes for an image."""
+    _adapt_published()
     import imagecorruptions
 
-    def once() -> float:
-        start = time.perf_counter()
+    def all_severities() -> None:
         for severity in SEVERITIES:
             imagecorruptions.corrupt(image, corruption_name=name, severity=severity)
-        return (time.perf_counter() - start) / len(SEVERITIES)
 
-    first = once()
-    # A fifth of a second at least, but glass blur is a second by itself.
-    return float(np.median([first] + [once() for _ in range(int(0.2 / first))]))
+    first = seconds_of(all_severities)
+    # A second at least, but glass blur is several by itself.
+    more = int(0.2 * len(SEVERITIES) / first)
+    rounds = [first, *(seconds_of(all_severities) for _ in range(more))]
+    return float(np.median(rounds)) / len(SEVERITIES)
 
 
 def _adapt_published() -> None:
-    """Let version 1.1.2 run on today's packages, one thread a process."""
+    """Let version 1.1.2 run on today's packages, one thread per process."""
     import cv2
-    import numpy
     from imagecorruptions import corruptions
     from skimage.filters import gaussian
 
     cv2.setNumThreads(1)
-    numpy.float_ = numpy.float64  # noqa: NPY201 - gone since NumPy 2, called there
+    setattr(np, "float_", np.float64)  # noqa: B010 - gone since NumPy 2, called there
 
     def adapted(image: np.ndarray, sigma: float, multichannel: bool = False, **rest):
         axis = -1 if multichannel else None  # multichannel is gone since 0.26

@@ -2,15 +2,17 @@
 
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from rmjax.bench.common import median_of_rounds, seconds_of, seconds_per_call
 from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import take
-from rmjax.errors import InputError
 from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
 from rmjax.evaluation.protocol import measure_grid
 from rmjax.evaluation.robustness import parse_suite
@@ -18,8 +20,8 @@ from rmjax.experiment import parallel
 from rmjax.experiment.data import open_data
 from rmjax.experiment.step import PyTree
 from rmjax.inference.attributor import load
-
-SECONDS = 2.0  # of forward passes a figure
+from rmjax.utils.checks import check_at_least
+from rmjax.utils.table import format_table
 
 
 def bench_evaluate(
@@ -29,7 +31,6 @@ def bench_evaluate(
     images: int = 512,
     repeats: int = 3,
     data_dir: str | None = None,
-    show_progress: bool = True,
 ) -> dict:
     """Time the evaluation of a run on test images of seen semantics.
 
@@ -45,37 +46,34 @@ def bench_evaluate(
         images: how many test images; all if there are fewer.
         repeats: rounds.
         data_dir: where the data lies now, if not where the run found it.
-        show_progress: whether to draw a bar.
 
     Returns:
         `images`, `conditions`; images/s as `forward`, `clean` and `grid` (each
         condition counted); `clean_share`, of the forward pass; `grid_ratio`, the time
         of the grid over that of as many forward passes; `compile_s`, of all
-        conditions; `measure_s`, of the figures of all cells; `whole_ratio`, with both.
+        conditions; `measure_s`, of the figures of all conditions; `whole_ratio`, with both.
 
     Raises:
         InputError: no such run, suite or data, or a number under 1.
     """
-    if images < 1 or repeats < 1:
-        raise InputError(f"images = {images}, repeats = {repeats}: give at least 1")
+    check_at_least(1, images=images, repeats=repeats)
     conditions = parse_suite(suite)
     run = load(workdir)
     if data_dir:
         run.config.data.dir = data_dir
     data = open_data(run.config)
     rows = np.arange(min(images, data.seen.size("test")))
-    part = take(data.seen, "test", rows), ("test",)
-    made = make_runner(run.config, len(data.sources), run.devices)
+    test_images = take(data.seen, "test", rows), ("test",)
     # Decoded every time, as it is in an evaluation: an image comes once there.
-    runner = Runner(**vars(made) | {"cache": ImageCache(0)})
+    runner = make_runner(run.config, len(data.sources), run.devices)
+    runner = replace(runner, cache=ImageCache(0))
     first = take(data.seen, "test", rows[: runner.batch_size]), ("test",)
 
-    def clean() -> float:
-        start = time.perf_counter()
-        runner.predict(run.variables, part)
-        return len(rows) / (time.perf_counter() - start)
+    passes = len(rows) * len(conditions)
+    forward = _forward(runner, run.variables)
 
     def grid(over: Part) -> tuple[float, float]:
+        """Return the seconds of the network's answers, and of what follows them."""
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             answers = predict_grid(
@@ -86,24 +84,25 @@ def bench_evaluate(
                 Path(folder) / "answers",
                 tqdm(disable=True),
             )
-            half = time.perf_counter()
+            assert answers is not None  # as in any process but the first
+            answered = time.perf_counter()
             measure_grid(answers, data.sources, run.calibration)
-            return half - start, time.perf_counter() - half
+            return answered - start, time.perf_counter() - answered
+
+    def measure() -> dict[str, float]:
+        seconds, after = grid(test_images)
+        return {
+            "forward": runner.batch_size / seconds_per_call(forward),
+            "clean": len(rows)
+            / seconds_of(lambda: runner.predict(run.variables, test_images)),
+            "grid": passes / seconds,
+            "measure_s": after,
+        }
 
     cold, _ = grid(first)
     compile_s = max(cold - grid(first)[0], 0.0)
-    measure_s = []
-    found: dict[str, list[float]] = {"forward": [], "clean": [], "grid": []}
-    for _ in tqdm(range(repeats), "evaluation", disable=not show_progress):
-        found["forward"].append(_time_forward(runner, run.variables))
-        found["clean"].append(clean())
-        seconds, after = grid(part)
-        found["grid"].append(len(rows) * len(conditions) / seconds)
-        measure_s.append(after)
-    speed = {name: float(np.median(values)) for name, values in found.items()}
-    passes = len(rows) * len(conditions)
-    after = float(np.median(measure_s))
-    whole = passes / speed["grid"] + compile_s + after
+    speed = median_of_rounds(measure, repeats, "evaluation")
+    whole = passes / speed["grid"] + compile_s + speed["measure_s"]
     return {
         "images": len(rows),
         "conditions": len(conditions),
@@ -111,36 +110,34 @@ def bench_evaluate(
         "clean_share": speed["clean"] / speed["forward"],
         "grid_ratio": speed["forward"] / speed["grid"],
         "compile_s": compile_s,
-        "measure_s": after,
         "whole_ratio": whole * speed["forward"] / passes,
     }
 
 
-def _time_forward(runner: Runner, variables: PyTree) -> float:
-    """Return images/s of the network alone, on one batch that is on the devices."""
+def format_evaluate_bench(results: dict) -> str:
+    """Return the figures as lines of text."""
+    rows = {
+        "bare forward pass": results["forward"],
+        "evaluation, clean": results["clean"],
+        f"grid of {results['conditions']} conditions": results["grid"],
+    }
+    lines = format_table(
+        f"over {results['images']} images",
+        {"images per second": ("speed", ".0f")},
+        {name: {"speed": speed} for name, speed in rows.items()},
+    )
+    lines[2] += f"  {results['clean_share']:.2f} of the forward pass"
+    lines[3] += f"  {results['grid_ratio']:.2f} times as many forward passes"
+    last = (
+        f"compilation {results['compile_s']:.0f} s, figures "
+        f"{results['measure_s']:.0f} s; with both {results['whole_ratio']:.2f} times"
+    )
+    return "\n".join([*lines, last])
+
+
+def _forward(runner: Runner, variables: PyTree) -> Callable[[], object]:
+    """Return a forward pass of one batch that is on the devices already."""
     shape = (runner.batch_size, *[runner.config.data.eval_size] * 2, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batch = parallel.shard({"image": pixels}, runner.devices)
-    jax.block_until_ready(runner.step(variables, batch))
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < SECONDS:
-        jax.block_until_ready(runner.step(variables, batch))
-        count += runner.batch_size
-    return count / (time.perf_counter() - start)
-
-
-def format_evaluate_bench(results: dict) -> str:
-    """Return the figures as lines of text."""
-    return "\n".join(
-        [
-            f"images a second over {results['images']} images",
-            f"{'bare forward pass':<28}{results['forward']:>9.0f}",
-            f"{'evaluation, clean':<28}{results['clean']:>9.0f}"
-            f"{results['clean_share']:>9.2f} of the forward pass",
-            f"{'grid of ' + str(results['conditions']) + ' conditions':<28}"
-            f"{results['grid']:>9.0f}{results['grid_ratio']:>9.2f} times as many "
-            "forward passes",
-            f"compilation {results['compile_s']:.0f} s, figures "
-            f"{results['measure_s']:.0f} s; with both {results['whole_ratio']:.2f} times",
-        ]
-    )
+    return lambda: jax.block_until_ready(runner.step(variables, batch))

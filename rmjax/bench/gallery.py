@@ -1,13 +1,22 @@
 """Benchmark of the search in a gallery: exact, and approximate where faiss is there."""
 
 import time
-from importlib.util import find_spec
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from rmjax.errors import InputError
-from rmjax.gallery.approximate import PROBED, approximate, build_index
-from rmjax.gallery.search import Score, neighbours, prototypes
+from rmjax.bench.common import installed, seconds_of
+from rmjax.gallery.search import (
+    PROBED,
+    Score,
+    approximate,
+    build_index,
+    neighbours,
+    prototypes,
+)
+from rmjax.utils.checks import check_at_least
+from rmjax.utils.table import format_table
 
 PER_GENERATOR = 50  # images of one
 CHUNK = 2**16  # rows made at once
@@ -33,44 +42,45 @@ def bench_gallery(
         dim: length of a fingerprint.
         rank: dimensions in which they vary, up to `dim`.
         queries: images asked about, one by one.
-        probed: cells that the approximate search looks into.
+        probed: lists that the approximate search looks into.
         repeats: rounds; medians count.
 
     Returns:
-        `images`, `dim`, `rank`; `exact_ms` and `prototypes_ms` a query; where faiss is
-        installed `build_s` and for each number of cells, `approximate`: `probed`, `ms`
-        a query, and the shares of queries with the exact search's image and with its
+        `images`, `dim`, `rank`; `exact_ms` and `prototypes_ms` per query; where faiss is
+        installed `build_s` and for each number of lists, `approximate`: `probed`, `ms`
+        per query, and the shares of queries with the exact search's image and with its
         generator first, `recall_at_1` and `same_generator`.
 
     Raises:
         InputError: a number that is too small.
     """
-    if min(images // PER_GENERATOR, dim, rank, queries, repeats, *probed) < 1:
-        raise InputError(f"give {PER_GENERATOR} images or more, and else at least 1")
+    check_at_least(PER_GENERATOR, images=images)
+    check_at_least(1, dim=dim, rank=rank, queries=queries, probed=probed)
+    check_at_least(1, repeats=repeats)
     rank = min(rank, dim)
     made, asked = _simulate(images, dim, rank, queries)
     starts = np.arange(0, images, PER_GENERATOR)
-    exact = neighbours(made, starts)
-    results = {"images": images, "dim": dim, "rank": rank, "queries": queries}
-    results["exact_ms"], best = _time(exact, asked, repeats)
+    results: dict[str, Any] = {"images": images, "dim": dim, "rank": rank}
+    results["queries"] = queries
+    results["exact_ms"], exact = _time(neighbours(made, starts), asked, repeats)
     results["prototypes_ms"], _ = _time(prototypes(made, starts), asked, repeats)
-    if find_spec("faiss") is None:
+    if not installed("faiss"):
         return results
-    begun = time.perf_counter()
+    start = time.perf_counter()
     index = build_index(made)
-    results["build_s"] = time.perf_counter() - begun
+    results["build_s"] = time.perf_counter() - start
     results["approximate"] = []
-    for cells in probed:
-        index.nprobe = cells
-        ms, found = _time(approximate(index, starts), asked, repeats)
+    for lists in probed:
+        index.nprobe = lists
+        ms, scores = _time(approximate(index, starts), asked, repeats)
         # The same image, but for rounding: the best similarities are equal.
-        same = np.isclose(found.max(1), best.max(1), atol=1e-5)
+        same = np.isclose(scores.max(1), exact.max(1), atol=1e-5)
         results["approximate"].append(
             {
-                "probed": cells,
+                "probed": lists,
                 "ms": ms,
                 "recall_at_1": float(same.mean()),
-                "same_generator": float(np.mean(found.argmax(1) == best.argmax(1))),
+                "same_generator": float(np.mean(scores.argmax(1) == exact.argmax(1))),
             }
         )
     return results
@@ -78,24 +88,33 @@ def bench_gallery(
 
 def format_gallery_bench(results: dict) -> str:
     """Return the figures as lines of text."""
-    lines = [
-        f"{results['images']} images x {results['dim']} floats, varying in "
-        f"{results['rank']} dimensions; one query at a time",
-        f"{'':<34}{'ms a query':>12}{'recall@1':>10}{'same generator':>16}",
-        f"{'neighbours, exact':<34}{results['exact_ms']:>12.2f}{1:>10.3f}{1:>16.3f}",
-        f"{'prototypes, exact':<34}{results['prototypes_ms']:>12.2f}",
-    ]
+    rows = {
+        "neighbours, exact": {
+            "ms": results["exact_ms"],
+            "recall_at_1": 1,
+            "same_generator": 1,
+        },
+        "prototypes, exact": {"ms": results["prototypes_ms"]},
+    }
     for row in results.get("approximate", ()):
-        name = f"neighbours, {row['probed']} cells probed"
-        lines.append(
-            f"{name:<34}{row['ms']:>12.2f}{row['recall_at_1']:>10.3f}"
-            f"{row['same_generator']:>16.3f}"
-        )
+        rows[f"neighbours, {row['probed']} lists probed"] = row
+    columns = {
+        "ms per query": ("ms", ".2f"),
+        "recall@1": ("recall_at_1", ".3f"),
+        "same generator": ("same_generator", ".3f"),
+    }
     if "build_s" in results:
-        lines.append(f"index built in {results['build_s']:.0f} s")
+        last = f"index built in {results['build_s']:.0f} s"
     else:
-        lines.append("to compare with the approximate search: pip install rmjax[ann]")
-    return "\n".join(lines)
+        last = "to compare with the approximate search: pip install rmjax[ann]"
+    return "\n".join(
+        [
+            f"{results['images']} images x {results['dim']} floats, varying in "
+            f"{results['rank']} dimensions; one query at a time",
+            *format_table("", columns, rows),
+            last,
+        ]
+    )
 
 
 def _simulate(
@@ -120,12 +139,11 @@ def _simulate(
 
 
 def _time(score: Score, queries: np.ndarray, repeats: int) -> tuple[float, np.ndarray]:
-    """Return the median milliseconds a query, and the scores."""
-    found = [score(query[None]) for query in queries]  # warms up
-    times = []
-    for _ in range(repeats):
-        for query in queries:
-            begun = time.perf_counter()
-            score(query[None])
-            times.append(time.perf_counter() - begun)
-    return 1000 * float(np.median(times)), np.concatenate(found)
+    """Return the median milliseconds per query, and the scores."""
+    scores = [score(query[None]) for query in queries]  # warms up
+    times = [
+        seconds_of(partial(score, query[None]))
+        for _ in range(repeats)
+        for query in queries
+    ]
+    return 1000 * float(np.median(times)), np.concatenate(scores)

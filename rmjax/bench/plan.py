@@ -10,7 +10,7 @@ References:
     H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s):
         https://www.nvidia.com/en-us/data-center/h100/
     What NVLink gives a ring of its 450 GB/s: https://github.com/NVIDIA/nccl/issues/1264
-    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips a host):
+    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips per host):
         https://docs.cloud.google.com/tpu/docs/v5e
     The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
         algorithms for clusters of workstations, JPDC 2009
@@ -22,16 +22,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.experiment.build import build_model, network_input, variable_shapes
+from rmjax.experiment.ranges import check_values
 from rmjax.mixing import make_mixing
 from rmjax.models.conv import Conv
-from rmjax.models.repmix import RepMix
+from rmjax.utils.checks import check_at_least
 from rmjax.utils.choose import choose
+from rmjax.utils.table import format_table
 
 PyTree = Any
 
@@ -45,9 +48,9 @@ MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
 # Measured there: 256 images in bfloat16 in 50.9 ms and 64 in float32 in 25.7 ms are 0.4
 # of 3,350 GB/s; a large product reached 590 of 989 TFLOP/s.
 MEMORY_SHARE, PRODUCT_SHARE = 0.4, 0.6
-# JPEG images of 256 px that one of its host's processors decoded a second.
+# JPEG images of 256 px that one of its host's processors decoded per second.
 DECODED = 970
-ADAM = 4  # values a parameter: itself, its gradient, and two moments
+ADAM = 4  # values per parameter: itself, its gradient, and two moments
 SAVED = 3  # of them in a checkpoint
 
 
@@ -63,7 +66,7 @@ class Machine:
         link_speed: of a ring through it, GB/s in one direction.
         latency_us: of an all-reduce of a few values, microseconds; assumed.
         cores: virtual processors of all hosts, that decode images.
-        price: of one chip, US dollars an hour on demand; assumed.
+        price: of one chip, US dollars per hour on demand; assumed.
     """
 
     torus: tuple[int, ...]
@@ -88,6 +91,21 @@ MACHINES: dict[str, Machine] = {
     "v5e-64": Machine((8, 8), 197, 16, 819, 100, 30, 1792, 1.2),
 }
 
+# What is printed of a machine's figures: by title, their key and their format.
+COLUMNS = {
+    "ms per step": ("step_ms", ".1f"),
+    "compute": ("compute_ms", ".1f"),
+    "gradients": ("gradients_ms", ".2f"),
+    "norms": ("norms_ms", ".2f"),
+    "input": ("input_ms", ".2f"),
+    "images/s": ("images_per_second", ",.0f"),
+    "efficiency": ("efficiency", ".0%"),
+    "GB per chip": ("chip_gb", ".1f"),
+    "hours": ("hours", ".1f"),
+    "USD": ("dollars", ",.0f"),
+    "": ("note", ""),
+}
+
 
 @dataclass(frozen=True)
 class Size:
@@ -97,7 +115,7 @@ class Size:
         params: trained values.
         stats: running statistics.
         norms: batch norms.
-        maps: values an image that its convolutions put out.
+        maps: values per image that its convolutions put out.
         gflop: of an image's forward pass, by the definition of the convolution.
     """
 
@@ -130,13 +148,14 @@ def measure_size(config: ConfigDict, num_sources: int) -> Size:
 def forward_gflop(config: ConfigDict, num_sources: int) -> float:
     """Return GFLOP of an image's forward pass, by the definition of the convolution."""
     model, variables, inputs = _plain_network(config, num_sources)
-    lowered = jax.jit(model.apply).lower(variables, inputs)
-    return lowered.cost_analysis()["flops"] / 1e9
+    costs = jax.jit(model.apply).lower(variables, inputs).cost_analysis()
+    assert costs is not None  # as on backends that do not count
+    return costs["flops"] / 1e9
 
 
 def _plain_network(
     config: ConfigDict, num_sources: int
-) -> tuple[RepMix, PyTree, jax.ShapeDtypeStruct]:
+) -> tuple[nn.Module, PyTree, jax.ShapeDtypeStruct]:
     """Return the network without tricks, and the shapes of its variables and input."""
     model = build_model(config, num_sources, lowering="native")
     return model, variable_shapes(config, num_sources), network_input(config)
@@ -172,14 +191,14 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
     moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
     speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
     multiplying = images * PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
-    parts = {
+    seconds = {
         "compute": max(moving, multiplying),
         "gradients": allreduce_seconds(4 * (size.params + size.stats), machine),
         "norms": 3 * size.norms * allreduce_seconds(0, machine),
         "input": batch / (DECODED * machine.cores),
     }
-    busy = parts["compute"] + parts["gradients"] + parts["norms"]
-    return parts | {"step": max(busy, parts["input"])}
+    busy = seconds["compute"] + seconds["gradients"] + seconds["norms"]
+    return seconds | {"step": max(busy, seconds["input"])}
 
 
 def chip_gb(size: Size, images: float, dtype: str) -> float:
@@ -205,23 +224,20 @@ def plan_training(
         images: in the training set; an epoch is one pass over first members.
         epochs: of them.
         machines: keys of `MACHINES`.
-        price: US dollars a chip and hour, instead of those there.
+        price: US dollars per chip and hour, instead of those there.
 
     Returns:
         `size` (see `Size`), `checkpoint_mb`, `allreduce_mb`, `steps`, `read` (images
         decoded in all); and by machine `batch_multiple`, which its chips can share;
-        where the batch is one, `step_ms` and its parts, `images_per_second`,
+        where the batch is one, `step_ms` and what it consists of, `images_per_second`,
         `efficiency` (compute's share of the step), `bound`, `chip_gb`, `fits`, `hours`
         and `dollars`.
 
     Raises:
         InputError: no such machine (the message lists the choices), or numbers under 1.
     """
-    if min(num_sources, images, epochs) < 1:
-        raise InputError(
-            f"sources = {num_sources}, images = {images}, epochs = {epochs}: "
-            "give at least 1"
-        )
+    check_at_least(1, sources=num_sources, images=images, epochs=epochs)
+    check_values(config)
     if config.fit.name:
         raise InputError(
             f"fit.name = '{config.fit.name}': only a training by gradient is planned"
@@ -252,14 +268,15 @@ def plan_training(
 
 
 def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) -> dict:
-    parts = step_seconds(size, machine, batch, dtype)
-    hours = steps * parts["step"] / 3600
+    seconds = step_seconds(size, machine, batch, dtype)
+    step = seconds["step"]
+    hours = steps * step / 3600
     needed = chip_gb(size, batch / machine.chips, dtype)
     return {
-        **{f"{name}_ms": 1e3 * seconds for name, seconds in parts.items()},
-        "images_per_second": batch / parts["step"],
-        "efficiency": parts["compute"] / parts["step"],
-        "bound": max(parts.keys() - {"step"}, key=parts.get),
+        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
+        "images_per_second": batch / step,
+        "efficiency": seconds["compute"] / step,
+        "bound": max(seconds.keys() - {"step"}, key=lambda name: seconds[name]),
         "chip_gb": needed,
         "fits": needed < machine.memory_gb,
         "hours": hours,
@@ -270,31 +287,24 @@ def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) 
 def format_plan(plan: dict) -> str:
     """Return `plan_training`'s results as lines of text."""
     size = plan["size"]
-    lines = [
-        f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP an image "
-        f"and forward pass, {size['maps'] / 1e6:.1f} M values in its maps",
-        f"{plan['steps']:,} steps of {plan['batch_size']} images ({plan['dtype']}), "
-        f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced a "
-        f"step, {plan['checkpoint_mb']:.0f} MB a checkpoint",
-        "",
-        f"{'estimated':<9}{'ms a step':>10}{'compute':>9}{'gradients':>10}{'norms':>7}"
-        f"{'input':>8}{'images/s':>10}{'efficiency':>11}{'GB a chip':>10}{'hours':>8}"
-        f"{'USD':>8}",
-    ]
+    rows, notes = {}, []
     for name, row in plan["machines"].items():
-        if "step_ms" not in row:
-            lines.append(
-                f"{name:<9} needs a multiple of {row['batch_multiple']} images"
-            )
-            continue
-        lines.append(
-            f"{name:<9}{row['step_ms']:>10.1f}{row['compute_ms']:>9.1f}"
-            f"{row['gradients_ms']:>10.2f}{row['norms_ms']:>7.2f}{row['input_ms']:>8.2f}"
-            f"{row['images_per_second']:>10,.0f}{row['efficiency']:>11.0%}"
-            f"{row['chip_gb']:>10.1f}{row['hours']:>8.1f}{row['dollars']:>8,.0f}"
-            + ("" if row["fits"] else "  does not fit")
-        )
-    return "\n".join(lines)
+        if "step_ms" in row:
+            rows[name] = row | {"note": None if row["fits"] else "does not fit"}
+        else:
+            notes.append(f"{name} needs a multiple of {row['batch_multiple']} images")
+    return "\n".join(
+        [
+            f"{size['params'] / 1e6:.1f} M parameters, {size['gflop']:.2f} GFLOP per "
+            f"image and forward pass, {size['maps'] / 1e6:.1f} M values in its maps",
+            f"{plan['steps']:,} steps of {plan['batch_size']} images ({plan['dtype']}), "
+            f"{plan['read']:,} images decoded; {plan['allreduce_mb']:.0f} MB all-reduced "
+            f"per step, {plan['checkpoint_mb']:.0f} MB per checkpoint",
+            "",
+            *format_table("estimated", COLUMNS, rows),
+            *notes,
+        ]
+    )
 
 
 def _count(tree: PyTree) -> int:

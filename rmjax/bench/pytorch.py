@@ -9,17 +9,17 @@ References:
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
+from functools import partial
+from typing import Any
 
 import numpy as np
+
+from rmjax.bench.common import installed
 
 NETWORKS = ("resnet18", "resnet50")  # what has the same name in torchvision
 EMBEDDING = 256
 
-
-def has_torch() -> bool:
-    """Tell whether torch and torchvision are installed."""
-    return find_spec("torch") is not None and find_spec("torchvision") is not None
+# torch and torchvision are imported where they are used: they need not be installed.
 
 
 def inference_calls(
@@ -28,7 +28,7 @@ def inference_calls(
     """Return, by memory format, what makes a call of uint8 images `[N, H, W, 3]`.
 
     A call runs torchvision's network in inference mode, eager. Nothing is returned
-    without PyTorch, or for a network or a backend that it has not.
+    without PyTorch, or for a network or a backend that it does not have.
 
     Args:
         arch: one of `NETWORKS`.
@@ -36,30 +36,21 @@ def inference_calls(
         dtype: `float32` or `bfloat16`.
         calls: forward passes that are started before the last is waited for.
     """
-    place = _device(backend)
-    if not place or arch not in NETWORKS:
-        return {}
-    import torch
-    import torchvision
 
-    def network(memory_format: torch.memory_format) -> Callable:
-        model = torchvision.models.get_model(arch, weights=None).eval()
-        model = model.to(place, memory_format=memory_format)
+    def prepare(model: Any, x: Any, _: np.ndarray) -> Callable:
+        import torch
 
-        def make(images: np.ndarray) -> Callable:
-            x = _to_tensor(images, memory_format, place)
+        model.eval()
 
-            def call() -> None:
-                with torch.inference_mode(), _autocast(place, dtype):
-                    for _ in range(calls):
-                        y = model(x)
-                float(y[0, 0])  # waits
+        def call() -> None:
+            with torch.inference_mode(), _autocast(x, dtype):
+                for _ in range(calls):
+                    y = model(x)
+            float(y[0, 0])  # waits
 
-            return call
+        return call
 
-        return make
-
-    return _by_format(network)
+    return _by_format(arch, backend, prepare)
 
 
 def training_calls(
@@ -76,28 +67,26 @@ def training_calls(
     Groups of `members` adjacent images are mixed after the pool (level 5) with fresh
     Dirichlet weights. As above, nothing where it can't run; a call takes `steps` steps.
     """
-    place = _device(backend)
-    if not place or arch not in NETWORKS:
-        return {}
-    import torch
-    import torchvision
-    from torch.nn import functional
 
-    def network(memory_format: torch.memory_format) -> Callable:
-        model = torchvision.models.get_model(arch, weights=None)
+    def prepare(model: Any, x: Any, sources: np.ndarray) -> Callable:
+        import torch
+        from torch.nn import functional
+
+        x = x * 2 - 1
+        labels = torch.from_numpy(sources).long().reshape(-1, members).to(x.device)
         channels = model.fc.in_features
         model.fc = torch.nn.Identity()  # the pooled representation comes out
-        model = model.to(place, memory_format=memory_format).train()
-        embed = torch.nn.Linear(channels, EMBEDDING, device=place)
-        attribute = torch.nn.Linear(EMBEDDING, num_sources, device=place)
-        detect = torch.nn.Linear(EMBEDDING, 2, device=place)
-        parts = torch.nn.ModuleList([model, embed, attribute, detect])
-        optimizer = torch.optim.Adam(parts.parameters(), lr=1e-4, weight_decay=5e-4)
-        concentration = torch.full((members,), 0.4, device=place)
+        model.train()
+        embed = torch.nn.Linear(channels, EMBEDDING, device=x.device)
+        attribute = torch.nn.Linear(EMBEDDING, num_sources, device=x.device)
+        detect = torch.nn.Linear(EMBEDDING, 2, device=x.device)
+        modules = torch.nn.ModuleList([model, embed, attribute, detect])
+        optimizer = torch.optim.Adam(modules.parameters(), lr=1e-4, weight_decay=5e-4)
+        concentration = torch.full((members,), 0.4, device=x.device)
         dirichlet = torch.distributions.Dirichlet(concentration)
 
-        def loss(x: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-            with _autocast(place, dtype):
+        def loss() -> Any:
+            with _autocast(x, dtype):
                 pooled = model(x)
             pooled = pooled.float().reshape(-1, members, channels)
             weights = dirichlet.sample((len(pooled),))
@@ -106,65 +95,61 @@ def training_calls(
             real, synthetic = detection.softmax(-1).split(1, -1)
             gates = [real] + [synthetic] * (num_sources - 1)
             attribution = attribute(embedding) * torch.cat(gates, -1)
-            fakes = (sources > 0).long()
+            fakes = (labels > 0).long()
             classes = torch.where(fakes > 0, 1 / (num_sources - 1), 1.0)
             total = 0.0
             for j in range(members):
-                for logits, labels, weight in (
-                    (attribution, sources[:, j], weights[:, j]),
+                for logits, truth, weight in (
+                    (attribution, labels[:, j], weights[:, j]),
                     (detection, fakes[:, j], weights[:, j] * classes[:, j]),
                 ):
-                    each = functional.cross_entropy(logits, labels, reduction="none")
+                    each = functional.cross_entropy(logits, truth, reduction="none")
                     total = total + (weight * each).mean()
             return total
 
-        def make(images: np.ndarray, sources: np.ndarray) -> Callable:
-            x = _to_tensor(images, memory_format, place) * 2 - 1
-            labels = torch.from_numpy(sources).long().reshape(-1, members).to(place)
+        def call() -> float:
+            for _ in range(steps):
+                optimizer.zero_grad(set_to_none=True)
+                value = loss()
+                value.backward()
+                optimizer.step()
+            return float(value.detach())
 
-            def call() -> float:
-                for _ in range(steps):
-                    optimizer.zero_grad(set_to_none=True)
-                    value = loss(x, labels)
-                    value.backward()
-                    optimizer.step()
-                return float(value.detach())
+        return call
 
-            return call
-
-        return make
-
-    return _by_format(network)
+    return _by_format(arch, backend, prepare)
 
 
-def _device(backend: str) -> str:
-    """Return PyTorch's name of the device that JAX's backend has; empty for none."""
-    if not has_torch() or backend not in ("cpu", "gpu"):
-        return ""
-    if backend == "cpu":
-        return "cpu"
+def _by_format(
+    arch: str, backend: str, prepare: Callable[[Any, Any, np.ndarray], Callable]
+) -> dict[str, Callable]:
+    """Return, by memory format, what makes a call of uint8 images and of sources.
+
+    `prepare` makes it of a network, of images float32 `[N, 3, H, W]` in [0, 1] in that
+    format, both on the device, and of the sources.
+    """
+    if arch not in NETWORKS or not installed("torch", "torchvision"):
+        return {}
     import torch
+    import torchvision
 
-    return "cuda" if torch.cuda.is_available() else ""
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(backend)
+    if device is None or (device == "cuda" and not torch.cuda.is_available()):
+        return {}
 
-
-def _autocast(place: str, dtype: str):
-    import torch
-
-    return torch.autocast(place, torch.bfloat16, enabled=dtype == "bfloat16")
-
-
-def _to_tensor(images: np.ndarray, memory_format, place: str):
-    import torch
-
-    x = torch.from_numpy(images).to(place).permute(0, 3, 1, 2).float() / 255
-    return x.contiguous(memory_format=memory_format)
-
-
-def _by_format(network: Callable) -> dict[str, Callable]:
-    import torch
+    def make(memory_format: Any, images: np.ndarray, sources: np.ndarray) -> Callable:
+        model = torchvision.models.get_model(arch, weights=None)
+        model = model.to(device, memory_format=memory_format)
+        x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+        return prepare(model, x.contiguous(memory_format=memory_format), sources)
 
     return {
-        "contiguous": network(torch.contiguous_format),
-        "channels_last": network(torch.channels_last),
+        "contiguous": partial(make, torch.contiguous_format),
+        "channels_last": partial(make, torch.channels_last),
     }
+
+
+def _autocast(x: Any, dtype: str) -> Any:
+    import torch
+
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == "bfloat16")

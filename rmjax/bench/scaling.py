@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,14 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from tqdm import tqdm
 
-from rmjax.bench.step import make_batch, step_calls, step_config
+from rmjax.bench.common import seconds_of
+from rmjax.bench.network import make_batch, recipe, step_calls
 from rmjax.errors import InputError
 from rmjax.experiment import hosts, parallel
 from rmjax.report.figures import BLUE, WIDTH, render, styled
+from rmjax.utils.checks import check_at_least
+from rmjax.utils.table import format_table
 
 STEPS = 7  # timed; the median counts
 AXES = {
-    "batch": "images a step",
+    "batch": "images per step",
     "size": "side of the images, px",
     "classes": "classes",
     "processes": "processes on the same cores",
@@ -38,7 +40,6 @@ def bench_scaling(
     sizes: Sequence[int] = (32, 64, 96, 128),
     classes: Sequence[int] = (8, 100, 1000, 10_000),
     processes: Sequence[int] = (1, 2, 4),
-    show_progress: bool = True,
 ) -> dict:
     """Time training steps of the published recipe, changing one thing at a time.
 
@@ -49,16 +50,15 @@ def bench_scaling(
     Args:
         arch: key of `rmjax.models.resnet.ARCHITECTURES`.
         size: side of the images in pixels, where that is not changed.
-        batch: images a step over all processes, where that is not changed.
-        batches: images a step.
+        batch: images per step over all processes, where that is not changed.
+        batches: images per step.
         sizes: sides of the images.
         classes: numbers of sources, 8 where that is not changed.
         processes: numbers of processes with one device each.
-        show_progress: whether to draw a bar.
 
     Returns:
         `arch`, `cores`, `usual` (what is not changed, by key of `AXES`), and `curves`:
-        by key of `AXES` the milliseconds a step, by value.
+        by key of `AXES` the milliseconds per step, by value.
 
     Raises:
         InputError: numbers that make no batch or no classes, or what the network
@@ -70,25 +70,26 @@ def bench_scaling(
         "classes": classes,
         "processes": processes,
     }
-    if min(classes, default=2) < 2 or min(size, *sizes, *processes, 1) < 1:
-        raise InputError("give at least 2 classes, and 1 of everything else")
+    check_at_least(2, classes=classes)
+    check_at_least(1, size=size, sizes=sizes, processes=processes)
+    check_at_least(1, batch=batch, batches=batches)
     for images, count in [(b, 1) for b in batches] + [(batch, p) for p in processes]:
-        if images < 1 or images % (2 * count):
+        if images % (2 * count):
             raise InputError(
-                f"{images} images a step are no multiple of {2 * count} = {count} "
+                f"{images} images per step are no multiple of {2 * count} = {count} "
                 "processes x 2 images that are mixed"
             )
     usual = {"batch": batch, "size": size, "classes": 8, "processes": 1}
     curves: dict[str, dict[str, float]] = {axis: {} for axis in AXES}
     measure = cache(_measure)  # what is usual lies on every curve
     todo = [(axis, value) for axis in AXES for value in changed[axis]]
-    for axis, value in tqdm(todo, "scaling", disable=not show_progress):
+    for axis, value in tqdm(todo, "scaling"):
         curves[axis][str(value)] = measure(arch, **usual | {axis: value})
     return {"arch": arch, "cores": os.cpu_count(), "usual": usual, "curves": curves}
 
 
 def _measure(arch: str, batch: int, size: int, classes: int, processes: int) -> float:
-    """Return milliseconds a step, as process 0 of new ones measures it."""
+    """Return milliseconds per step, as process 0 of new ones measures it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         where = f"127.0.0.1:{server.getsockname()[1]}"
     command = [sys.executable, "-m", __spec__.name, where, str(processes)]
@@ -114,21 +115,15 @@ def _measure(arch: str, batch: int, size: int, classes: int, processes: int) -> 
 
 
 def _run(where: str, processes: int, process: int, case: dict) -> float:
-    """Be one of the processes; return milliseconds a step."""
+    """Be one of the processes; return milliseconds per step."""
     if processes > 1:
         hosts.connect(where, processes, process)
     devices = parallel.everywhere(parallel.choose_devices(1))
-    config = step_config(
-        arch=case["arch"], size=case["size"], dtype="float32", corrupt=0.0, mix="repmix"
-    )
+    config = recipe(arch=case["arch"], size=case["size"], dtype="float32")
     make = step_calls(config, case["classes"], devices)
     call = make(*make_batch(case["batch"] // processes, case["size"], case["classes"]))
-    seconds = []
     # Every process takes the same steps. The first ones compile and touch memory.
-    for _ in range(2 + STEPS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
+    seconds = [seconds_of(call) for _ in range(2 + STEPS)]
     return 1e3 * float(np.median(seconds[2:]))
 
 
@@ -136,13 +131,13 @@ def format_scaling_bench(results: dict) -> str:
     """Return `bench_scaling`'s results as lines of text."""
     usual = results["usual"]
     lines = [
-        f"ms a training step of {results['arch']} on {results['cores']} cores: "
+        f"ms per training step of {results['arch']} on {results['cores']} cores: "
         f"{usual['batch']} images of {usual['size']} px, 8 classes, 1 process, but for"
     ]
     for axis, label in AXES.items():
-        values, times = results["curves"][axis].keys(), results["curves"][axis].values()
-        lines.append(f"{label:<28}" + "".join(f"{int(v):>9,}" for v in values))
-        lines.append(f"{'':<28}" + "".join(f"{ms:>9.0f}" for ms in times))
+        curve = results["curves"][axis]
+        columns = {f"{int(value):>7,}": (value, ".0f") for value in curve}
+        lines += format_table(f"{label:<27}", columns, {"": curve})
     return "\n".join(lines)
 
 
@@ -162,7 +157,7 @@ def draw_scaling(results: dict) -> Figure:
         panel.yaxis.set_major_formatter(number)
         panel.set_ylim(0, 1.1 * max(curve.values(), default=1))
         panel.set_xlabel(label)
-        panel.set_ylabel("ms a step")
+        panel.set_ylabel("ms per step")
     return figure
 
 

@@ -1,256 +1,207 @@
-"""The `rmjax bench` command: measures speed, prints it, writes it to JSON."""
+"""The `rmjax bench` commands: measure speed, print it, write it to JSON."""
 
-import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from rmjax.cli.options import Add, names
+from rmjax.cli.options import (
+    DataDir,
+    Integers,
+    JsonFile,
+    Names,
+    NewFile,
+    RunDataDir,
+    RunFolder,
+)
+from rmjax.cli.parser import Group
 from rmjax.errors import InputError
 
-
-def add_bench(add: Add) -> None:
-    """Add the command and its subcommands."""
-    parser = add("bench", help="measure speed")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    defaults = argparse.ArgumentDefaultsHelpFormatter
-    bench = what.add_parser(
-        "corruptions",
-        help="milliseconds an image of each corruption; beside the published code's "
-        "where the package imagecorruptions is installed",
-        formatter_class=defaults,
-    )
-    bench.add_argument("--names", type=names, default=(), help="A,B; () is all 19")
-    bench.add_argument("--size", type=int, default=224, help="side in pixels")
-    _add_batches(bench)
-    _add_rounds(bench)
-    bench.set_defaults(run=_bench, measure=_measure_corruptions)
-
-    data = what.add_parser(
-        "data",
-        help="images a second from files to batches; beside a PyTorch DataLoader's "
-        "where torch and torchvision are installed",
-        formatter_class=defaults,
-    )
-    data.add_argument("--dataset", help="a prepared one; None draws JPEG and PNG files")
-    data.add_argument("--data-dir", default="data", help="where it is")
-    data.add_argument("--size", type=int, default=224, help="side of the random crops")
-    data.add_argument("--resize", type=int, default=256, help="shorter side; 0: as is")
-    data.add_argument("--workers", type=_integers, default=(0, 1, 2), help="processes")
-    data.add_argument("--seconds", type=float, default=3.0, help="of reading a figure")
-    _add_batches(data)
-    _add_rounds(data)
-    data.set_defaults(run=_bench, measure=_measure_data)
-
-    test = what.add_parser(
-        "evaluate",
-        help="images a second of an evaluation, beside the bare forward pass",
-        formatter_class=defaults,
-    )
-    test.add_argument("--workdir", required=True, help="folder of the run")
-    test.add_argument("--data-dir", help="where its data is; None: as in the config")
-    test.add_argument("--suite", default="full", help="the conditions of the grid")
-    test.add_argument("--images", type=int, default=512, help="test images")
-    _add_rounds(test)
-    test.set_defaults(run=_bench, measure=_measure_evaluate)
-
-    gallery = what.add_parser(
-        "gallery",
-        help="milliseconds a query of a gallery's search; beside the approximate one "
-        "where faiss is installed",
-        formatter_class=defaults,
-    )
-    gallery.add_argument("--images", type=int, default=1_000_000, help="enrolled")
-    gallery.add_argument("--dim", type=int, default=256, help="of a fingerprint")
-    gallery.add_argument("--rank", type=int, default=16, help="dimensions they vary in")
-    gallery.add_argument("--queries", type=int, default=100, help="one by one")
-    gallery.add_argument(
-        "--probed", type=_integers, default=(32, 128, 512), help="cells looked into"
-    )
-    _add_rounds(gallery)
-    gallery.set_defaults(run=_bench, measure=_measure_gallery)
-
-    network = what.add_parser(
-        "inference",
-        help="images a second through a network; beside PyTorch's on a CPU or GPU where "
-        "torch and torchvision are installed",
-        formatter_class=defaults,
-    )
-    network.add_argument("--arch", default="resnet50", help="the network")
-    network.add_argument("--size", type=int, default=224, help="side in pixels")
-    network.add_argument(
-        "--batch-sizes", type=_integers, default=(1, 16, 64), help="images a call"
-    )
-    network.add_argument("--dtype", default="float32", help="or bfloat16")
-    _add_rounds(network)
-    network.set_defaults(run=_bench, measure=_measure_inference)
-
-    step = what.add_parser(
-        "step",
-        help="images a second in training, then in inference; beside PyTorch's of the "
-        "same recipe on a CPU or GPU where torch and torchvision are installed",
-        formatter_class=defaults,
-    )
-    step.add_argument("--arch", default="resnet50", help="the network")
-    step.add_argument("--size", type=int, default=224, help="side in pixels")
-    step.add_argument(
-        "--batch-sizes", type=_integers, default=(16, 64), help="images a step"
-    )
-    step.add_argument("--dtype", default="float32", help="or bfloat16")
-    step.add_argument(
-        "--corrupt", type=float, default=0.0, help="share of the images; published: .95"
-    )
-    step.add_argument("--mix", default="repmix", help="or pairs, none, ...")
-    step.add_argument("--no-inference", action="store_true", help="training alone")
-    _add_rounds(step)
-    step.set_defaults(run=_bench, measure=_measure_step)
-
-    _add_scaling(what, defaults)
+Arch = Annotated[str, "the network"]
+BatchSize = Annotated[int, "images per batch"]
+BatchSizes = Annotated[Integers, "images per step"]
+Curve = Annotated[Integers, "on the curve"]
+Dtype = Annotated[str, "or bfloat16"]
+Repeats = Annotated[int, "rounds; medians count"]
+Size = Annotated[int, "side in pixels"]
 
 
-def _add_scaling(what: argparse._SubParsersAction, defaults: type) -> None:
-    curves = what.add_parser(
-        "scaling",
-        help="time of a training step against batch, image size, classes, processes",
-        formatter_class=defaults,
-    )
-    curves.add_argument("--arch", default="resnet18", help="the network")
-    curves.add_argument("--size", type=int, default=64, help="side in pixels")
-    curves.add_argument("--batch", type=int, default=32, help="images a step")
-    for name, values in (
-        ("batches", (8, 16, 32, 64, 128)),
-        ("sizes", (32, 64, 96, 128)),
-        ("classes", (8, 100, 1000, 10_000)),
-        ("processes", (1, 2, 4)),
-    ):
-        curves.add_argument(
-            f"--{name}", type=_integers, default=values, help="on the curve"
-        )
-    curves.add_argument("--plot", help="FILE.svg or FILE.png to draw the curves to")
-    add_json(curves)
-    curves.set_defaults(run=_bench, measure=_measure_scaling)
-
-
-def _add_batches(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("--batch-size", type=int, default=64, help="images a batch")
-
-
-def _add_rounds(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("--repeats", type=int, default=3, help="rounds; medians count")
-    add_json(bench)
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the option that `show` takes."""
-    parser.add_argument("--json", help="a file to write the figures to as well")
-
-
-def show(json: str | None, measure: Callable[[], tuple[dict, str]]) -> None:
-    """Print what is measured, given as figures and as text; write it to a file as well.
-
-    Raises:
-        InputError: that file has no folder; then nothing is measured.
-    """
+def show(results: dict, text: str, json: str | None) -> None:
+    """Print figures, given as text, and write them to a file as well."""
     from rmjax.utils.files import write_json
 
-    if json and not Path(json).parent.is_dir():
-        raise InputError(f"--json {json}: no such folder")
-    results, text = measure()
     print(text)
     if json:
         write_json(Path(json), results)
 
 
-def _bench(args: argparse.Namespace, changes: list[str]) -> None:
-    show(args.json, partial(args.measure, args))
-
-
-def _measure_corruptions(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.corruptions import bench_corruptions, format_bench
+def time_corruptions(
+    *,
+    names: Annotated[Names, "A,B (default: all 19)"] = (),
+    size: Size = 224,
+    batch_size: BatchSize = 64,
+    repeats: Repeats = 3,
+    json: JsonFile = None,
+) -> None:
+    """Milliseconds per image of each corruption; beside the published code's where the
+    package imagecorruptions is installed.
+    """
+    from rmjax.bench.corruptions import bench_corruptions, format_corruptions_bench
     from rmjax.corruptions import NAMES
 
     results = bench_corruptions(
-        names=args.names or NAMES,
-        size=args.size,
-        batch_size=args.batch_size,
-        repeats=args.repeats,
+        names=names or NAMES, size=size, batch_size=batch_size, repeats=repeats
     )
-    return results, format_bench(results)
+    show(results, format_corruptions_bench(results), json)
 
 
-def _measure_data(args: argparse.Namespace) -> tuple[dict, str]:
+def time_data(
+    *,
+    dataset: str | None = None,
+    data_dir: DataDir = "data",
+    size: int = 224,
+    resize: int = 256,
+    workers: Integers = (0, 1, 2),
+    seconds: float = 3.0,
+    batch_size: BatchSize = 64,
+    repeats: Repeats = 3,
+    json: JsonFile = None,
+) -> None:
+    """Images per second from files to batches; beside a PyTorch DataLoader's where torch
+    and torchvision are installed.
+
+    Args:
+        dataset: a prepared one (default: JPEG and PNG files that are drawn)
+        size: side of the random crops
+        resize: shorter side; 0: as is
+        workers: processes
+        seconds: of reading a figure
+    """
     from rmjax.bench.data import bench_data, format_data_bench
     from rmjax.data.dataset import find_dataset
 
     results = bench_data(
-        directory=find_dataset(args.data_dir, args.dataset) if args.dataset else None,
-        size=args.size,
-        resize=args.resize or None,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        seconds=args.seconds,
-        repeats=args.repeats,
+        directory=find_dataset(data_dir, dataset) if dataset else None,
+        size=size,
+        resize=resize or None,
+        batch_size=batch_size,
+        workers=workers,
+        seconds=seconds,
+        repeats=repeats,
     )
-    return results, format_data_bench(results)
+    show(results, format_data_bench(results), json)
 
 
-def _measure_evaluate(args: argparse.Namespace) -> tuple[dict, str]:
+def time_evaluation(
+    *,
+    workdir: RunFolder,
+    data_dir: RunDataDir = None,
+    suite: Annotated[str, "the conditions of the grid"] = "full",
+    images: Annotated[int, "test images"] = 512,
+    repeats: Repeats = 3,
+    json: JsonFile = None,
+) -> None:
+    """Images per second of an evaluation, beside the bare forward pass."""
     from rmjax.bench.evaluate import bench_evaluate, format_evaluate_bench
 
     results = bench_evaluate(
-        args.workdir,
-        suite=args.suite,
-        images=args.images,
-        repeats=args.repeats,
-        data_dir=args.data_dir,
+        workdir, suite=suite, images=images, repeats=repeats, data_dir=data_dir
     )
-    return results, format_evaluate_bench(results)
+    show(results, format_evaluate_bench(results), json)
 
 
-def _measure_gallery(args: argparse.Namespace) -> tuple[dict, str]:
+def time_gallery(
+    *,
+    images: Annotated[int, "enrolled"] = 1_000_000,
+    dim: Annotated[int, "of a fingerprint"] = 256,
+    rank: Annotated[int, "dimensions they vary in"] = 16,
+    queries: Annotated[int, "one by one"] = 100,
+    probed: Annotated[Integers, "cells looked into"] = (32, 128, 512),
+    repeats: Repeats = 3,
+    json: JsonFile = None,
+) -> None:
+    """Milliseconds a query of a gallery's search; beside the approximate one where
+    faiss is installed.
+    """
     from rmjax.bench.gallery import bench_gallery, format_gallery_bench
 
     results = bench_gallery(
-        images=args.images,
-        dim=args.dim,
-        rank=args.rank,
-        queries=args.queries,
-        probed=args.probed,
-        repeats=args.repeats,
+        images=images,
+        dim=dim,
+        rank=rank,
+        queries=queries,
+        probed=probed,
+        repeats=repeats,
     )
-    return results, format_gallery_bench(results)
+    show(results, format_gallery_bench(results), json)
 
 
-def _measure_inference(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.inference import bench_inference, format_inference_bench
+def time_inference(
+    *,
+    arch: Arch = "resnet50",
+    size: Size = 224,
+    batch_sizes: Annotated[Integers, "images per call"] = (1, 16, 64),
+    dtype: Dtype = "float32",
+    repeats: Repeats = 3,
+    json: JsonFile = None,
+) -> None:
+    """Images per second through a network; beside PyTorch's on a CPU or GPU where torch
+    and torchvision are installed.
+    """
+    from rmjax.bench.network import bench_inference, format_inference_bench
 
     results = bench_inference(
-        arch=args.arch,
-        size=args.size,
-        batch_sizes=args.batch_sizes,
-        repeats=args.repeats,
-        dtype=args.dtype,
+        arch=arch, size=size, batch_sizes=batch_sizes, repeats=repeats, dtype=dtype
     )
-    return results, format_inference_bench(results)
+    show(results, format_inference_bench(results), json)
 
 
-def _measure_step(args: argparse.Namespace) -> tuple[dict, str]:
-    from rmjax.bench.step import bench_step, format_step_bench
+def time_step(
+    *,
+    arch: Arch = "resnet50",
+    size: Size = 224,
+    batch_sizes: BatchSizes = (16, 64),
+    dtype: Dtype = "float32",
+    corrupt: Annotated[float, "share of the images; published: .95"] = 0.0,
+    mix: Annotated[str, "or pairs, none, ..."] = "repmix",
+    no_inference: Annotated[bool, "training alone"] = False,
+    repeats: Repeats = 3,
+    json: JsonFile = None,
+) -> None:
+    """Images per second in training, then in inference; beside PyTorch's of the same
+    recipe on a CPU or GPU where torch and torchvision are installed.
+    """
+    from rmjax.bench.network import bench_step, format_step_bench
 
     results = bench_step(
-        arch=args.arch,
-        size=args.size,
-        batch_sizes=args.batch_sizes,
-        repeats=args.repeats,
-        dtype=args.dtype,
-        corrupt=args.corrupt,
-        mix=args.mix,
-        inference=not args.no_inference,
+        arch=arch,
+        size=size,
+        batch_sizes=batch_sizes,
+        repeats=repeats,
+        dtype=dtype,
+        corrupt=corrupt,
+        mix=mix,
+        inference=not no_inference,
     )
-    return results, format_step_bench(results)
+    show(results, format_step_bench(results), json)
 
 
-def _measure_scaling(args: argparse.Namespace) -> tuple[dict, str]:
+def time_scaling(
+    *,
+    arch: Arch = "resnet18",
+    size: Size = 64,
+    batch: int = 32,
+    batches: Curve = (8, 16, 32, 64, 128),
+    sizes: Curve = (32, 64, 96, 128),
+    classes: Curve = (8, 100, 1000, 10_000),
+    processes: Curve = (1, 2, 4),
+    plot: NewFile | None = None,
+    json: JsonFile = None,
+) -> None:
+    """Time of a training step against batch, image size, classes, processes.
+
+    Args:
+        batch: images per step
+        plot: FILE.svg or FILE.png to draw the curves to
+    """
     from rmjax.bench.scaling import (
         bench_scaling,
         draw_scaling,
@@ -258,24 +209,32 @@ def _measure_scaling(args: argparse.Namespace) -> tuple[dict, str]:
         write_plot,
     )
 
-    plot = Path(args.plot) if args.plot else None
-    if plot and (plot.suffix not in (".svg", ".png") or not plot.parent.is_dir()):
-        raise InputError(
-            f"--plot {plot}: give FILE.svg or FILE.png in a folder that is"
-        )
+    if plot and Path(plot).suffix not in (".svg", ".png"):
+        raise InputError(f"--plot {plot}: give FILE.svg or FILE.png")
     results = bench_scaling(
-        arch=args.arch,
-        size=args.size,
-        batch=args.batch,
-        batches=args.batches,
-        sizes=args.sizes,
-        classes=args.classes,
-        processes=args.processes,
+        arch=arch,
+        size=size,
+        batch=batch,
+        batches=batches,
+        sizes=sizes,
+        classes=classes,
+        processes=processes,
     )
     if plot:
-        write_plot(draw_scaling(results), plot)
-    return results, format_scaling_bench(results)
+        write_plot(draw_scaling(results), Path(plot))
+    show(results, format_scaling_bench(results), json)
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+BENCH = Group(
+    "measure speed",
+    "WHAT",
+    {
+        "corruptions": time_corruptions,
+        "data": time_data,
+        "evaluate": time_evaluation,
+        "gallery": time_gallery,
+        "inference": time_inference,
+        "step": time_step,
+        "scaling": time_scaling,
+    },
+)

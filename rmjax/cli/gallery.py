@@ -1,198 +1,131 @@
-"""The `rmjax gallery` command: new generators from a few images, without training."""
+"""The `rmjax gallery` commands: new generators from a few images, without training."""
 
-import argparse
-import json
 import sys
+from json import dumps
 from pathlib import Path
+from typing import Annotated, Literal
 
-from rmjax.cli.options import Add, add_data_dir, at_least_one
+from rmjax.cli.options import Count, NewFile, NewFolder, RunDataDir, RunFolder
+from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError, harmless
 
-
-def add_gallery(add: Add) -> None:
-    """Add the command and its subcommands to a parser's."""
-    parser = add(
-        "gallery", help="recognise new generators from a few images, without training"
-    )
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for add_one in (_add_add, _add_remove, _add_list, _add_query, _add_evaluate):
-        add_one(what.add_parser)
-
-
-def _add_gallery_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gallery", required=True, help="folder of the gallery")
+GalleryFolder = Annotated[str, "folder of the gallery"]
+NewGallery = Annotated[NewFolder, "folder of the gallery"]
+Reject = Annotated[
+    float,
+    Word(float, "SHARE"),
+    "say unknown where at most this share of the enrolled images, each left out in "
+    "turn, would be",
+]
 
 
-def _add_workdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+def enrol(
+    name: str | None = None,
+    images: list[str] | None = None,
+    *,
+    workdir: RunFolder,
+    gallery: NewGallery,
+    trained: bool = False,
+    k: Count = 10,
+    split: str = "val",
+    seed: int = 0,
+    space: str | None = None,
+    data_dir: RunDataDir = None,
+) -> None:
+    """Enrol example images of a generator; makes the gallery.
 
-
-def _add_add(add: Add) -> None:
-    parser = add("add", help="enrol example images of a generator; makes the gallery")
-    _add_workdir(parser)
-    _add_gallery_dir(parser)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="of the generator")
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="examples of it")
-    parser.add_argument(
-        "--trained",
-        action="store_true",
-        help="instead: enrol the sources that the run was trained on, from its data",
-    )
-    parser.add_argument(
-        "--k",
-        type=at_least_one,
-        default=10,
-        help="images of each of these (default: 10)",
-    )
-    parser.add_argument(
-        "--split", default="val", help="where these are taken from (default: val)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of their choice (default: 0)"
-    )
-    parser.add_argument(
-        "--space",
-        help="of a new gallery: whitened, fitted to the run's validation images, or "
-        "cosine, of the fingerprints as they are (default: whitened)",
-    )
-    add_data_dir(parser, None)
-    parser.set_defaults(run=_add)
-
-
-def _add_remove(add: Add) -> None:
-    parser = add("remove", help="take generators out of a gallery")
-    _add_gallery_dir(parser)
-    parser.add_argument("names", metavar="NAME", nargs="+", help="of a generator")
-    parser.set_defaults(run=_remove)
-
-
-def _add_list(add: Add) -> None:
-    parser = add("list", help="what is enrolled, and what its thresholds rest on")
-    _add_gallery_dir(parser)
-    _add_reject(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, with images")
-    parser.set_defaults(run=_list)
-
-
-def _add_query(add: Add) -> None:
-    parser = add("query", help="which enrolled generator images are most like")
-    _add_workdir(parser)
-    _add_gallery_dir(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="to ask about")
-    parser.add_argument("--json", action="store_true", help="print a JSON line each")
-    parser.add_argument(
-        "--top", type=at_least_one, default=3, help="generators to list (default: 3)"
-    )
-    parser.add_argument(
-        "--by",
-        choices=("neighbours", "prototypes"),
-        default="neighbours",
-        help="compare with a generator's most similar image, or with the mean of its "
-        "images (default: neighbours)",
-    )
-    _add_reject(parser)
-    parser.add_argument(
-        "--approximate",
-        action="store_true",
-        help="find neighbours by an index, for very large galleries; needs "
-        "pip install rmjax[ann]",
-    )
-    parser.set_defaults(run=_query)
-
-
-def _add_reject(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--reject",
-        type=float,
-        default=0.05,
-        metavar="SHARE",
-        help="say unknown where at most this share of the enrolled images, each left "
-        "out in turn, would be (default: 0.05)",
-    )
-
-
-def _add_evaluate(add: Add) -> None:
-    parser = add(
-        "evaluate",
-        help="how well sources that the run held out are told from a few images",
-    )
-    _add_workdir(parser)
-    parser.add_argument(
-        "--k", type=_counts, default=(1, 5, 10), help="images (default: 1,5,10)"
-    )
-    parser.add_argument(
-        "--draws", type=at_least_one, default=20, help="choices of them (default: 20)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of these (default: 0)")
-    parser.add_argument(
-        "--out", help="JSON file (default: gallery_evaluation.json in the run's folder)"
-    )
-    add_data_dir(parser, None)
-    parser.set_defaults(run=_evaluate)
-
-
-def _add(args: argparse.Namespace, changes: list[str]) -> None:
+    Args:
+        name: of the generator
+        images: examples of it
+        trained: instead: enrol the sources that the run was trained on, from its data
+        k: images of each of these
+        split: where these are taken from
+        seed: of their choice
+        space: of a new gallery: whitened, fitted to the run's validation images, or
+            cosine, of the fingerprints as they are (default: whitened)
+    """
     from rmjax.gallery import ask
-    from rmjax.gallery.space import DEFAULT_SPACE
-    from rmjax.gallery.store import FILE, load_gallery, locked, save_gallery
+    from rmjax.gallery.store import (
+        DEFAULT_SPACE,
+        FILE,
+        load_gallery,
+        locked,
+        save_gallery,
+    )
     from rmjax.inference.attributor import load
 
-    if args.trained == bool(args.name):
+    folder = Path(gallery)
+    if trained == bool(name):
         raise InputError("give NAME and IMAGEs, or --trained")
-    folder = Path(args.gallery)
-    model = load(args.workdir)
+    model = load(workdir)
     with locked(folder):
         if (folder / FILE).exists():
-            gallery = load_gallery(folder)
-            ask.check_network(gallery, model)
-            if args.space not in (None, gallery.space.name):
+            enrolled = load_gallery(folder)
+            ask.check_network(enrolled, model)
+            if space not in (None, enrolled.space.name):
                 raise InputError(
-                    f"--space {args.space}: this gallery's is {gallery.space.name}; "
+                    f"--space {space}: this gallery's is {enrolled.space.name}; "
                     "make another one"
                 )
         else:
-            space = args.space or DEFAULT_SPACE
-            gallery = ask.new_gallery(model, space, args.data_dir)
-        if args.trained:
-            how = {"split": args.split, "seed": args.seed, "data_dir": args.data_dir}
-            gallery = ask.enrol_trained(gallery, model, args.k, **how)
+            enrolled = ask.new_gallery(model, space or DEFAULT_SPACE, data_dir)
+        if name is None:
+            enrolled = ask.enrol_trained(
+                enrolled, model, k, split=split, seed=seed, data_dir=data_dir
+            )
         else:
-            gallery = ask.enrol_files(gallery, model, args.name, args.images)
-        save_gallery(folder, gallery)
-    images = len(gallery.directions)
-    print(f"gallery: {folder}, {len(gallery.generators)} generators, {images} images")
+            enrolled = ask.enrol_files(enrolled, model, name, images or [])
+        save_gallery(folder, enrolled)
+    count = len(enrolled.directions)
+    print(f"gallery: {folder}, {len(enrolled.generators)} generators, {count} images")
 
 
-def _remove(args: argparse.Namespace, changes: list[str]) -> None:
+def remove_generators(names: list[str], *, gallery: NewGallery) -> None:
+    """Take generators out of a gallery.
+
+    Args:
+        names: of a generator
+    """
     from rmjax.gallery.store import load_gallery, locked, remove, save_gallery
 
-    folder = Path(args.gallery)
+    folder = Path(gallery)
     load_gallery(folder)  # first: a lock would make the folder
     with locked(folder):
-        gallery = remove(load_gallery(folder), args.names)
-        save_gallery(folder, gallery)
-    print(f"gallery: {folder}, {len(gallery.generators)} generators")
+        rest = remove(load_gallery(folder), names)
+        save_gallery(folder, rest)
+    print(f"gallery: {folder}, {len(rest.generators)} generators")
 
 
-def _list(args: argparse.Namespace, changes: list[str]) -> None:
+def list_generators(
+    *, gallery: GalleryFolder, reject: Reject = 0.05, json: bool = False
+) -> None:
+    """What is enrolled, and what its thresholds rest on.
+
+    Args:
+        json: print JSON, with images
+    """
     from rmjax.gallery.ask import choose_for
     from rmjax.gallery.search import BY
     from rmjax.gallery.store import load_gallery
 
-    gallery = load_gallery(Path(args.gallery))
-    generators = [vars(generator) for generator in gallery.generators]
+    enrolled = load_gallery(Path(gallery))
+    generators = [vars(generator) for generator in enrolled.generators]
     thresholds = {
-        by: vars(choose_for(gallery, by, args.reject)[1]) for by in BY if generators
+        by: vars(choose_for(enrolled, by, reject)[1]) for by in BY if generators
     }
-    if args.json:
-        found = {"network": gallery.network, "space": gallery.space.name}
-        found |= {"generators": generators, "thresholds": thresholds}
-        print(json.dumps(found, indent=2))
+    if json:
+        facts = {
+            "network": enrolled.network,
+            "space": enrolled.space.name,
+            "generators": generators,
+            "thresholds": thresholds,
+        }
+        print(dumps(facts, indent=2))
         return
-    print(f"space: {gallery.space.name}")
+    print(f"space: {enrolled.space.name}")
     for generator in generators:
-        kind = "trained" if generator["trained"] else "new"
-        print(f"{generator['name']:<24}{len(generator['images']):>6} images  {kind}")
+        state = "trained" if generator["trained"] else "new"
+        print(f"{generator['name']:<24}{len(generator['images']):>6} images  {state}")
     for by, threshold in thresholds.items():
         print(_describe_threshold(by, threshold))
 
@@ -212,34 +145,52 @@ def _describe_threshold(by: str, threshold: dict) -> str:
     )
 
 
-def _query(args: argparse.Namespace, changes: list[str]) -> int:
+def query_gallery(
+    images: list[str],
+    *,
+    workdir: RunFolder,
+    gallery: GalleryFolder,
+    json: bool = False,
+    top: Count = 3,
+    by: Literal["neighbours", "prototypes"] = "neighbours",
+    reject: Reject = 0.05,
+    approximate: bool = False,
+) -> int:
+    """Which enrolled generator images are most like.
+
+    Args:
+        images: to ask about
+        json: print a JSON line each
+        top: generators to list
+        by: compare with a generator's most similar image, or with the mean of its
+            images
+        approximate: find neighbours by an index, for very large galleries; needs
+            pip install rmjax[ann]
+
+    Returns:
+        0 all images were answered, 1 some could not be read, 2 wrong arguments.
+    """
     from rmjax.gallery import ask
 
-    asker = ask.load_asker(
-        args.gallery,
-        args.workdir,
-        by=args.by,
-        reject=args.reject,
-        by_index=args.approximate,
-    )
+    asker = ask.load_asker(gallery, workdir, by=by, reject=reject, by_index=approximate)
     if asker.gallery.new.all():
         print(
             "note: the trained sources are not enrolled, so no image can be found to be "
             "theirs; enrol them with `rmjax gallery add --trained`",
             file=sys.stderr,
         )
-    print(_describe_threshold(args.by, vars(asker.threshold)), file=sys.stderr)
+    print(_describe_threshold(by, vars(asker.threshold)), file=sys.stderr)
     failed = 0
-    for first in range(0, len(args.images), ask.AT_ONCE):
-        read = ask.read_images(asker.model, args.images[first : first + ask.AT_ONCE])
+    for first in range(0, len(images), ask.AT_ONCE):
+        read = ask.read_images(asker.model, images[first : first + ask.AT_ONCE])
         for line in read.errors:
             print(f"rmjax gallery: error: {harmless(line)}", file=sys.stderr)
         failed += len(read.errors)
-        found = asker.ask(read.pixels, args.top) if read.names else []
-        for name, entry in zip(read.names, found, strict=True):
-            entry = {"image": name, **entry, "threshold": asker.threshold.value}
-            print(json.dumps(entry) if args.json else _describe(entry))
-    if failed == len(args.images):
+        answers = asker.ask(read.pixels, top) if read.names else []
+        for name, answer in zip(read.names, answers, strict=True):
+            entry = {"image": name, **answer, "threshold": asker.threshold.value}
+            print(dumps(entry) if json else _describe(entry))
+    if failed == len(images):
         raise InputError("none of the images could be read")
     return 1 if failed else 0
 
@@ -259,24 +210,41 @@ def _describe(entry: dict) -> str:
     return "\n".join(lines)
 
 
-def _evaluate(args: argparse.Namespace, changes: list[str]) -> None:
+def measure_gallery(
+    *,
+    workdir: RunFolder,
+    k: tuple[Count, ...] = (1, 5, 10),
+    draws: Count = 20,
+    seed: int = 0,
+    out: NewFile | None = None,
+    data_dir: RunDataDir = None,
+) -> None:
+    """How well sources that the run held out are told from a few images.
+
+    Args:
+        k: images
+        draws: choices of them
+        seed: of these
+        out: JSON file (default: gallery_evaluation.json in the run's folder)
+    """
     from rmjax.gallery.evaluate import evaluate_gallery, format_gallery_evaluation
     from rmjax.utils.files import write_json
 
-    out = Path(args.out or Path(args.workdir) / "gallery_evaluation.json")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder")
-    results = evaluate_gallery(
-        args.workdir,
-        ks=args.k,
-        draws=args.draws,
-        seed=args.seed,
-        data_dir=args.data_dir,
-    )
-    write_json(out, results)
+    file = Path(out or Path(workdir) / "gallery_evaluation.json")
+    results = evaluate_gallery(workdir, ks=k, draws=draws, seed=seed, data_dir=data_dir)
+    write_json(file, results)
     print(format_gallery_evaluation(results))
-    print(f"\nresults: {out}")
+    print(f"\nresults: {file}")
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(map(at_least_one, text.split(",")))
+GALLERY = Group(
+    "recognise new generators from a few images, without training",
+    "WHAT",
+    {
+        "add": enrol,
+        "remove": remove_generators,
+        "list": list_generators,
+        "query": query_gallery,
+        "evaluate": measure_gallery,
+    },
+)

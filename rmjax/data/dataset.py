@@ -7,7 +7,7 @@ TensorFlow.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,16 @@ import numpy as np
 from rmjax.data.labels import load_labels, read_labels, save_labels
 from rmjax.data.shards import Records
 from rmjax.errors import InputError
+from rmjax.utils.choose import check_choice
 
 # TFDS is loaded where a data set is opened: who asks about images need not wait for it.
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 REAL = "real"  # what the source of photographs is called
-UNKNOWN = "unknown_sources"  # in a data set's metadata
+# What is said of images instead of a source, so that no source may be called so.
+UNKNOWN, INCONCLUSIVE = "unknown", "inconclusive"
+UNKNOWN_SOURCES = "unknown_sources"  # in a data set's metadata
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -59,7 +62,7 @@ class Dataset:
 
         return tfds.builder_from_directory(self.directory)
 
-    def records(self, split: str) -> Sequence[dict]:
+    def records(self, split: str) -> Records:
         """Return the records of a split for random access, images still encoded.
 
         Raises:
@@ -126,7 +129,7 @@ class Files:
         messages: the records as they are stored, serialized.
     """
 
-    messages: Sequence[bytes]
+    messages: Records
 
     def read(self, numbers: Sequence[int]) -> list[tuple[str, bytes]]:
         """Return path and encoded image for record numbers."""
@@ -179,7 +182,8 @@ def find_dataset(data_dir: str | Path, name: str) -> Path:
     ]
     if not versions:
         raise InputError(
-            f"no prepared data set {name!r} in {data_dir}; make it with: "
+            f"no prepared data set {name!r} in {Path(data_dir).absolute()}; give the "
+            "folder that holds it as --data-dir, or make it with: "
             + _prepare_command(name, data_dir)
         )
     return max(versions, key=lambda entry: [int(n) for n in entry.name.split(".")])
@@ -229,7 +233,7 @@ def open_dataset(directory: str | Path) -> Dataset:
         split_sizes={
             name: info.num_examples for name, info in builder.info.splits.items()
         },
-        unknown_sources=tuple((builder.info.metadata or {}).get(UNKNOWN, ())),
+        unknown_sources=tuple((builder.info.metadata or {}).get(UNKNOWN_SOURCES, ())),
     )
 
 
@@ -263,14 +267,16 @@ def select(
     kept = [dataset.semantic_names.index(name) for name in semantics]
     records, labels = {}, {}
     for split in dataset.split_sizes:
-        found = dataset.labels(split)
-        source = new_index[found["source"]]
-        chosen = np.flatnonzero((source >= 0) & np.isin(found["semantic"], kept))
+        labels_of_all = dataset.labels(split)
+        source = new_index[labels_of_all["source"]]
+        chosen = np.flatnonzero(
+            (source >= 0) & np.isin(labels_of_all["semantic"], kept)
+        )
         records[split] = chosen
         labels[split] = {
             "source": source[chosen],
-            "semantic": found["semantic"][chosen],
-            "group": found["group"][chosen],
+            "semantic": labels_of_all["semantic"][chosen],
+            "group": labels_of_all["group"][chosen],
         }
     return Selection(dataset, sources, semantics, records, labels)
 
@@ -285,12 +291,27 @@ def take(selection: Selection, split: str, rows: np.ndarray) -> Selection:
     )
 
 
+def check_source_names(names: Iterable[str], where: object) -> None:
+    """Check that no source has a name that answers give to images without one.
+
+    Raises:
+        InputError: one has, in whatever case and with blanks around.
+    """
+    for name in names:
+        if name.strip().casefold() in (UNKNOWN, INCONCLUSIVE):
+            raise InputError(
+                f"{where}: source {name!r}: rename it, '{UNKNOWN}' and '{INCONCLUSIVE}' "
+                "are what images without an answer are called"
+            )
+
+
 def check_every_source(selection: Selection, split: str) -> None:
     """Check that every selected source has images in a split, as training needs.
 
     Raises:
-        InputError: names the sources without any.
+        InputError: names the sources without any, or see `check_source_names`.
     """
+    check_source_names(selection.source_names, selection.dataset.directory)
     present = np.unique(selection.labels.get(split, {}).get("source", ()))
     absent = [n for i, n in enumerate(selection.source_names) if i not in present]
     if absent:
@@ -307,19 +328,14 @@ def _check_names(
         return known
     if isinstance(wanted, str):
         raise InputError(f"{kind}s must be a list of names, not the text {wanted!r}")
-    wanted = tuple(wanted)
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise InputError(
-            f"unknown {kind} {_listed(unknown)}; the choices are {_listed(known)}"
-        )
+    for name in wanted:
+        check_choice(kind, name, known)
     if not wanted or len(set(wanted)) < len(wanted):
-        problem = "names a source twice" if wanted else "is empty"
-        problem = problem.replace("source", kind)
+        problem = f"names a {kind} twice" if wanted else "is empty"
         raise InputError(
             f"the list of {kind}s {problem}; the choices are {_listed(known)}"
         )
-    return wanted
+    return tuple(wanted)
 
 
 def _parse(message: bytes) -> tuple[str, bytes]:
@@ -341,7 +357,7 @@ def _prepare_command(name: str, data_dir: str | Path) -> str:
     return f"rmjax prepare {builder}{options} --data-dir {data_dir}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
@@ -362,7 +378,7 @@ def choose_evenly(source: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
     if limit < 0:
         raise InputError(f"the most images to choose is 0 or more; got {limit}")
     order = np.random.default_rng(seed).permutation(len(source))
-    rank = np.empty(len(source), np.int64)  # the how-manieth of its source
+    rank = np.empty(len(source), np.int64)  # its number among those of its source
     for label in np.unique(source):
         own = order[source[order] == label]
         rank[own] = np.arange(len(own))

@@ -1,9 +1,7 @@
 """A data set's datasheet: what is in it, in figures, as JSON and to be read."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +9,7 @@ import numpy as np
 
 from rmjax.data.dataset import Dataset
 from rmjax.data.facts import Facts
-from rmjax.errors import InputError
-from rmjax.utils.files import write_json
+from rmjax.utils.files import replacing, write_json
 
 LISTED = 20  # duplicate groups of a kind; all are counted
 PATHS = 10  # of one group
@@ -107,15 +104,9 @@ def write_datasheet(sheet: dict, directory: str | Path) -> tuple[Path, Path]:
     """
     directory = Path(directory)
     figures, text = directory / "datasheet.json", directory / "datasheet.md"
-    scratch = directory / "datasheet.md.part"
-    try:
+    with replacing(text) as scratch:
         scratch.write_text(format_datasheet(sheet), encoding="utf-8")
         write_json(figures, sheet)
-        os.replace(scratch, text)
-    except OSError as error:
-        with suppress(OSError):  # what failed may be the folder
-            scratch.unlink()
-        raise InputError(f"can't write to {directory}: {error.strerror}") from error
     return figures, text
 
 
@@ -204,11 +195,11 @@ def _spread(values: np.ndarray) -> dict | None:
 
 def _sizes(facts: Facts) -> dict:
     pairs = np.stack([facts.width, facts.height], 1)
-    found, count = np.unique(pairs, axis=0, return_counts=True)
+    sizes, count = np.unique(pairs, axis=0, return_counts=True)
     top = np.argsort(-count, kind="stable")[:COMMON]
-    frequent = {f"{found[i, 0]}x{found[i, 1]}": int(count[i]) for i in top}
+    frequent = {f"{sizes[i, 0]}x{sizes[i, 1]}": int(count[i]) for i in top}
     spreads = {name: _spread(getattr(facts, name)) for name in ("width", "height")}
-    return {"different": len(found), "frequent": frequent, **spreads}
+    return {"different": len(sizes), "frequent": frequent, **spreads}
 
 
 def _by_source(dataset: Dataset, facts: Facts, values: np.ndarray) -> dict[str, dict]:
@@ -220,21 +211,22 @@ def _by_source(dataset: Dataset, facts: Facts, values: np.ndarray) -> dict[str, 
 
 def _jpeg(dataset: Dataset, facts: Facts) -> dict[str, dict]:
     """Describe the JPEG files of each source that has any."""
-    found = {}
+    described = {}
     for i, name in enumerate(dataset.source_names):
         own = facts.take((facts.source == i) & ~np.isnan(facts.quality))
         if len(own):
             quality = own.quality.astype(int)
+            spread = _spread(quality) or {}
+            spread.pop("sum")
             texts = map(str, quality.tolist())
-            found[name] = {
+            described[name] = {
                 "images": len(own),
                 "standard_tables": int(own.standard.sum()),
-                "quality": _spread(quality),
+                "quality": spread,
                 "frequent": dict(Counter(texts).most_common(COMMON)),
                 "subsampling": dict(Counter(own.subsampling.tolist()).most_common()),
             }
-            del found[name]["quality"]["sum"]
-    return found
+    return described
 
 
 def _duplicates(dataset: Dataset, facts: Facts) -> dict:
@@ -262,8 +254,8 @@ def _duplicates(dataset: Dataset, facts: Facts) -> dict:
         return {"count": len(group), "images": images}
 
     listed = {
-        kind: {"groups": len(found), "first": [describe(g) for g in found[:LISTED]]}
-        for kind, found in kinds.items()
+        kind: {"groups": len(chosen), "first": [describe(g) for g in chosen[:LISTED]]}
+        for kind, chosen in kinds.items()
     }
     repeats = sum(len(group) - 1 for group in groups)
     return {"groups": len(groups), "repeats": repeats, **listed}
@@ -294,21 +286,21 @@ def _range(spread: dict | None) -> str:
     return f"{spread['least']} to {spread['greatest']}, median {spread['median']:g}"
 
 
-def _jpeg_cells(found: dict | None) -> list[str]:
-    if found is None:
+def _jpeg_cells(jpeg: dict | None) -> list[str]:
+    if jpeg is None:
         return ["-", "-", "-"]
-    tables = f"{found['standard_tables']} of {found['images']}"
-    return [_listed(found["frequent"]), _listed(found["subsampling"]), tables]
+    tables = f"{jpeg['standard_tables']} of {jpeg['images']}"
+    return [_listed(jpeg["frequent"]), _listed(jpeg["subsampling"]), tables]
 
 
-def _duplicate_lines(found: dict) -> list[str]:
+def _duplicate_lines(duplicates: dict) -> list[str]:
     whole = (
-        f"{found['groups']} contents occur more than once: {found['repeats']} images "
+        f"{duplicates['groups']} contents occur more than once: {duplicates['repeats']} images "
         "repeat an earlier one."
     )
     lines = ["## Duplicates", "", whole, ""]
     for kind, words in KINDS.items():
-        groups = found[kind]
+        groups = duplicates[kind]
         lines.append(f"- {words}: {groups['groups']}")
         for group in groups["first"]:
             paths = [f"`{i['path']}` ({i['split']})" for i in group["images"]]
@@ -317,11 +309,11 @@ def _duplicate_lines(found: dict) -> list[str]:
     return [*lines, ""]
 
 
-def _problem_lines(title: str, found: dict[str, str] | Sequence[str]) -> list[str]:
-    lines = [f"## {title.capitalize()} images: {len(found)}", ""]
-    for path in list(found)[:LISTED]:
-        reason = f": {found[path]}" if isinstance(found, dict) else ""
+def _problem_lines(title: str, problems: dict[str, str] | Sequence[str]) -> list[str]:
+    lines = [f"## {title.capitalize()} images: {len(problems)}", ""]
+    for path in list(problems)[:LISTED]:
+        reason = f": {problems[path]}" if isinstance(problems, dict) else ""
         lines.append(f"- `{path}`{reason}")
-    if len(found) > LISTED:
-        lines.append(f"- and {len(found) - LISTED} more, see datasheet.json")
+    if len(problems) > LISTED:
+        lines.append(f"- and {len(problems) - LISTED} more, see datasheet.json")
     return [*lines, ""]

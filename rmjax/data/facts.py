@@ -7,11 +7,12 @@ References:
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,14 +21,23 @@ from tqdm import tqdm
 
 from rmjax.corruptions.jpeg import LUMINANCE
 from rmjax.data.dataset import Dataset, open_dataset
-from rmjax.data.images import decode_rgb, readable_formats
+from rmjax.data.images import decode_rgb, open_image
 from rmjax.data.labels import hash_name
+from rmjax.data.shards import Records
 from rmjax.errors import InputError
 from rmjax.utils.processes import BLOCK, FEW, cores, ordered_map
 
 THUMBNAIL = 8  # side in pixels
 
-_SAMPLINGS = {
+_TEXT: Any = np.dtypes.StringDType()
+_TYPES: dict[str, Any] = {
+    **{"source": np.int32, "semantic": np.int32, "split": np.int8, "path": _TEXT},
+    **{"group": np.int64, "format": _TEXT, "mode": _TEXT, "width": np.int32},
+    **{"height": np.int32, "bytes": np.int64, "quality": np.float32, "standard": bool},
+    **{"subsampling": _TEXT, "reason": _TEXT},
+}
+
+_SAMPLINGS: dict[tuple, str] = {
     ((1, 1), (1, 1), (1, 1)): "4:4:4",
     ((2, 1), (1, 1), (1, 1)): "4:2:2",
     ((2, 2), (1, 1), (1, 1)): "4:2:0",
@@ -51,7 +61,7 @@ class ImageFacts:
         standard: whether that table is the file's own, entry by entry.
         subsampling: of a JPEG's chroma, such as `4:2:0`, `grey` for one component,
             the sampling factors where there is no such name; else empty.
-        digest: the first 16 bytes of the SHA-256 of the file.
+        digest: the first 16 bytes of the SHA-256 of the file, uint64 `[2]`.
         thumbnail: uint8 `[8, 8, 3]`, box-averaged RGB; zeros if unreadable.
         reason: why the image does not decode; empty if it does.
     """
@@ -64,7 +74,7 @@ class ImageFacts:
     quality: float
     standard: bool
     subsampling: str
-    digest: bytes
+    digest: np.ndarray
     thumbnail: np.ndarray
     reason: str
 
@@ -80,17 +90,12 @@ class Facts:
         split: int8 `[n]`, the index into `split_names`.
         path: texts `[n]`.
         group: int64 `[n]`, a hash of the group's name: equal where the groups are.
-        format: texts `[n]`; this and what follows as in `ImageFacts`.
-        mode: texts `[n]`.
-        width: int32 `[n]`.
-        height: int32 `[n]`.
-        bytes: int64 `[n]`.
+        format, mode, subsampling, reason: texts `[n]`, as in `ImageFacts`, as are
+        width, height, bytes: integers `[n]`.
         quality: float32 `[n]`.
         standard: bool `[n]`.
-        subsampling: texts `[n]`.
         digest: uint64 `[n, 2]`.
         thumbnail: uint8 `[n, 8, 8, 3]`.
-        reason: texts `[n]`.
     """
 
     split_names: tuple[str, ...]
@@ -134,7 +139,9 @@ def image_facts(data: bytes) -> ImageFacts:
     except InputError as error:
         reason = str(error).removeprefix("image: ")
         thumbnail = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    header = read_header(data)
+    header: Image.Image | None = None
+    with suppress(InputError):
+        header = open_image(data)
     jpeg = header if isinstance(header, JpegImageFile) else None
     quality, standard = header_quality(header)
     return ImageFacts(
@@ -146,7 +153,7 @@ def image_facts(data: bytes) -> ImageFacts:
         quality=quality,
         standard=standard,
         subsampling=_subsampling(jpeg) if jpeg else "",
-        digest=hashlib.sha256(data).digest()[:16],
+        digest=np.frombuffer(hashlib.sha256(data).digest()[:16], np.uint64),
         thumbnail=thumbnail,
         reason=reason,
     )
@@ -224,15 +231,9 @@ def collect_facts(
 
 
 def _empty_columns(total: int) -> dict[str, np.ndarray]:
-    text = np.dtypes.StringDType()
-    types = {"source": np.int32, "semantic": np.int32, "split": np.int8}
-    types |= {"path": text, "group": np.int64, "format": text, "mode": text}
-    types |= {"width": np.int32, "height": np.int32, "bytes": np.int64}
-    types |= {"quality": np.float32, "standard": bool, "subsampling": text}
-    columns = {name: np.zeros(total, kind) for name, kind in types.items()}
+    columns = {name: np.zeros(total, kind) for name, kind in _TYPES.items()}
     columns["digest"] = np.zeros((total, 2), np.uint64)
     columns["thumbnail"] = np.zeros((total, THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    columns["reason"] = np.zeros(total, text)
     return columns
 
 
@@ -241,7 +242,7 @@ class _Reader:
 
     def __init__(self, dataset: Dataset):
         self._dataset = dataset
-        self._records: dict[str, Sequence[dict]] = {}
+        self._records: dict[str, Records] = {}
 
     def __reduce__(self) -> tuple:
         return _reopen, (self._dataset.directory,)
@@ -257,7 +258,7 @@ def _reopen(directory: Path) -> _Reader:
     return _Reader(open_dataset(directory))
 
 
-def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:
+def _read_block(records: Records, numbers: np.ndarray) -> dict:
     """Return the columns, but for the split, of some records."""
     rows = records.__getitems__([int(number) for number in numbers])
     facts = [image_facts(row["image"]) for row in rows]
@@ -265,20 +266,11 @@ def _read_block(records: Sequence[dict], numbers: np.ndarray) -> dict:
         name: [getattr(fact, name) for fact in facts]
         for name in (field.name for field in fields(ImageFacts))
     }
-    columns["digest"] = [np.frombuffer(fact.digest, np.uint64) for fact in facts]
     for name in ("source", "semantic"):
         columns[name] = [row[name] for row in rows]
     columns["path"] = [row["path"].decode(errors="replace") for row in rows]
     columns["group"] = [hash_name(row["group"]) for row in rows]
     return columns
-
-
-def read_header(data: bytes) -> Image.Image | None:
-    """Open an encoded image without decoding it; None where that can't be done."""
-    try:
-        return Image.open(io.BytesIO(data), formats=readable_formats())
-    except Exception:  # Pillow's decoders raise a dozen different types
-        return None
 
 
 @lru_cache

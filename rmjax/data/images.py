@@ -1,6 +1,8 @@
 """Encoded image files to 8-bit RGB arrays, and the resampling before the network."""
 
 import io
+import re
+from typing import Literal
 
 import imagecodecs
 import numpy as np
@@ -21,9 +23,11 @@ FORMATS = (
     *("JPEG2000", "AVIF", "ICO", "QOI"),
 )
 
+# What counts as an image by its name; the last three, which Pillow reads with a plug-in
+# at most, so that they are named as unreadable and not passed over.
 SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .pbm .pgm "
-    ".ppm .pnm .tga .jp2 .j2k .avif .ico .qoi".split()
+    ".ppm .pnm .tga .jp2 .j2k .avif .ico .qoi .heic .heif .jxl".split()
 )
 
 # Chunks of a PNG file, and beginnings of its texts, that make its picture other than
@@ -31,6 +35,9 @@ SUFFIXES = frozenset(
 _PNG_EXTRAS = (b"tRNS", b"acTL", b"eXIf")
 _PNG_TEXTS = (b"Raw profile type", b"XML:com.adobe.xmp")
 _PNG_PROFILE = "Raw profile type exif"
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_SCAN_END = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # a marker, but no restart
 
 
 def readable_formats() -> list[str]:
@@ -46,7 +53,8 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
     animation the first frame is taken. Transparent images are composited on
     white, because what lies under full transparency is arbitrary and was never
     meant to be seen; opaque pixels come out unchanged. Grey of 16 bits is scaled
-    to 8. Colour profiles are not applied, as in the published pipeline.
+    to 8. Colour profiles are not applied, as in the published pipeline. A JPEG that
+    lacks nothing but its end marker counts as whole.
 
     Args:
         data: the encoded file.
@@ -60,15 +68,23 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
             declare more than `MAX_PIXELS` pixels.
     """
     name = name or "image"
+    image = open_image(data, name)
+    try:
+        pixels = _decode_plain(data, image)
+        if pixels is not None:
+            return pixels
+        image.load()
+    except Exception as error:  # Pillow's decoders raise a dozen different types
+        if _lacks_end_alone(data):
+            return decode_rgb(data + _JPEG_END, name)
+        raise InputError(f"{name}: unreadable image ({_one_line(error)})") from error
+    return _to_picture(image, name)
+
+
+def open_image(data: bytes, name: str = "image") -> Image.Image:
+    """Read an image file's header alone; arguments and errors as for `decode_rgb`."""
     try:
         image = Image.open(io.BytesIO(data), formats=readable_formats())
-        width, height = image.size
-        too_large = width * height > MAX_PIXELS
-        if not too_large:
-            pixels = _decode_plain(data, image)
-            if pixels is not None:
-                return pixels
-            image.load()
     except Image.DecompressionBombError:
         raise InputError(
             f"{name}: declares far more than the {MAX_PIXELS:,} pixels that are read"
@@ -78,16 +94,25 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
         raise InputError(f"{name}: not an image of a known format") from None
     except Exception as error:  # Pillow's decoders raise a dozen different types
         raise InputError(f"{name}: unreadable image ({_one_line(error)})") from error
-    if too_large:
-        raise InputError(
-            f"{name}: declares {width}x{height} pixels; at most {MAX_PIXELS:,} are read"
-        )
+    _check_pixels(image, name)
+    return image
+
+
+def convert_rgb(image: Image.Image, name: str = "image") -> np.ndarray:
+    """Return what `decode_rgb` makes of a file, of an image that Pillow holds.
+
+    Of an animation it is the frame that the image stands at.
+
+    Raises:
+        InputError: its file is closed or damaged, or has more than `MAX_PIXELS` pixels.
+    """
+    _check_pixels(image, name)
     try:
-        return _to_rgb(_upright(image))
+        image.load()
+        image = image.copy()  # what follows writes into `info`
     except Exception as error:
-        raise InputError(
-            f"{name}: cannot convert {image.mode} ({_one_line(error)})"
-        ) from error
+        raise InputError(f"{name}: unreadable image ({_one_line(error)})") from error
+    return _to_picture(image, name)
 
 
 def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
@@ -161,6 +186,34 @@ def _decode_plain(data: bytes, image: Image.Image) -> np.ndarray | None:
     return None
 
 
+def _lacks_end_alone(data: bytes) -> bool:
+    """Whether a JPEG has every bit of every coefficient, and only no end marker."""
+    if not data.startswith(_JPEG_START) or data.endswith(_JPEG_END):
+        return False
+    missing: dict[int, np.ndarray] = {}  # lowest bits, by component: 64, -1 for none
+    at = 2
+    while at < len(data) - 4:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        segment = data[at + 4 : at + 2 + length]
+        at += 2 + length
+        if 0xC0 <= marker <= 0xC2:  # the frame: eight bytes, then three a component
+            missing = {part: np.full(64, -1) for part in segment[6::3]}
+        elif marker == 0xDA and segment[3:]:  # a scan
+            first, last, bits = segment[-3:]
+            for part in segment[1:-3:2]:
+                if part in missing:
+                    missing[part][first : last + 1] = bits & 15
+            end = _SCAN_END.search(data, at)
+            at = end.start() if end else len(data)
+    if not missing or any(part.any() for part in missing.values()):
+        return False
+    try:  # strict: it raises where a scan ends early
+        simplejpeg.decode_jpeg(data + _JPEG_END, "RGB" if len(missing) < 4 else "CMYK")
+    except ValueError:
+        return False
+    return True
+
+
 def _is_turned(image: Image.Image) -> bool:
     """Whether the EXIF block or XMP of an opened JPEG asks to turn or mirror it."""
     try:
@@ -209,12 +262,30 @@ def _keep_orientation(image: Image.Image) -> None:
     if block is None:
         return
     block = block.removeprefix(b"Exif\0\0")
-    order = "big" if block.startswith(b"MM") else "little"
+    order: Literal["big", "little"] = "big" if block.startswith(b"MM") else "little"
     kept = Image.Exif()
     # Of the first directory; the others are of thumbnails.
     for tag, value in read_tags(block, {ExifTags.Base.Orientation}, directories=1):
         kept[tag] = int.from_bytes(value, order)
     image.info["exif"] = kept.tobytes()
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: declares {width}x{height} pixels; at most {MAX_PIXELS:,} are read"
+        )
+
+
+def _to_picture(image: Image.Image, name: str) -> np.ndarray:
+    """Return the upright RGB picture of a loaded image."""
+    try:
+        return _to_rgb(_upright(image))
+    except Exception as error:
+        raise InputError(
+            f"{name}: cannot convert {image.mode} ({_one_line(error)})"
+        ) from error
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

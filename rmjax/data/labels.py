@@ -4,11 +4,14 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from rmjax.data.shards import Records
 
 # `group` is a hash of the name: equal where images belong together.
 TYPES = {"source": np.int32, "semantic": np.int32, "group": np.int64}
@@ -27,7 +30,7 @@ def load_labels(
     return labels if all(len(part) == length for part in labels.values()) else None
 
 
-def read_labels(records: Sequence[dict], description: str) -> dict[str, np.ndarray]:
+def read_labels(records: Records, description: str) -> dict[str, np.ndarray]:
     """Read the labels of all records, arrays of `TYPES`."""
     labels = {name: np.empty(len(records), kind) for name, kind in TYPES.items()}
     starts = range(0, len(records), CHUNK)
@@ -45,7 +48,7 @@ def hash_name(name: bytes) -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "little", signed=True)
 
 
-def save_labels(directory: Path, split: str, labels: Mapping[str, np.ndarray]) -> None:
+def save_labels(directory: Path, split: str, labels: Mapping[str, Any]) -> None:
     """Leave the labels of a split beside its records, for `load_labels`.
 
     The file is written in one piece; without write access it is just not there.

@@ -1,15 +1,30 @@
-"""Images to be asked about, one after another: of a folder, a CSV or a data set."""
+"""Lists of images: the CSV reader of all commands, and images to be asked about."""
 
+import codecs
 import csv
-import os
+import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from logging import getLogger
 from pathlib import Path
+from typing import TextIO
 
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
-from rmjax.data.images import SUFFIXES
+from rmjax.data.image_files import (
+    as_text,
+    check_regular,
+    count_suffixes,
+    read_bytes,
+    walk_images,
+)
 from rmjax.errors import InputError
+
+logger = getLogger(__name__)
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ":": "colons"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,75 @@ class Item:
     path: str
     source: str | None
     read: Callable[[], bytes]
+
+
+def read_rows(
+    name: str,
+    source: Path | bytes,
+    required: Sequence[str] = ("path",),
+    optional: str = "",
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line number and the cells by column of each row of a CSV list.
+
+    Blanks around cells are dropped. Rows of empty cells are passed over, as are lines
+    above the header that begin with `#`.
+
+    Args:
+        name: what error messages call the list.
+        source: its file, or its contents.
+        required: columns that it must have.
+        optional: more columns, for the message that one is missing.
+
+    Raises:
+        InputError: it is no text (see `open_text`), has not these columns, or another
+            number of cells in a row; naming the line.
+    """
+    header: list[str] = []
+    with open_text(name, source) as stream:
+        reader = csv.reader(stream, skipinitialspace=True)
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells) or (not header and cells[0].startswith("#")):
+                continue
+            where = f"{name}, line {reader.line_num}"
+            if not header:
+                header = cells
+                _check_header(where, row, header, required, optional)
+                continue
+            if len(cells) != len(header):
+                raise InputError(f"{where}: not {len(header)} cells as the header")
+            named = dict(zip(header, cells, strict=True))
+            if any("\n" in named[column] for column in required):
+                raise InputError(f"{where}: a quote is not closed in a line before")
+            yield reader.line_num, named
+    if not header:
+        _check_header(f"{name}, line 1", [""], header, required, optional)
+
+
+@contextmanager
+def open_text(name: str, source: Path | bytes) -> Iterator[TextIO]:
+    """Open a list: UTF-8, or UTF-16 with its mark, as spreadsheets write it.
+
+    Raises:
+        InputError: now or while it is read: it can't be, or is no such text.
+    """
+    try:
+        if isinstance(source, Path):
+            check_regular(source)
+        stream = open(source, "rb") if isinstance(source, Path) else io.BytesIO(source)
+        wide = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        stream.seek(0)
+        encoding = "utf-16" if wide else "utf-8-sig"
+        with io.TextIOWrapper(stream, encoding, newline="") as text:
+            yield text
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: cannot read this list, it is no UTF-8 text ({error.reason}); save "
+            "it as UTF-8"
+        ) from error
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot read this list ({reason})") from error
 
 
 def list_images(
@@ -55,73 +139,69 @@ def list_images(
         InputError: there is no such thing, it can't be read, or holds no image.
     """
     path = Path(images)
+    walk: Callable[[], Iterator[Item]]
+    passed_over: Counter[str] = Counter()
     if path.is_dir():
-        walk = partial(_walk, path, frozenset(known))
-    elif path.is_file():
-        walk = partial(_rows, path)
+        walk = partial(_walk, path, frozenset(known), Counter())
+        count = sum(1 for _ in _walk(path, frozenset(known), passed_over))
     else:
-        try:
-            folder = find_dataset(data_dir, str(images))
-        except InputError as error:
-            raise InputError(
-                f"{images}: no folder, no CSV file and no data set ({error})"
-            ) from error
-        walk = partial(_records, open_dataset(folder), tuple(splits))
-    count = sum(1 for _ in walk())
+        if path.exists():
+            walk = partial(_rows, path)
+        else:
+            walk = partial(_records, _open(images, data_dir), tuple(splits))
+        count = sum(1 for _ in walk())
+    passed = f": no image by name or content: {count_suffixes(passed_over)}"
+    if passed_over:
+        logger.warning("%s%s", images, passed)
     if not count:
-        raise InputError(f"{images}: no images in it")
+        raise InputError(f"{images}: no images in it{passed if passed_over else ''}")
     return walk, count
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Return a file's contents.
+def _check_header(
+    where: str,
+    row: Sequence[str],
+    header: Sequence[str],
+    required: Sequence[str],
+    optional: str,
+) -> None:
+    missing = [column for column in required if column not in header]
+    if missing:
+        line = ",".join(row)
+        guess = max(_SEPARATORS, key=line.count)
+        hint = f"; a list has the columns {','.join(required)}"
+        if optional:
+            hint += f" and optionally {optional}"
+        if guess in line:
+            hint = f", it seems to be separated by {_SEPARATORS[guess]}: use commas"
+        raise InputError(f"{where}: no column {', '.join(missing)}{hint}")
+    named = [column for column in header if column]
+    twice = next((column for column in named if named.count(column) > 1), None)
+    if twice:
+        raise InputError(f"{where}: column {twice} is there twice")
 
-    Raises:
-        InputError: it can't be read.
-    """
+
+def _open(name: str | Path, data_dir: str | Path) -> Dataset:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{_as_text(path)}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{_as_text(path)}: no file name ({error})") from error
+        return open_dataset(find_dataset(data_dir, str(name)))
+    except InputError as error:
+        raise InputError(
+            f"{name}: no folder, no CSV file and no data set ({error})"
+        ) from error
 
 
-def _as_text(path: str | Path) -> str:
-    """Return a path with what is no UTF-8 in it escaped: tables hold text alone."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _walk(root: Path, known: frozenset[str]) -> Iterator[Item]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{_as_text(error.filename)}: {error.strerror}")
-
-    for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
-                continue
-            file = Path(folder) / name
-            path = file.relative_to(root)
-            top = path.parts[0]
-            source = top if top in known and len(path.parts) > 1 else None
-            yield Item(_as_text(path.as_posix()), source, partial(read_bytes, file))
+def _walk(root: Path, known: frozenset[str], passed_over: Counter) -> Iterator[Item]:
+    for path in walk_images(root, lambda p: passed_over.update([p.suffix])):
+        source = path.parts[0] if path.parts[0] in known and path.parts[1:] else None
+        yield Item(as_text(str(path)), source, partial(read_bytes, root / path))
 
 
 def _rows(path: Path) -> Iterator[Item]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if "path" not in (rows.fieldnames or ()):
-                raise InputError(f"{path}: no column 'path' in its first line")
-            for row in rows:
-                if not row["path"]:
-                    raise InputError(f"{path}, line {rows.line_num}: no path")
-                file_path = path.parent / row["path"]
-                source = row.get("source") or None
-                yield Item(row["path"], source, partial(read_bytes, file_path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no readable CSV ({error})") from error
+    for line, row in read_rows(str(path), path):
+        if not row["path"]:
+            raise InputError(f"{path}, line {line}: no path")
+        file = path.parent / row["path"]
+        yield Item(row["path"], row.get("source") or None, partial(read_bytes, file))
 
 
 def _records(dataset: Dataset, splits: tuple[str, ...]) -> Iterator[Item]:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rmjax.data.image_files import read_bytes, walk_images
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def load_panes(folder: str | Path, size: int) -> np.ndarray:
@@ -23,14 +22,14 @@ def load_panes(folder: str | Path, size: int) -> np.ndarray:
         InputError: no images there, or one that can't be read.
     """
     folder = Path(folder)
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+    paths = walk_images(folder) if folder.is_dir() else ()
+    files = [folder / path for path in paths if len(path.parts) == 1]
     if not files:
         raise InputError(
-            f"no photographs of frost in {folder}: give a folder with images "
-            f"({', '.join(SUFFIXES)})"
+            f"no photographs of frost in {folder}: give a folder with images"
         )
     least = int(np.ceil(1.1 * size))
-    panes = [decode_rgb(file.read_bytes(), str(file)) for file in files]
+    panes = [decode_rgb(read_bytes(file), str(file)) for file in files]
     panes = [
         p if min(p.shape[:2]) >= least else resize_shorter(p, least) for p in panes
     ]

@@ -1,7 +1,7 @@
 """Whom an image is grouped with for mixing: by chance, or by source and semantic."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,20 +12,11 @@ from rmjax.utils.choose import check_choice
 Choose = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
-@dataclass(frozen=True)
-class AnyPartner:
-    """Draws from all images.
-
-    Attributes:
-        total: how many there are.
-    """
-
-    total: int
-
-    def __call__(
-        self, first: np.ndarray, members: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        return rng.integers(self.total, size=(len(first), members - 1))
+def draw_any(
+    first: np.ndarray, members: int, rng: np.random.Generator, *, total: int
+) -> np.ndarray:
+    """Draw from all of `total` images."""
+    return rng.integers(total, size=(len(first), members - 1))
 
 
 class AlikePartner:
@@ -114,7 +105,7 @@ def _ends(values: np.ndarray) -> np.ndarray:
 
 # Functions of source and semantic, int `[images]` each.
 PARTNERS: dict[str, Callable[[np.ndarray, np.ndarray], Choose]] = {
-    "any": lambda source, semantic: AnyPartner(len(source)),
+    "any": lambda source, semantic: partial(draw_any, total=len(source)),
     "same_source": lambda source, semantic: AlikePartner(source, semantic),
     "same_semantic": lambda source, semantic: AlikePartner(semantic, source),
     "factorial": FactorialPartners,

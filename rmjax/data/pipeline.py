@@ -4,23 +4,33 @@ Everything random is a function of the seed and the step alone, so a stream can
 start at any step and does not depend on how many processes share it.
 """
 
+import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
+import grain.experimental
 import numpy as np
 from absl import flags
 
 from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
+from rmjax.data.labels import TYPES
 from rmjax.data.partners import Choose, make_partners
 from rmjax.errors import InputError
 from rmjax.utils.processes import leave_stopping_to_parent
 
+logger = logging.getLogger(__name__)
+
 Batch = dict[str, np.ndarray]
+
+_SHARED_MEMORY = "/dev/shm"  # where Linux has it; containers have 64 MB of it
+_LOCKS = 2**18  # bytes for those of a worker's queues; 106,000 were measured
+_SPARE = 2  # room for another command that starts at the same time
 
 
 def train_batches(
@@ -96,7 +106,7 @@ def train_batches(
     steps = steps.batch(batch_size // members, batch_fn=np.asarray)
     steps = steps.random_map(draw, seed=draw_seed)
     steps = steps.map_with_index(load)[start_step:]
-    return _iterate(steps, num_workers, prefetch)
+    return _iterate(steps, items * size**2 * 3, num_workers, prefetch)
 
 
 def eval_batches(
@@ -146,10 +156,19 @@ def eval_batches(
             f"{selection.dataset.directory}: nothing selected in {', '.join(splits)}: no image "
             f"of {', '.join(selection.source_names)} with {', '.join(selection.semantic_names)}"
         )
-    load = _LoadEval(selection, splits, readers, batch_size, items, process_index)
+    sizes = [selection.size(split) for split in splits]
+    chosen = [split for split, size in zip(splits, sizes, strict=True) if size]
+    rows = {
+        name: np.concatenate([selection.labels[split][name] for split in chosen])
+        for name in TYPES
+    }
+    records = np.concatenate([selection.records[split] for split in chosen])
+    rows["index"] = records.astype(np.int32)
+    rows["split"] = np.repeat(np.arange(len(splits), dtype=np.int32), sizes)
+    load = _LoadEval(rows, readers, batch_size, items, process_index)
     count = num_eval_batches(selection, splits, batch_size)
     batches = grain.MapDataset.range(first_batch, count).map(load)
-    return _iterate(batches, num_workers, prefetch)
+    return _iterate(batches, items * size**2 * 3, num_workers, prefetch)
 
 
 def num_eval_batches(
@@ -237,8 +256,8 @@ class _LoadTrain:
         labels = self.selection.labels[self.split]
         size = self.reader.size
         images = np.empty((self.items, size, size, 3), np.uint8)
-        found = zip(images, self.reader(numbers), places[part], strict=True)
-        for row, image, place in found:
+        rows = zip(images, self.reader(numbers), places[part], strict=True)
+        for row, image, place in rows:
             row[:] = window(image, size, place)
         return {
             "image": images,
@@ -253,44 +272,25 @@ class _LoadTrain:
 class _LoadEval:
     """Load this process's part of an evaluation batch, padded to full length."""
 
-    selection: Selection
-    splits: tuple[str, ...]
+    rows: dict[str, np.ndarray]  # of all images, split by split
     readers: list[_Reader]
     batch_size: int
     items: int
     process_index: int
 
     def __call__(self, number: int) -> Batch:
-        size = self.readers[0].size
-        batch = {
-            name: np.zeros(self.items, np.int32)
-            for name in ("source", "semantic", "index", "split")
-        }
-        batch["group"] = np.zeros(self.items, np.int64)
-        batch["image"] = np.zeros((self.items, size, size, 3), np.uint8)
-        batch["mask"] = np.zeros(self.items, np.float32)
         begin = number * self.batch_size + self.process_index * self.items
-        for place, split in enumerate(self.splits):
-            length = self.selection.size(split)
-            chosen = np.arange(max(begin, 0), min(begin + self.items, length))
-            if len(chosen):
-                self._fill(batch, chosen - begin, place, chosen)
-            begin -= length  # counts from the start of the next split
-        return batch
-
-    def _fill(
-        self, batch: Batch, rows: np.ndarray, place: int, chosen: np.ndarray
-    ) -> None:
-        """Put the selected images `chosen` of one split into the rows of a batch."""
-        split, reader = self.splits[place], self.readers[place]
-        numbers = self.selection.records[split][chosen]
-        for row, image in zip(rows, reader(numbers), strict=True):
-            batch["image"][row] = centre(image, reader.size)
-        for name, values in self.selection.labels[split].items():
-            batch[name][rows] = values[chosen]
-        batch["index"][rows] = numbers
-        batch["split"][rows] = place
-        batch["mask"][rows] = 1
+        part = {name: v[begin : begin + self.items] for name, v in self.rows.items()}
+        count, size = len(part["index"]), self.readers[0].size
+        images = np.zeros((self.items, size, size, 3), np.uint8)
+        for place in np.unique(part["split"]):
+            chosen = np.flatnonzero(part["split"] == place)
+            decoded = self.readers[place](part["index"][chosen])
+            for row, image in zip(chosen, decoded, strict=True):
+                images[row] = centre(image, size)
+        batch = {name: np.pad(v, (0, self.items - count)) for name, v in part.items()}
+        mask = (np.arange(self.items) < count).astype(np.float32)
+        return {**batch, "image": images, "mask": mask}
 
 
 def _items(
@@ -310,19 +310,51 @@ def _items(
 
 
 def _iterate(
-    batches: grain.MapDataset, num_workers: int, prefetch: int
+    batches: grain.MapDataset, batch_bytes: int, num_workers: int, prefetch: int
 ) -> Iterator[Batch]:
     """Read batches ahead in threads, in worker processes if asked to."""
-    threads = min(os.cpu_count() or 1, max(prefetch, 1), 16)
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(prefetch, 1)
-    )
+    prefetch = max(prefetch, 1)
+    threads = min(os.cpu_count() or 1, prefetch, 16)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     dataset = batches.to_iter_dataset(options)
     if num_workers:
         if not flags.FLAGS.is_parsed():  # grain asks for its flags, even in a notebook
             flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(
+        if not _fit_shared_memory(batch_bytes, num_workers, prefetch):
+            pipes = grain.experimental.DatasetOptions(min_shm_size=2**62)
+            dataset = grain.experimental.WithOptionsIterDataset(dataset, pipes)
+        workers = grain.MultiprocessingOptions(
             num_workers, per_worker_buffer_size=prefetch
         )
-        dataset = dataset.mp_prefetch(options, leave_stopping_to_parent)
+        dataset = dataset.mp_prefetch(workers, leave_stopping_to_parent)
     return iter(dataset)
+
+
+def _fit_shared_memory(batch_bytes: int, num_workers: int, prefetch: int) -> bool:
+    """Whether the batches on their way from workers have room in shared memory.
+
+    A worker that finds none is killed in the midst of its work.
+
+    Raises:
+        InputError: there is not even room for the locks of their queues.
+    """
+    if not os.path.isdir(_SHARED_MEMORY):
+        return True
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if free < num_workers * _LOCKS or not os.access(_SHARED_MEMORY, os.W_OK):
+        raise InputError(
+            f"{_SHARED_MEMORY} can't be written to or is full, and worker processes "
+            "need it: free it (docker run --shm-size), or set data.workers=0"
+        )
+    # Measured: both ends of a worker's queue are full, each with one more in hand, and
+    # one batch is in use.
+    needed = _SPARE * batch_bytes * (num_workers * (2 * prefetch + 2) + 1)
+    fit = needed <= free
+    if not fit:
+        logger.warning(
+            "%s has %d MiB left, of which %d worker processes may need %d: their "
+            "batches come through pipes, which is slower; enlarge it (docker run "
+            "--shm-size) or set data.workers=0",
+            *(_SHARED_MEMORY, free // 2**20, num_workers, needed // 2**20),
+        )
+    return fit

@@ -15,19 +15,19 @@ class Records(Sequence):
     """A split's records for random access; a file that can't be read is named.
 
     Attributes:
-        source: the records, as TFDS reads them.
+        source: the records, as TFDS reads them, many at a time.
         paths: the files, in the order of their records.
         lengths: how many records each of them holds.
     """
 
-    source: Sequence
+    source: Any
     paths: Sequence[Path]
     lengths: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: Any) -> Any:
         if number >= len(self):
             raise IndexError(number)
         return self.__getitems__([number])[0]
@@ -41,16 +41,10 @@ class Records(Sequence):
         try:
             return self._read(numbers)
         except Exception as error:  # array_record and protobuf raise many types
-            for number in numbers:  # which of them?
-                self._try(int(number))
-            raise InputError(f"{self.paths[0].parent}: {_first_line(error)}") from error
-
-    def _try(self, number: int) -> None:
-        try:
-            self._read([number])
-        except Exception as error:
-            place = np.searchsorted(np.cumsum(self.lengths), number, side="right")
-            path = self.paths[place]
+            if len(numbers) > 1:  # which of them?
+                return [self[int(number)] for number in numbers]
+            ends = np.cumsum(self.lengths)
+            path = self.paths[int(np.searchsorted(ends, numbers[0], side="right"))]
             raise InputError(
                 f"{path}: can't be read ({_first_line(error)}); put the file back, or "
                 f"remove {path.parent} and prepare it anew, then run the same command "
@@ -58,10 +52,10 @@ class Records(Sequence):
             ) from error
 
     def _read(self, numbers: Sequence[int]) -> list:
-        found = self.source.__getitems__(numbers)
-        if b"" in found:  # of a file that was cut while it was open
+        records = self.source.__getitems__(numbers)
+        if b"" in records:  # of a file that was cut while it was open
             raise ValueError("a record is empty")
-        return found
+        return records
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,6 @@ import platform
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
 from rmjax.evaluation.results import SCHEMA, SCHEMA_VERSION
 from rmjax.experiment.data import ExperimentData
-from rmjax.experiment.run import PACKAGES
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.calibration import Calibration
+from rmjax.utils.versions import package_versions
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +80,7 @@ def describe(
             "checkpoint": run.checkpoint,
             "seed": run.config.seed,
             "config": json.loads(json.dumps(run.config.to_dict())),  # tuples as lists
-            "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in PACKAGES},
+            "versions": {"python": platform.python_version()} | package_versions(),
         },
         "evaluation": {
             "name": name_evaluation(options),

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,7 +37,7 @@ from rmjax.evaluation.results import (
 from rmjax.evaluation.robustness import parse_suite
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
-from rmjax.experiment.run import run_facts
+from rmjax.experiment.run import change_free, load_run_config, run_facts
 from rmjax.inference.attributor import Attributor, load
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
 from rmjax.utils.revision import revision
@@ -61,6 +62,7 @@ def evaluate(
     fprs: Sequence[float] = FPRS,
     reject_fpr: float = REJECT_FPR,
     draws: int = DRAWS,
+    changes: Sequence[str] = (),
     num_devices: int | None = None,
     show_progress: bool = True,
 ) -> dict:
@@ -70,7 +72,7 @@ def evaluate(
     gives lies in the run's `calibration.json`. The results are in a folder of their
     own in `evaluation/`, named after the suite, and split, semantics and checkpoint
     where they are not the usual: `results.json`, `results.csv`, `predictions.npz` and
-    the greatest `mistakes/`. An evaluation that was stopped goes on where it was.
+    the greatest `mistakes/`. An evaluation that was stopped resumes.
 
     Args:
         workdir: folder of a training run.
@@ -83,6 +85,8 @@ def evaluate(
         fprs: false-positive rates on real images to choose operating points for.
         reject_fpr: share of known images that may be called unknown.
         draws: bootstrap draws for the intervals.
+        changes: of the run's config, such as `--config.data.workers=2`; of keys that no
+            figure depends on.
         num_devices: devices to use, all for None.
         show_progress: whether to draw a bar.
 
@@ -91,16 +95,14 @@ def evaluate(
         is. Of several processes, the first measures and writes; any other returns {}.
 
     Raises:
-        InputError: there is no such run, checkpoint, split, semantic or suite, or the
-            workdir can't be written to.
+        InputError: there is no such run, checkpoint, split, semantic or suite, a change
+            that figures depend on, or the workdir can't be written to.
     """
     workdir = Path(workdir)
     if draws < 1:
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
-    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
-    if data_dir:
-        run.config.data.dir = data_dir
+    run = _load_run(workdir, checkpoint, data_dir, changes, num_devices)
     data = open_data(run.config)
     _check_sources(workdir, run, data)
     hosts.check_alike(
@@ -156,6 +158,7 @@ def evaluate(
         "open_set": _measure_open_set(grid, data, clean, calibration),
         "map": draw_map(grid, data, clean.get("unknown")),
     }
+    # All of it, or what was there before.
     with new_folder(folder) as fresh:
         results["mistakes"] = save_mistakes(
             fresh, grid, parts, data.sources, calibration
@@ -163,6 +166,24 @@ def evaluate(
         save_predictions(fresh, grid)
         write_results(fresh, results)
     return results | {"folder": str(folder)}
+
+
+def _load_run(
+    workdir: Path,
+    checkpoint: str | int,
+    data_dir: str | None,
+    changes: Sequence[str],
+    num_devices: int | None,
+) -> Attributor:
+    """Load the run, its config changed as asked; arguments as for `evaluate`."""
+    original = load_run_config(workdir)
+    config = change_free(original, changes)
+    if config.num_devices != original.num_devices:  # that of training is none of ours
+        num_devices = config.num_devices or None
+    if data_dir:
+        config.data.dir = data_dir
+    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    return replace(run, config=config)
 
 
 def _digest(

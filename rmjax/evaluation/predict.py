@@ -2,7 +2,7 @@
 
 A batch is read and decoded once, put on the devices once, and goes through every
 condition there. What comes out lies in files that grow batch by batch, so a run that
-was stopped goes on where it was.
+was stopped resumes.
 """
 
 import hashlib

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -29,6 +28,7 @@ from numpy.lib import format as npy
 from rmjax.errors import InputError, TrainingError
 from rmjax.experiment import hosts
 from rmjax.experiment.step import TrainState
+from rmjax.utils.files import replaced
 
 KEEP_LAST = 2  # a damaged newest one then costs the steps since the one before
 
@@ -37,7 +37,8 @@ Arrays = dict[str, np.ndarray]  # by path, such as params/stem/kernel
 
 logger = logging.getLogger(__name__)
 
-# What Orbax logs as an error, with tracebacks, it raises as well.
+# What Orbax logs as an error, with tracebacks, it raises as well. (The `rmjax` command
+# silences all of absl's log, which it names before absl makes it one that knows callers.)
 logging.getLogger("absl").addFilter(
     lambda record: not record.pathname.startswith(str(Path(ocp.__file__).parent))
 )
@@ -103,16 +104,14 @@ class Checkpoints:
         """
         step = int(state.step)
         _check_loss(validation_loss, step)
-        self._save(step, state, _about(progress, validation_loss, pending))
+        self._save(step, state, _describe(progress, validation_loss, pending))
 
     def save_variables(self, variables: PyTree) -> None:
         """Write `params` and `batch_stats` alone, as checkpoint 0."""
-        self._save(0, variables, _about({}, None))
+        self._save(0, variables, _describe({}, None))
 
     def rank(self, step: int, progress: dict[str, Any], validation_loss: float) -> None:
         """Note what a validation made of the checkpoint `step`, which was pending.
-
-        Waits until that is saved: what was trained is safe before it is validated.
 
         Args:
             step: that of the last `save`.
@@ -127,10 +126,9 @@ class Checkpoints:
         if self._read_only:
             return
         self.wait()
-        path = self.folder / str(step) / _RANK
-        with self._writing():
-            _write(path.with_suffix(".part"), {}, _about(progress, validation_loss))
-            os.replace(path.with_suffix(".part"), path)
+        about = _describe(progress, validation_loss)
+        with self._writing(), replaced(self.folder / str(step) / _RANK) as path:
+            _write_archive(path, {}, about)
         self._losses[step] = validation_loss
         self._remove_unwanted()
 
@@ -333,10 +331,12 @@ class Checkpoints:
             arrays, about = self._manager.restore(step, args=_Restore(names))
             rank = self.folder / str(step) / _RANK
             if rank.exists():
-                about |= _read(rank, ())[1]
+                about |= _read_archive(rank, ())[1]
             return arrays, about
-        except (MemoryError, PermissionError):
+        except MemoryError:
             raise
+        except PermissionError as error:
+            raise InputError(f"can't read {error.filename}: no permission") from error
         except Exception as error:  # whatever zipfile, json and NumPy raise
             raise DamagedCheckpoint(
                 f"checkpoint {self.folder / str(step)} is damaged: {_reason(error)}"
@@ -426,9 +426,9 @@ class _Handler(ocp.handlers.AsyncCheckpointHandler):
         bad = first_not_finite(args.arrays)
         if bad is not None:
             raise _not_finite(f"{bad} is not finite", args.step)
-        _write(directory / _FILE, args.arrays, args.about)
+        _write_archive(directory / _FILE, args.arrays, args.about)
         try:
-            arrays, about = _read(directory / _FILE, args.arrays)
+            arrays, about = _read_archive(directory / _FILE, args.arrays)
             same = about == args.about and all(
                 np.array_equal(arrays[name], saved)
                 for name, saved in args.arrays.items()
@@ -455,7 +455,7 @@ class _Handler(ocp.handlers.AsyncCheckpointHandler):
     def restore(
         self, directory: Path, args: "_Restore"
     ) -> tuple[Arrays, dict[str, Any]]:
-        return _read(directory / _FILE, args.names)
+        return _read_archive(directory / _FILE, args.names)
 
 
 @ocp.args.register_with_handler(_Handler, for_save=True)
@@ -477,7 +477,7 @@ _RANK = "rank.npz"  # what a validation found, where that came after the save
 _ABOUT = "about.json"
 
 
-def _write(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
+def _write_archive(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     # A file of our own: after a full disk, ZipFile would complain of its own once more.
     with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_ABOUT, json.dumps(about))
@@ -486,15 +486,13 @@ def _write(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
                 npy.write_array(member, array, allow_pickle=False)
 
 
-def _read(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
+def _read_archive(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
     with zipfile.ZipFile(path) as archive:
-        about = json.loads(archive.read(_ABOUT))
-        # Whole members, not as much as their headers say: so each CRC is compared.
-        members = {name: archive.read(f"{name}.npy") for name in names}
-    arrays = {
-        name: npy.read_array(io.BytesIO(data), allow_pickle=False)
-        for name, data in members.items()
-    }
+        about, arrays = json.loads(archive.read(_ABOUT)), {}
+        for name in names:
+            # The whole member, not as much as its header says: so its CRC is compared.
+            member = io.BytesIO(archive.read(f"{name}.npy"))
+            arrays[name] = npy.read_array(member, allow_pickle=False)
     return arrays, about
 
 
@@ -513,7 +511,7 @@ def _ranked(losses: Mapping[int, float | None]) -> list[int]:
     return sorted(known, key=lambda step: known[step])
 
 
-def _about(
+def _describe(
     progress: dict[str, Any], validation_loss: float | None, pending: bool = False
 ) -> dict[str, Any]:
     return {

@@ -110,4 +110,8 @@ def _find(name: str) -> Path:
             f"no config '{name}': give the path of a Python file or one of "
             + ", ".join(shipped_configs())
         )
+    try:
+        compile(path.read_bytes(), path, "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: can't be read as Python ({error})") from error
     return path

@@ -13,7 +13,7 @@ from rmjax.data.dataset import (
     open_dataset,
     select,
 )
-from rmjax.data.facts import read_header
+from rmjax.data.images import open_image
 from rmjax.errors import InputError
 from rmjax.utils.processes import BLOCK
 
@@ -97,7 +97,7 @@ def check_validation(config: ConfigDict, data: ExperimentData) -> None:
     otherwise one that is too small would show after the first epochs.
 
     Raises:
-        InputError: one of them is smaller; it is named.
+        InputError: one of them is smaller, or unreadable; it is named.
     """
     size, numbers = config.data.eval_size, data.seen.records.get("val", ())
     if config.data.eval_resize or not len(numbers):  # `check_values` compared the two
@@ -106,12 +106,12 @@ def check_validation(config: ConfigDict, data: ExperimentData) -> None:
     for start in range(0, len(numbers), BLOCK):
         block = [int(number) for number in numbers[start : start + BLOCK]]
         for name, content in files.read(block):
-            header = read_header(content)
-            if header is not None and min(header.size) < size:
+            width, height = open_image(content, name).size
+            if min(width, height) < size:
                 raise InputError(
-                    f"{name}: {header.width}x{header.height} pixels, smaller than "
-                    f"data.eval_size = {size}; choose a smaller one, or set "
-                    f"data.eval_resize to {size} or more"
+                    f"{name}: {width}x{height} pixels, smaller than data.eval_size = "
+                    f"{size}; choose a smaller one, or set data.eval_resize to {size} "
+                    "or more"
                 )
 
 

@@ -15,16 +15,16 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import distributed
+from jax.experimental import multihost_utils
 
 from rmjax.errors import InputError, harmless
+from rmjax.utils.revision import revision
+from rmjax.utils.versions import package_versions
 
 CONNECT_SECONDS = 45  # until all processes have met
 BEAT_SECONDS = 1.0  # between two signs of life
@@ -120,7 +120,7 @@ def gather(value: Any) -> list:
         return [value]
     place = f"rmjax/place{next(_places)}/"
     _store().key_value_set(f"{place}{jax.process_index()}", json.dumps(value))
-    found = []
+    values = []
     for process in range(jax.process_count()):
         try:
             text = _store().blocking_key_value_get(
@@ -130,8 +130,8 @@ def gather(value: Any) -> list:
             raise InputError(
                 f"process {process} did not come along within {GATHER_SECONDS} s"
             ) from error
-        found.append(json.loads(text))
-    return found
+        values.append(json.loads(text))
+    return values
 
 
 def check_alike(facts: Mapping[str, Any]) -> None:
@@ -142,13 +142,13 @@ def check_alike(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    names = ("rmjax", "jax", "jaxlib", "flax", "optax", "grain")
-    versions = {f"version of {name}": version(name) for name in names}
-    mine = versions | {"code of rmjax": _digest_code(), **facts}
+    versions = {f"version of {k}": v for k, v in package_versions().items()}
+    mine = versions | {"code of rmjax": revision(("rmjax",), ())[:12], **facts}
     first, *others = gather({name: str(value) for name, value in mine.items()})
-    for process, found in enumerate(others, 1):
-        for name in {**first, **found}:
-            one, other = first.get(name, "nothing"), found.get(name, "nothing")
+    for process, facts_there in enumerate(others, 1):
+        for name in {**first, **facts_there}:
+            one = first.get(name, "nothing")
+            other = facts_there.get(name, "nothing")
             if one != other:
                 raise InputError(
                     f"{name} is {one} in process 0 and {other} in process {process}: "
@@ -282,20 +282,11 @@ def _exit(status: int) -> None:
 def _store() -> Any:
     """Return the coordinator's key-value store, which outlives any one process but it.
 
-    JAX (0.10) has no public way to it, and no public operation that does without
-    devices and gives up after a while; Orbax goes this way as well.
+    JAX (0.10) documents no way to it, and no operation that does without devices and
+    gives up after a while; this public module of its own holds it. Orbax's function for
+    it (0.12.8) is not exported.
     """
-    return distributed.global_state.client
-
-
-@cache
-def _digest_code() -> str:
-    """Return a SHA-256 of the package's Python files, shortened."""
-    digest, root = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return multihost_utils.distributed.global_state.client
 
 
 def _digest_file(path: Path) -> str | None:

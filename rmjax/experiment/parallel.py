@@ -7,6 +7,7 @@ the part of its own devices.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,12 +26,34 @@ PyTree = Any
 Devices = Sequence[jax.Device]
 
 
+# The process that first asked for devices here. A fork of it has JAX's memory and not its
+# threads.
+_owner: int | None = None
+
+
+def check_process() -> None:
+    """Check that computations of this process will not wait for threads it has not.
+
+    Raises:
+        InputError: it was forked from one that had computed here.
+    """
+    global _owner
+    _owner = _owner or os.getpid()
+    if _owner != os.getpid():
+        raise InputError(
+            "this process was forked from one in which JAX was running, and would hang: "
+            "start it anew (joblib's backend loky, or multiprocessing's 'spawn'), or use "
+            "threads"
+        )
+
+
 def choose_devices(count: int | None = None) -> list[jax.Device]:
     """Return the first `count` local devices (all of them for None).
 
     Raises:
-        InputError: there are fewer than `count` devices.
+        InputError: there are fewer than `count` devices, or as for `check_process`.
     """
+    check_process()
     devices = jax.local_devices()
     if count is None:
         return devices

@@ -1,9 +1,9 @@
 """What a training run leaves in its workdir besides checkpoints, and reads back."""
 
+import logging
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.experiment.checkpoints import saved_steps
-from rmjax.experiment.config import default_config, flatten
+from rmjax.experiment.config import apply_changes, default_config, flatten
 from rmjax.experiment.ranges import check_values
 from rmjax.utils.files import read_json, write_json
-from rmjax.utils.locks import locked
+from rmjax.utils.locks import NoLocks, locked
+from rmjax.utils.versions import package_versions
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -35,7 +38,6 @@ _FREE_KEYS = {
     "checkpoint_every_steps",
     "keep_best",
 }
-PACKAGES = ("rmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def start_workdir(
@@ -53,28 +55,32 @@ def start_workdir(
     what the images are like that others are trained on.
 
     Raises:
-        InputError: the workdir belongs to another config or other classes.
+        InputError: the workdir belongs to another config or other classes, or can't be
+            written to.
     """
     _check_same(workdir, config, sources)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(
-        workdir / RUN_FILE,
-        {
-            "source_names": list(sources),
-            "semantic_names": list(semantics),
-            "provenance": provenance,
-            "training": training,
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
-        },
-    )
-    # Last: where this file is, the others are.
-    write_json(workdir / CONFIG_FILE, config.to_dict())
+    facts = {
+        "source_names": list(sources),
+        "semantic_names": list(semantics),
+        "provenance": provenance,
+        "training": training,
+        "python": platform.python_version(),
+        "versions": package_versions(),
+    }
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / RUN_FILE, facts)
+        # Last: where this file is, the others are.
+        write_json(workdir / CONFIG_FILE, config.to_dict())
+    except OSError as error:
+        raise InputError(f"can't write {error.filename}: {error.strerror}") from error
 
 
 @contextmanager
 def hold_workdir(workdir: Path) -> Iterator[None]:
     """Keep a workdir to this training until the end of the block, and make it.
+
+    Where the file system knows no locks, it is left to the user, with a warning.
 
     Raises:
         InputError: another training works there, or it can't be written to.
@@ -83,7 +89,11 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
         f"{workdir}: another training is at work there; wait for it, or choose another "
         "--workdir"
     )
-    with locked(workdir / ".lock", busy):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workdir / ".lock", busy))
+        except NoLocks as error:
+            logger.warning("%s; see to it that no other training works there", error)
         yield
 
 
@@ -92,6 +102,28 @@ def run_facts(config: ConfigDict) -> dict[str, Any]:
     # Training by gradient has no use for the number of images to fit to.
     free = _FREE_KEYS | (set() if config.fit.name else {"fit.images"})
     return {k: v for k, v in flatten(config).items() if k not in free}
+
+
+def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
+    """Return a run's config with changes of what its figures don't depend on.
+
+    Args:
+        config: of the run.
+        changes: arguments such as `--config.data.workers=2`.
+
+    Raises:
+        InputError: no such key, a value of another type or out of its range, or a key
+            that figures depend on.
+    """
+    changed = apply_changes(config, changes, "of the run")
+    key = first_difference(run_facts(config), run_facts(changed))
+    if key is not None:
+        raise InputError(
+            f"--config.{key}: figures depend on it, so it is as the run was trained; "
+            f"what can be changed is {', '.join(sorted(_FREE_KEYS))}"
+        )
+    check_values(changed)
+    return changed
 
 
 def whole_facts(config: ConfigDict) -> dict[str, Any]:

@@ -7,23 +7,33 @@ from pathlib import Path
 import numpy as np
 
 from rmjax.data.dataset import Selection, take
-from rmjax.data.listing import read_bytes
+from rmjax.data.image_files import read_bytes
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment.build import embedding_size
 from rmjax.experiment.data import open_data
-from rmjax.gallery.approximate import approximate, stored_index
-from rmjax.gallery.search import BY, REJECT, Score, Threshold, answer, choose_threshold
-from rmjax.gallery.space import get_space
+from rmjax.gallery.search import (
+    BY,
+    REJECT,
+    Score,
+    Threshold,
+    answer,
+    approximate,
+    choose_threshold,
+)
 from rmjax.gallery.store import (
+    SPACES,
     Gallery,
     check_name,
     digest,
     empty_gallery,
     enrol,
     load_gallery,
+    stored_index,
 )
 from rmjax.inference.attributor import Attributor, load
+from rmjax.utils.checks import check_at_least
+from rmjax.utils.choose import choose
 
 FIT_IMAGES = 5000  # at most, that a space is fitted to
 AT_ONCE = 256  # images held at once: bounds the memory
@@ -37,12 +47,12 @@ def identify(model: Attributor) -> str:
     image before the network.
     """
     data = model.config.data
-    parts = (
+    facts = (
         model.digest,
         str((model.checkpoint, model.source_names, model.config.model.to_dict())),
         str((data.eval_resize, data.eval_size)),
     )
-    return digest("\n".join(parts).encode())
+    return digest("\n".join(facts).encode())
 
 
 def check_network(gallery: Gallery, model: Attributor) -> None:
@@ -63,7 +73,7 @@ def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> G
 
     Args:
         model: a loaded run.
-        space: one of `space.SPACES`.
+        space: key of `store.SPACES`.
         data_dir: where its data set lies, if not where the run found it.
 
     Raises:
@@ -73,7 +83,7 @@ def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> G
         raise InputError(
             f"{model.name} knows no sources: a gallery needs a trained run, or a RepMix"
         )
-    fit = get_space(space)
+    fit = choose("space", space, SPACES)
     if space == "cosine":  # needs no images: the data set may be elsewhere
         size = embedding_size(model.config, len(model.source_names))
         return empty_gallery(identify(model), fit(np.empty((0, size)), np.empty(0)))
@@ -83,9 +93,10 @@ def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> G
         rng = np.random.default_rng(0)
         rows = np.sort(rng.choice(rows, FIT_IMAGES, replace=False))
     runner = make_runner(model.config, len(model.source_names), model.devices)
-    part = take(known, SPLIT, rows), (SPLIT,)
-    found = runner.predict(model.variables, part)
-    return empty_gallery(identify(model), fit(found.embedding, found.source))
+    validation = take(known, SPLIT, rows), (SPLIT,)
+    predictions = runner.predict(model.variables, validation)
+    fitted = fit(predictions.embedding, predictions.source)
+    return empty_gallery(identify(model), fitted)
 
 
 def enrol_files(
@@ -103,14 +114,15 @@ def enrol_files(
             "`rmjax gallery add --trained`"
         )
     check_name(gallery, name, trained=False)
-    images, embedding = [], []
+    images: list[tuple[str, str]] = []
+    embedding = [np.empty((0, len(gallery.space.centre)), np.float32)]
     for first in range(0, len(paths), AT_ONCE):
         read = read_images(model, paths[first : first + AT_ONCE])
         if read.errors:
             raise InputError(f"{read.errors[0]}; nothing was enrolled")
         images += zip(read.names, read.digests, strict=True)
         embedding.append(model.run(read.pixels)["embedding"])
-    return enrol(gallery, name, images, np.concatenate(embedding or [[]]))
+    return enrol(gallery, name, images, np.concatenate(embedding))
 
 
 def enrol_trained(
@@ -136,9 +148,8 @@ def enrol_trained(
     Raises:
         InputError: all are enrolled, or the split has too few images of one.
     """
+    check_at_least(1, k=count)
     known = _open(model, data_dir)
-    if count < 1:
-        raise InputError(f"--k {count}: give at least 1")
     wanted = [name for name in model.source_names if name not in gallery.names]
     if not wanted:
         raise InputError("all trained sources are enrolled; remove them to choose anew")
@@ -178,18 +189,18 @@ class Read:
 
 def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
     """Read image files for a network; those that can't be are left out and named."""
-    found = Read([], [], [], [])
+    read = Read([], [], [], [])
     for path in paths:
         try:
             data = read_bytes(path)
             pixels = model.read(data, str(path))
         except InputError as error:
-            found.errors.append(str(error))
+            read.errors.append(str(error))
             continue
-        found.names.append(str(path))
-        found.digests.append(digest(data))
-        found.pixels.append(pixels)
-    return found
+        read.names.append(str(path))
+        read.digests.append(digest(data))
+        read.pixels.append(pixels)
+    return read
 
 
 @dataclass(frozen=True)
@@ -223,43 +234,17 @@ class Asker:
         outputs, calibration = self.model.run(pixels), self.model.calibration
         sources = calibration.probabilities(outputs)["attribution"]
         scores = self.score(self.gallery.space.directions(outputs["embedding"]))
-        found = answer(scores, self.gallery.names, self.threshold.value, top)
+        answers = answer(scores, self.gallery.names, self.threshold.value, top)
         trained = {g.name: g.trained for g in self.gallery.generators}
-        for i, entry in enumerate(found):
+        for entry, probabilities in zip(answers, sources, strict=True):
             for row in entry["ranked"]:
                 row["trained"] = trained[row["generator"]]
             entry["network"] = {
-                "source": self.model.source_names[int(sources[i].argmax())],
-                "probability": float(sources[i].max()),
+                "source": self.model.source_names[int(probabilities.argmax())],
+                "probability": float(probabilities.max()),
                 "calibrated": calibration.images > 0,
             }
-        return found
-
-
-def make_asker(
-    gallery: Gallery,
-    model: Attributor,
-    *,
-    by: str = "neighbours",
-    reject: float = REJECT,
-    score: Score | None = None,
-) -> Asker:
-    """Choose the threshold, and make a gallery ready to be asked.
-
-    Args:
-        gallery: one of this network.
-        model: a loaded run.
-        by: `neighbours` or `prototypes`.
-        reject: the share of enrolled images, each left out in turn, to reject.
-        score: compares instead, such as `approximate.approximate`; the threshold is
-            chosen by `by` all the same.
-
-    Raises:
-        InputError: an empty gallery, one of another network, or a number out of range.
-    """
-    check_network(gallery, model)
-    exact, threshold = choose_for(gallery, by, reject)
-    return Asker(gallery, model, score or exact, threshold)
+        return answers
 
 
 def load_asker(
@@ -275,23 +260,25 @@ def load_asker(
     Args:
         folder: of the gallery.
         workdir: of the run.
-        by: as for `make_asker`.
-        reject: likewise.
-        by_index: find neighbours approximately, see `rmjax.gallery.approximate`.
+        by: `neighbours` or `prototypes`.
+        reject: the share of enrolled images, each left out in turn, to reject.
+        by_index: find neighbours approximately, see `search.approximate`; the threshold
+            is chosen by exact search all the same.
 
     Raises:
-        InputError: one of them is not there, or they do not go together.
+        InputError: one of them is not there, they do not go together, the gallery is
+            empty, or a number is out of range.
     """
     if by_index and by != "neighbours":
         raise InputError("--approximate finds neighbours: leave out --by prototypes")
     folder = Path(folder)
     gallery, model = load_gallery(folder), load(workdir)
-    score = None
+    check_network(gallery, model)
+    score, threshold = choose_for(gallery, by, reject)
     if by_index:
-        check_network(gallery, model)
         index = stored_index(folder, gallery.directions)
         score = approximate(index, gallery.starts)
-    return make_asker(gallery, model, by=by, reject=reject, score=score)
+    return Asker(gallery, model, score, threshold)
 
 
 def choose_for(

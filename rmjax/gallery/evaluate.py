@@ -6,24 +6,36 @@ trained, and what guessing would give.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.evaluation.predict import make_runner
+from rmjax.evaluation.predict import Part, make_runner
 from rmjax.experiment import parallel
 from rmjax.experiment.build import build_model, network_input
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.gallery.search import REJECT, choose_threshold, neighbours, prototypes
-from rmjax.gallery.space import SPACES
+from rmjax.gallery.store import SPACES
 from rmjax.inference.attributor import Attributor, load
+from rmjax.utils.checks import check_at_least
+from rmjax.utils.table import format_table
 
 # Whose images are enrolled and asked about.
 SETTINGS = {
     "alone": "held-out sources among themselves",
     "beside": "held-out sources beside the trained ones",
+}
+# The figures of `measure_draw`, and what they are called in the table.
+COLUMNS = {
+    "rank1_neighbours": "Rank-1 near",
+    "rank1_prototypes": "prototypes",
+    "map": "mAP",
+    "trained_rank1": "trained R-1",
+    "rejected": "rejected",
+    "accepted": "accepted",
 }
 
 
@@ -54,8 +66,7 @@ def evaluate_gallery(
         InputError: no such run or data, fewer than two held-out sources with images, or
             a K that leaves no image of a source to ask about.
     """
-    if draws < 1 or not ks or min(ks) < 1:
-        raise InputError(f"k = {list(ks)}, draws = {draws}: give at least 1")
+    check_at_least(1, k=min(ks, default=0), draws=draws)
     model = load(workdir)
     if data_dir:
         model.config.data.dir = data_dir
@@ -65,21 +76,29 @@ def evaluate_gallery(
             f"{workdir} held fewer than two sources out of training: train with "
             "--config.data.held_out_sources=\"('a', 'b')\""
         )
-    embedding, source = _embed(model, data, seed)
-    names = (*data.held_out.source_names, *data.sources)
-    held = np.arange(len(data.held_out.source_names))
-    sizes = _check_sizes(names, np.bincount(source, minlength=len(names)), max(ks))
-    rows = [
-        {"setting": setting, "k": k, "features": features, "space": space}
-        | _repeat(directions[chosen], source[chosen], held, k, draws, seed)
-        for setting in SETTINGS
-        for chosen in [np.isin(source, held) | (setting == "beside")]
-        for k in ks
-        for (features, space), directions in embedding.items()
-    ]
+    held_out = data.held_out, data.held_out_splits
+    directions, source = _embed(model, data, held_out, seed)
+    held_names = data.held_out.source_names
+    names = (*held_names, *data.sources)
+    counts = np.bincount(source, minlength=len(names)).tolist()
+    sizes = dict(zip(names, counts, strict=True))
+    few = [f"{name} ({size})" for name, size in sizes.items() if size <= max(ks)]
+    if few:
+        raise InputError(
+            f"--k {max(ks)} leaves no test image to ask about of {', '.join(few)}"
+        )
+    held = np.arange(len(held_names))
+    rows = []
+    for setting in SETTINGS:
+        chosen = np.isin(source, held) | (setting == "beside")
+        for k, ((features, space), units) in product(ks, directions.items()):
+            row = {"setting": setting, "k": k, "features": features, "space": space}
+            rows.append(
+                row | _repeat(units[chosen], source[chosen], held, k, draws, seed)
+            )
     return {
-        "held_out": {n: sizes[n] for n in data.held_out.source_names},
-        "trained": {n: sizes[n] for n in data.sources},
+        "held_out": {name: sizes[name] for name in held_names},
+        "trained": {name: sizes[name] for name in data.sources},
         "draws": draws,
         "seed": seed,
         "reject": REJECT,
@@ -119,24 +138,26 @@ def measure_draw(
     ours = np.isin(truth, held)
 
     def share(values: np.ndarray, of: np.ndarray) -> float | None:
-        parts = [values[of & (truth == s)].mean() for s in np.unique(truth[of])]
-        return float(np.mean(parts)) if parts else None
+        means = [values[of & (truth == s)].mean() for s in np.unique(truth[of])]
+        return float(np.mean(means)) if means else None
 
-    threshold = choose_threshold(score, gallery, starts).value
     others = near.copy()
     others[np.arange(len(own)), own] = -np.inf
-    known = near.argmax(1) == own
+    right = near.argmax(1) == own
     relevant = owner[None] == truth[:, None]
-    return {
-        "rank1_neighbours": share(known, ours),
+    figures = {
+        "rank1_neighbours": share(right, ours),
         "rank1_prototypes": share(mean.argmax(1) == own, ours),
         "map": share(average_precision(queries @ gallery.T, relevant), ours),
-        "trained_rank1": share(known, ~ours),
-        "rejected": None if threshold is None else share(near.max(1) < threshold, ours),
-        "accepted": None
-        if threshold is None
-        else share(others.max(1) >= threshold, ours),
+        "trained_rank1": share(right, ~ours),
+        "rejected": None,
+        "accepted": None,
     }
+    threshold = choose_threshold(score, gallery, starts).value
+    if threshold is not None:
+        figures["rejected"] = share(near.max(1) < threshold, ours)
+        figures["accepted"] = share(others.max(1) >= threshold, ours)
+    return figures
 
 
 def average_precision(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -174,33 +195,37 @@ def format_gallery_evaluation(results: dict) -> str:
     """Return the figures as lines of text."""
     lines = []
     for setting, title in SETTINGS.items():
-        rows = [row for row in results["rows"] if row["setting"] == setting]
-        lines += [
-            f"{title}; mean and spread (one deviation) of {results['draws']} draws",
-            f"{'K':>3} {'features':<9}{'space':<10}{'Rank-1 near':>14}"
-            f"{'prototypes':>14}{'mAP':>14}{'trained R-1':>14}{'rejected':>10}"
-            f"{'accepted':>10}",
-        ]
-        for k in dict.fromkeys(row["k"] for row in rows):
-            guess = next(row for row in rows if row["k"] == k)["chance"]
-            lines.append(
-                f"{k:>3} {'chance':<19}{guess['rank1']:>9.3f}     "
-                f"{guess['rank1']:>9.3f}     {guess['map']:>9.3f}"
-            )
-            lines += [_format_row(row) for row in rows if row["k"] == k]
-        lines.append("")
+        lines.append(
+            f"{title}; mean and spread (one deviation) of {results['draws']} draws"
+        )
+        table = {}
+        for row in results["rows"]:
+            if row["setting"] == setting:
+                k, guess = row["k"], row["chance"]
+                # Under the means, not under the deviations beside them.
+                rank1, precision = (f"{guess[n]:.3f}{'':8}" for n in ("rank1", "map"))
+                table[f"{k:>3} chance"] = {
+                    "rank1_neighbours": rank1,
+                    "rank1_prototypes": rank1,
+                    "map": precision,
+                }
+                table[f"{k:>3} {row['features']}, {row['space']}"] = _texts(row)
+        columns = {title: (name, "") for name, title in COLUMNS.items()}
+        lines += [*format_table("  K features, space", columns, table), ""]
     return "\n".join(lines[:-1])
 
 
-def _format_row(row: dict) -> str:
-    mean, std = row["mean"], row["std"]
-    line = f"{row['k']:>3} {row['features']:<9}{row['space']:<10}"
-    for name in ("rank1_neighbours", "rank1_prototypes", "map", "trained_rank1"):
-        figure = "-" if mean[name] is None else f"{mean[name]:.3f} ({std[name]:.3f})"
-        line += f"{figure:>14}"
-    for name in ("rejected", "accepted"):
-        line += f"{'-' if mean[name] is None else format(mean[name], '.2f'):>10}"
-    return line
+def _texts(row: dict) -> dict[str, str]:
+    texts = {}
+    for name in COLUMNS:
+        mean, deviation = row["mean"][name], row["std"][name]
+        if mean is None:
+            texts[name] = "-"
+        elif name in ("rejected", "accepted"):
+            texts[name] = f"{mean:.2f}"
+        else:
+            texts[name] = f"{mean:.3f} ({deviation:.3f})"
+    return texts
 
 
 def _repeat(
@@ -213,23 +238,24 @@ def _repeat(
 ) -> dict:
     """Measure several draws; those of a greater `k` contain those of a smaller."""
     present = np.unique(source)
-    found = []
+    measured = []
     for draw in range(draws):
         rng = np.random.default_rng((seed, draw))
-        parts = [rng.permutation(np.flatnonzero(source == s))[:k] for s in present]
-        found.append(measure_draw(directions, source, held, np.concatenate(parts)))
-    values = {
-        name: [f[name] for f in found if f[name] is not None] for name in found[0]
-    }
-    return {
-        "chance": chance(len(present), k),
-        "mean": {n: float(np.mean(v)) if v else None for n, v in values.items()},
-        "std": {n: float(np.std(v)) if v else None for n, v in values.items()},
-    }
+        enrolled = [rng.permutation(np.flatnonzero(source == s))[:k] for s in present]
+        measured.append(
+            measure_draw(directions, source, held, np.concatenate(enrolled))
+        )
+    mean: dict[str, float | None] = {}
+    std: dict[str, float | None] = {}
+    for name in measured[0]:
+        values = [f for figures in measured if (f := figures[name]) is not None]
+        mean[name] = float(np.mean(values)) if values else None
+        std[name] = float(np.std(values)) if values else None
+    return {"chance": chance(len(present), k), "mean": mean, "std": std}
 
 
 def _embed(
-    model: Attributor, data: ExperimentData, seed: int
+    model: Attributor, data: ExperimentData, held_out: Part, seed: int
 ) -> tuple[dict[tuple[str, str], np.ndarray], np.ndarray]:
     """Return directions of all test images, by features and space, and their sources.
 
@@ -244,24 +270,14 @@ def _embed(
         "trained": model.variables,
         "random": parallel.place(dict(fresh), model.devices),
     }
-    found = {}
+    directions = {}
     for features, variables in parameters.items():
-        held = runner.predict(variables, (data.held_out, data.held_out_splits))
+        held = runner.predict(variables, held_out)
         seen = runner.predict(variables, (data.seen, ("test",)))
         known = runner.predict(variables, (data.seen, ("val",)))
         embedding = np.concatenate([held.embedding, seen.embedding])
         for name, fit in SPACES.items():
             space = fit(known.embedding, known.source)
-            found[features, name] = space.directions(embedding)
-    first = len(data.held_out.source_names)
-    return found, np.concatenate([held.source, first + seen.source])
-
-
-def _check_sizes(names: Sequence[str], counts: np.ndarray, most: int) -> dict[str, int]:
-    """Return the test images of each source, if they are more than are enrolled."""
-    few = [f"{n} ({c})" for n, c in zip(names, counts, strict=True) if c <= most]
-    if few:
-        raise InputError(
-            f"--k {most} leaves no test image to ask about of {', '.join(few)}"
-        )
-    return dict(zip(names, map(int, counts), strict=True))
+            directions[features, name] = space.directions(embedding)
+    first = len(held_out[0].source_names)
+    return directions, np.concatenate([held.source, first + seen.source])

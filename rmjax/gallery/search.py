@@ -2,12 +2,19 @@
 
 Everything is in directions, unit vectors, and similarity is their cosine, -1 to 1.
 Images of a generator are consecutive rows; `starts` says where each generator begins.
+
+Neighbours of large galleries are found approximately by faiss (`pip install
+rmjax[ann]`), by an inverted file (Sivic, Zisserman, Video Google, ICCV 2003; Douze et
+al., The Faiss library, 2024, https://arxiv.org/abs/2401.08281): the directions are
+divided into lists, and a query meets those of the nearest lists alone, uncompressed.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import normalize
 
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import rejection_threshold
@@ -16,6 +23,10 @@ UNKNOWN = "unknown"  # the answer for an image that is like no enrolled generato
 CHUNK = 2**26  # similarities at once, 256 MiB: bounds the memory
 REJECT = 0.05  # the share of enrolled images that a threshold rejects, unless said
 MAX_LEFT_OUT = 1000  # images that a threshold rests on; of more, so many by chance
+NEAREST = 100  # images found per query: generators without one of them go unranked
+LISTS_PER_ROOT = 4  # lists are so many times the root of the images, as faiss advises
+TRAINING = 40  # images per list that the lists are fitted to; faiss warns below 39
+PROBED = 512  # lists a query looks into: an eighth of those of a million images
 
 # Function of queries `[Q, D]` and, if they are enrolled themselves, their rows `[Q]`,
 # which are then left out, to the similarity with each generator, float32 `[Q, G]`;
@@ -32,15 +43,15 @@ def neighbours(directions: np.ndarray, starts: np.ndarray) -> Score:
     """
 
     def score(queries: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        found = np.empty((len(queries), len(starts)), np.float32)
+        scores = np.empty((len(queries), len(starts)), np.float32)
         step = max(1, CHUNK // len(directions))
         for first in range(0, len(queries), step):
-            part = slice(first, first + step)
-            similarity = queries[part] @ directions.T
+            chunk = slice(first, first + step)
+            similarity = queries[chunk] @ directions.T
             if rows is not None:
-                similarity[np.arange(len(similarity)), rows[part]] = -np.inf
-            found[part] = np.maximum.reduceat(similarity, starts, axis=1)
-        return found
+                similarity[np.arange(len(similarity)), rows[chunk]] = -np.inf
+            scores[chunk] = np.maximum.reduceat(similarity, starts, axis=1)
+        return scores
 
     return score
 
@@ -53,19 +64,18 @@ def prototypes(directions: np.ndarray, starts: np.ndarray) -> Score:
     `neighbours`.
     """
     sums = np.add.reduceat(directions, starts, axis=0)
-    means = _unit(sums)
+    means = normalize(sums)  # of opposite images, whose sum is zero, it stays zero
     counts = np.diff(starts, append=len(directions))
 
     def score(queries: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        found = queries @ means.T
+        scores = queries @ means.T
         if rows is not None:
             own = np.searchsorted(starts, rows, side="right") - 1
-            rest = _unit(sums[own] - directions[rows])
+            rest = normalize(sums[own] - directions[rows])
             similarity = np.sum(queries * rest, axis=1)
-            found[np.arange(len(rows)), own] = np.where(
-                counts[own] > 1, similarity, -np.inf
-            )
-        return found
+            others = np.where(counts[own] > 1, similarity, -np.inf)
+            scores[np.arange(len(rows)), own] = others
+        return scores
 
     return score
 
@@ -74,6 +84,66 @@ BY: dict[str, Callable[[np.ndarray, np.ndarray], Score]] = {
     "neighbours": neighbours,
     "prototypes": prototypes,
 }
+
+
+def build_index(directions: np.ndarray, probed: int = PROBED) -> Any:
+    """Return a faiss index of directions, float32 `[N, D]`.
+
+    Args:
+        directions: what is to be found.
+        probed: lists a query looks into; with more it finds more and takes longer.
+
+    Raises:
+        InputError: faiss is not installed.
+    """
+    faiss = import_faiss()
+    count, size = directions.shape
+    lists = max(1, min(int(LISTS_PER_ROOT * count**0.5), count // TRAINING))
+    quantizer = faiss.IndexFlatIP(size)
+    index = faiss.IndexIVFFlat(quantizer, size, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.max_points_per_centroid = TRAINING
+    directions = np.ascontiguousarray(directions, np.float32)
+    index.train(directions)
+    index.add(directions)
+    index.nprobe = min(probed, lists)
+    return index
+
+
+def approximate(index: Any, starts: np.ndarray) -> Score:
+    """Compare with a generator's most similar image of those that the index finds.
+
+    Args:
+        index: from `build_index`.
+        starts: the first row of each generator, ascending from 0, `[G]`.
+
+    Returns:
+        A `Score`; generators of which no image is found have -inf.
+    """
+
+    def score(queries: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        queries = np.ascontiguousarray(queries, np.float32)
+        similarity, nearest = index.search(queries, min(NEAREST, index.ntotal))
+        kept = nearest >= 0  # -1 fills up where the lists hold fewer
+        if rows is not None:
+            kept &= nearest != np.asarray(rows)[:, None]
+        scores = np.full((len(queries), len(starts)), -np.inf, np.float32)
+        generator = np.searchsorted(starts, nearest, side="right") - 1
+        query = np.nonzero(kept)[0]
+        np.maximum.at(scores, (query, generator[kept]), similarity[kept])
+        return scores
+
+    return score
+
+
+def import_faiss() -> Any:
+    """Return the module faiss; an InputError says how to install it."""
+    try:
+        import faiss
+    except ImportError:
+        raise InputError(
+            "the approximate search needs faiss: pip install rmjax[ann]"
+        ) from None
+    return faiss
 
 
 @dataclass(frozen=True)
@@ -170,9 +240,3 @@ def answer(
             name = best["generator"]
         answers.append({"answer": name, "ranked": ranked})
     return answers
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Normalise rows; opposite images, whose mean is zero, are like nothing."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(length, np.finfo(np.float32).tiny)

@@ -1,29 +1,97 @@
-"""A gallery of fingerprints: enrol, remove, keep in a folder.
+"""A gallery of fingerprints: the space they are compared in, enrol, remove, keep.
 
-The folder holds `gallery.json`, which is written last and names the other files by a
+Its folder holds `gallery.json`, which is written last and names the other files by a
 digest of their contents: `fingerprints-*.npy`, directions float32 `[N, D]`,
 `space-*.npy`, the space's centre and matrix as one array float32 `[1 + D, D]`, and
-where one was made `index-*.faiss` (`approximate.py`).
+where one was made `index-*.faiss` (`search.py`).
+
+Reference: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2nd ed.,
+2009, 4.3.2 (sphering by the covariance within classes, `whitened`).
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rmjax.errors import InputError
-from rmjax.gallery.search import UNKNOWN
-from rmjax.gallery.space import Space
+from rmjax.evaluation.openset import fit_reference
+from rmjax.gallery.search import UNKNOWN, build_index, import_faiss
 from rmjax.utils import locks
-from rmjax.utils.files import write_json
+from rmjax.utils.files import read_json, write_json
 
 FILE = "gallery.json"
 VERSION = 1
+
+
+@dataclass(frozen=True)
+class Space:
+    """A map from fingerprints to directions.
+
+    Attributes:
+        name: one of `SPACES`.
+        centre: what is subtracted, float32 `[D]`.
+        matrix: what it is multiplied by from the right, float32 `[D, D]`.
+    """
+
+    name: str
+    centre: np.ndarray
+    matrix: np.ndarray
+
+    def directions(self, embedding: np.ndarray) -> np.ndarray:
+        """Return unit vectors, float32 `[N, D]`, for fingerprints `[N, D]`.
+
+        Raises:
+            InputError: another length than D, or one that has no direction: a number
+                that is not finite, or all zeros.
+        """
+        embedding = np.asarray(embedding, np.float32)
+        if embedding.ndim != 2 or embedding.shape[1] != len(self.centre):
+            raise InputError(
+                f"fingerprints of {list(embedding.shape)} do not fit a space of "
+                f"{len(self.centre)} dimensions"
+            )
+        mapped = (embedding - self.centre) @ self.matrix
+        length = np.linalg.norm(mapped, axis=1, keepdims=True)
+        if not (np.isfinite(length) & (length > 0)).all():
+            raise InputError("a fingerprint is not finite, or all zeros")
+        return mapped / length
+
+
+def cosine(embedding: np.ndarray, source: np.ndarray) -> Space:
+    """Return the space of the fingerprints as they are; nothing is fitted."""
+    size = np.shape(embedding)[1]
+    return Space("cosine", np.zeros(size, np.float32), np.eye(size, dtype=np.float32))
+
+
+def whitened(embedding: np.ndarray, source: np.ndarray) -> Space:
+    """Fit the space in which images of one source vary alike in every direction.
+
+    What varies much within known sources (content, say) counts little there, what
+    hardly varies counts much. The covariance is that of `openset.fit_reference`.
+
+    Args:
+        embedding: fingerprints of known sources that were not trained on, `[M, D]`.
+        source: their sources, int `[M]`.
+
+    Raises:
+        InputError: fewer than two fingerprints, or some are not finite.
+    """
+    fit = fit_reference(embedding, source, neighbours=1)
+    return Space("whitened", fit.centre.astype("f4"), fit.whitening.astype("f4"))
+
+
+# Function of (fingerprints `[M, D]` of known sources, their sources `[M]`).
+SPACES: dict[str, Callable[[np.ndarray, np.ndarray], Space]] = {
+    "cosine": cosine,
+    "whitened": whitened,
+}
+DEFAULT_SPACE = "whitened"
 
 
 @dataclass(frozen=True)
@@ -38,7 +106,7 @@ class Generator:
 
     name: str
     trained: bool
-    images: tuple[tuple[str, str], ...]
+    images: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,22 +180,17 @@ def enrol(
                 "image once"
             )
         seen[sha] = name, file
+    generators = {generator.name: generator for generator in gallery.generators}
+    old = generators.get(name, Generator(name, trained))
+    generators[name] = replace(old, images=(*old.images, *images))
+    # The row after the last image that the generator has; of a new one, the last.
+    before = gallery.generators[: list(generators).index(name) + 1]
+    row = sum(len(generator.images) for generator in before)
     directions = gallery.space.directions(embedding)
-    if name not in gallery.names:
-        new = Generator(name, trained, tuple(images))
-        rows = np.concatenate([gallery.directions, directions])
-        return replace(gallery, generators=(*gallery.generators, new), directions=rows)
-    at = gallery.names.index(name)
-    old = gallery.generators[at]
-    end = gallery.starts[at] + len(old.images)
-    generators = list(gallery.generators)
-    generators[at] = replace(old, images=(*old.images, *images))
     return replace(
         gallery,
-        generators=tuple(generators),
-        directions=np.concatenate(
-            [gallery.directions[:end], directions, gallery.directions[end:]]
-        ),
+        generators=tuple(generators.values()),
+        directions=np.insert(gallery.directions, row, directions, axis=0),
     )
 
 
@@ -136,16 +199,16 @@ def check_name(gallery: Gallery, name: str, *, trained: bool) -> None:
 
     Raises:
         InputError: an empty or reserved name, one of several lines, or one that the
-            other kind of generator, trained or not, has.
+            other sort of generator, trained or not, has.
     """
     if not name.strip() or not name.isprintable() or name == UNKNOWN:
         raise InputError(
             f"{name!r} can't be the name of a generator: give printable text other "
             f"than '{UNKNOWN}'"
         )
-    kinds = {generator.name: generator.trained for generator in gallery.generators}
-    if kinds.get(name, trained) != trained:
-        raise InputError(f"{name} is enrolled already, as a source of the other kind")
+    other = "new" if trained else "trained"
+    if any(g.name == name and g.trained != trained for g in gallery.generators):
+        raise InputError(f"{name} is enrolled already, as a {other} generator")
 
 
 def remove(gallery: Gallery, names: Sequence[str]) -> Gallery:
@@ -160,13 +223,11 @@ def remove(gallery: Gallery, names: Sequence[str]) -> Gallery:
             f"{', '.join(strangers)}: not enrolled; enrolled are "
             f"{', '.join(gallery.names) or 'none'}"
         )
-    keep = [name not in names for name in gallery.names]
-    counts = [len(generator.images) for generator in gallery.generators]
-    kept = (g for g, stays in zip(gallery.generators, keep, strict=True) if stays)
+    kept = [g.name not in names for g in gallery.generators for _ in g.images]
     return replace(
         gallery,
-        generators=tuple(kept),
-        directions=gallery.directions[np.repeat(np.array(keep, bool), counts)],
+        generators=tuple(g for g in gallery.generators if g.name not in names),
+        directions=gallery.directions[np.array(kept, bool)],
     )
 
 
@@ -179,24 +240,18 @@ def save_gallery(folder: Path, gallery: Gallery) -> None:
     space = np.concatenate([gallery.space.centre[None], gallery.space.matrix])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = {
+        arrays = {
             "space": {"name": gallery.space.name, **_save(folder, "space", space)},
             "fingerprints": _save(folder, "fingerprints", gallery.directions),
         }
-        write_json(
-            folder / FILE,
-            {
-                "version": VERSION,
-                "network": gallery.network,
-                **written,
-                "generators": [vars(generator) for generator in gallery.generators],
-            },
-        )
-        current = [part["sha256"][:16] for part in written.values()]
-        for kind in ("space", "fingerprints", "index"):
-            for path in folder.glob(f"{kind}-*"):
-                if path.stem.removeprefix(f"{kind}-") not in current:
-                    path.unlink(missing_ok=True)
+        generators = [vars(generator) for generator in gallery.generators]
+        facts = {"version": VERSION, "network": gallery.network}
+        write_json(folder / FILE, {**facts, **arrays, "generators": generators})
+        current = [entry["sha256"][:16] for entry in arrays.values()]
+        for path in folder.glob("*-*"):
+            title, _, key = path.stem.partition("-")
+            if title in ("space", "fingerprints", "index") and key not in current:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be written ({error.strerror})") from error
 
@@ -208,32 +263,27 @@ def load_gallery(folder: Path) -> Gallery:
         InputError: there is none, or it is damaged or of another version.
     """
     path = folder / FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"no gallery in {folder}: make one with `rmjax gallery add`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(data, dict) or data.get("version") != VERSION:
+    if not path.exists():
+        raise InputError(f"no gallery in {folder}: make one with `rmjax gallery add`")
+    data = read_json(path)
+    if data.get("version") != VERSION:
         raise InputError(
             f"{path}: not a gallery of version {VERSION}; make it anew with this rmjax"
         )
     try:
-        space = _load(folder, data["space"])
-        gallery = Gallery(
-            network=data["network"],
-            space=Space(data["space"]["name"], space[0], space[1:]),
-            generators=tuple(_generator(entry) for entry in data["generators"]),
-            directions=_load(folder, data["fingerprints"]),
-        )
-    except (KeyError, TypeError, ValueError, OSError, IndexError) as error:
-        raise _damaged(path, error) from error
-    images = sum(len(generator.images) for generator in gallery.generators)
-    if gallery.directions.shape != (images, len(gallery.space.centre)):
-        raise _damaged(path, f"{images} images, but another number of fingerprints")
-    return gallery
+        generators = tuple(_generator(entry) for entry in data["generators"])
+        array = _load(folder, data["space"])
+        space = Space(data["space"]["name"], array[0], array[1:])
+        directions = _load(folder, data["fingerprints"])
+        images = sum(len(generator.images) for generator in generators)
+        if directions.shape != (images, len(space.centre)):
+            raise ValueError(f"{images} images, but another number of fingerprints")
+        return Gallery(data["network"], space, generators, directions)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: damaged ({reason}); enrol the images anew in another folder"
+        ) from error
 
 
 @contextmanager
@@ -243,35 +293,50 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process is changing it, or the folder is not a gallery's.
     """
+    ours = (".lock", "space-", "fingerprints-", FILE)
     try:
-        if not (folder / FILE).exists() and any(_foreign(folder)):
-            raise InputError(
-                f"{folder} holds something else: choose a new or empty folder"
-            )
+        names = os.listdir(folder) if folder.exists() else []
     except OSError as error:
         raise InputError(f"{folder}: can't be read ({error.strerror})") from error
+    if FILE not in names and not all(name.startswith(ours) for name in names):
+        raise InputError(f"{folder} holds something else: choose a new or empty folder")
     busy = f"{folder} is being changed by another command: wait for it"
     with locks.locked(folder / ".lock", busy):
         yield
 
 
+def stored_index(folder: Path, directions: np.ndarray) -> Any:
+    """Return the faiss index kept in a gallery's folder; build it where there is none.
+
+    Raises:
+        InputError: faiss is not installed, or the file can't be read or written.
+    """
+    faiss = import_faiss()
+    path = folder / f"index-{digest(directions)[:16]}.faiss"
+    try:
+        if path.exists():
+            return faiss.read_index(str(path))
+        index = build_index(directions)
+        temporary = path.with_suffix(".part")
+        faiss.write_index(index, str(temporary))
+        os.replace(temporary, path)
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: {reason}; remove it and ask again") from error
+    return index
+
+
 def digest(data: bytes | np.ndarray) -> str:
     """Return the SHA-256 of bytes or of an array's contents."""
     if isinstance(data, np.ndarray):
-        data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        return hashlib.sha256(np.ascontiguousarray(data).reshape(-1).data).hexdigest()
     return hashlib.sha256(data).hexdigest()
 
 
-def _foreign(folder: Path) -> Iterator[str]:
-    """Yield what lies in a folder and is none of a gallery's files."""
-    for entry in os.scandir(folder) if folder.exists() else ():
-        if not entry.name.startswith((".lock", "space-", "fingerprints-", FILE)):
-            yield entry.name
-
-
-def _save(folder: Path, kind: str, array: np.ndarray) -> dict:
+def _save(folder: Path, title: str, array: np.ndarray) -> dict[str, str]:
+    """Write an array as a file that is named by its contents; return what names it."""
     sha = digest(array)
-    path = folder / f"{kind}-{sha[:16]}.npy"
+    path = folder / f"{title}-{sha[:16]}.npy"
     if not path.exists():
         temporary = path.with_suffix(".part")
         with temporary.open("wb") as file:
@@ -294,10 +359,3 @@ def _generator(entry: Mapping) -> Generator:
     if not images or not name.isprintable():
         raise ValueError(f"{name!r} has no images, or is no name")
     return Generator(name, bool(entry["trained"]), images)
-
-
-def _damaged(path: Path, error: object) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(
-        f"{path}: damaged ({reason}); enrol the images anew in another folder"
-    )

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rmjax.data.dataset import REAL
+from rmjax.data.dataset import INCONCLUSIVE, REAL, UNKNOWN
+from rmjax.data.image_files import read_bytes
 from rmjax.data.images import decode_rgb
-from rmjax.data.listing import read_bytes
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
 from rmjax.inference.domain import warn_about
 from rmjax.provenance import CAVEAT, describe, find_provenance
+from rmjax.utils.versions import own_version
 
-INCONCLUSIVE, UNKNOWN = "inconclusive", "unknown"
 # Images whose views run together. One number, so that the network is compiled for few
 # shapes.
 _AT_ONCE = 12
@@ -40,9 +39,9 @@ def _scaled(pixels: np.ndarray, share: float) -> np.ndarray:
     return np.asarray(image)
 
 
-# What the image might go through when it is shared once more: names and values as in
-# the suite `resharing` of an evaluation. Done by libraries and on the whole image, whose
-# size is anything, where `rmjax.corruptions` would be compiled for each.
+# What the image might go through when it is shared once more: kinds of
+# `rmjax.corruptions.RESHARING`, with a value of their range. Done by libraries and on the
+# whole image, whose size is anything, where those would be compiled for each.
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "flip": lambda pixels: pixels[:, ::-1],
     "jpeg:90": lambda pixels: _jpeg(pixels, 90),
@@ -96,7 +95,7 @@ def describe_model(model: Attributor) -> dict[str, Any]:
         "name": model.name,
         "checkpoint": model.checkpoint,
         "sha256": model.digest,
-        "rmjax": version("rmjax"),
+        "rmjax": own_version(),
         "calibrated": model.calibration.images > 0,
         "operating_points": list(model.calibration.operating_points),
         "reject": model.calibration.reject,

@@ -1,18 +1,21 @@
 """A trained run, loaded, to be asked about any images."""
 
 import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
-from rmjax.data.images import decode_rgb, resize_shorter
-from rmjax.data.listing import read_bytes
+from rmjax.data.image_files import as_text, read_bytes
+from rmjax.data.images import convert_rgb, decode_rgb, resize_shorter
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.build import (
@@ -26,13 +29,18 @@ from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
+from rmjax.utils.choose import check_choice
 
 # Every input transform and the stages of every network need so many pixels.
 MIN_SIDE = 16
 # Sides of an image to each other; what is longer is cut at its ends.
 MAX_ASPECT = 16
 
-ImageLike = str | Path | bytes | np.ndarray
+_PATH = str | os.PathLike
+_SINGLE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Mapping
+# Also a file that is open for reading bytes, and what NumPy makes an array of, such as
+# an array of JAX.
+ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ class Attributor:
         """Return the fingerprints of images, float32 `[len(images), 256]`.
 
         Args:
-            images: paths, encoded bytes, or uint8 arrays `[H, W, 3]`, of any sizes.
+            images: paths, encoded bytes, images of Pillow, files open for reading, or
+                uint8 arrays `[H, W, 3]`, of any sizes.
             batch_size: images that run at once.
             layer: another activation, one of `rmjax.models.resnet.ACTIVATIONS`; maps
                 are averaged over their places, `[len(images), channels]`.
@@ -139,8 +148,7 @@ class Attributor:
             model.apply, self.variables, network_input(self.config)
         )
         choices = [name for name in ACTIVATIONS if name in outputs]
-        if layer not in choices:
-            raise InputError(f"layer '{layer}': choose one of {', '.join(choices)}")
+        check_choice("layer", layer, choices)
         return outputs[layer].shape[-1]
 
     def read(self, image: ImageLike, name: str = "") -> np.ndarray:
@@ -179,10 +187,11 @@ class Attributor:
         """
         if batch_size < 1:
             raise InputError(f"batch size {batch_size}: give at least 1")
+        parallel.check_process()
         step = self._step(layer or self.layer)
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
-        results = {}
+        results: dict[str, np.ndarray] = {}
         for rows in _equal_shapes(pixels, batch_size):
             batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
             batch[: len(rows)] = [pixels[i] for i in rows]
@@ -194,11 +203,20 @@ class Attributor:
         return results
 
     def _read_all(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
-        if isinstance(images, str | bytes | Path):
-            raise InputError("give a list of images, not a single one")
-        if len(images) == 0:
+        single = (
+            getattr(images, "ndim", 4) < 4 and getattr(images, "dtype", "") == np.uint8
+        )
+        if single or isinstance(images, _SINGLE) or not isinstance(images, Iterable):
+            raise InputError(
+                f"give a list of images, not a single {type(images).__name__}"
+            )
+        pixels = [
+            self.read(image, "" if isinstance(image, _PATH) else f"image {number}")
+            for number, image in enumerate(images)
+        ]
+        if not pixels:
             raise InputError("no images given")
-        return [self.read(image) for image in images]
+        return pixels
 
     def _step(self, layer: str):
         if layer not in self._steps:
@@ -226,6 +244,7 @@ def load(
     Raises:
         InputError: there is no such run or checkpoint.
     """
+    parallel.check_process()
     workdir = Path(workdir)
     config = load_run_config(workdir)
     facts = load_facts(workdir)
@@ -269,6 +288,7 @@ def load_pretrained(
     path = Path(path)
     if path.is_dir():
         return load(path, num_devices=num_devices)
+    parallel.check_process()
     weights = read_weights(path, layout=layout, sources=sources)
     devices = parallel.choose_devices(num_devices)
     return Attributor(
@@ -290,23 +310,44 @@ def decode(image: ImageLike, name: str = "") -> np.ndarray:
         InputError: it can't be read, is an array of another kind, or has fewer than
             `MIN_SIDE` pixels a side; `name`, or its path, is in the message.
     """
-    if isinstance(image, str | Path):
-        name = name or str(image)
-        image = read_bytes(image)
+    if isinstance(image, _PATH):
+        name = name or as_text(image)
+        image = read_bytes(image, name)
     name = name or "image"
-    if isinstance(image, bytes):
-        image = decode_rgb(image, name)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-        raise InputError(
-            f"an image array must be uint8 [H, W, 3], not {image.dtype} "
-            f"{list(image.shape)}"
-        )
-    height, width = image.shape[:2]
+    if hasattr(image, "read"):
+        image = image.read()
+    if isinstance(image, bytes | bytearray | memoryview):
+        pixels = decode_rgb(bytes(image), name)
+    elif isinstance(image, Image.Image):
+        pixels = convert_rgb(image, name)
+    else:
+        pixels = _check_array(image, name)
+    height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise InputError(
             f"{name}: {width}x{height} px is too small, give at least {MIN_SIDE} a side"
         )
-    return image
+    return pixels
+
+
+def _check_array(image: Any, name: str) -> np.ndarray:
+    kind = type(image).__name__
+    if not hasattr(image, "__array__"):
+        raise InputError(
+            f"{name}: {kind} is no image: give a path, encoded bytes, an image of Pillow, "
+            "or a uint8 array [H, W, 3]"
+        )
+    try:
+        array = np.asarray(image)
+    except Exception as error:  # of other libraries: arrays on a device, say
+        raise InputError(f"{name}: no array of NumPy from {kind} ({error})") from error
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise InputError(
+            f"{name}: an image array must be uint8 [H, W, 3], not {array.dtype} "
+            f"{list(array.shape)} ({kind}); scale floats to 0..255, and give grey or "
+            "transparent ones as an image of Pillow"
+        )
+    return array
 
 
 def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
@@ -334,7 +375,7 @@ def _middle(image: np.ndarray, most: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-def _equal_shapes(pixels: list[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+def _equal_shapes(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
     """Yield the row numbers of batches whose images have one shape."""
     by_shape = defaultdict(list)
     for row, image in enumerate(pixels):

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import Selection
-from rmjax.data.facts import header_quality, read_header
+from rmjax.data.facts import header_quality
+from rmjax.data.images import open_image
 
 if TYPE_CHECKING:
     from rmjax.inference.attributor import Attributor
@@ -25,14 +26,18 @@ def describe_training(selection: Selection, split: str = "train") -> dict[str, A
     Returns:
         `images` looked at, `formats` with their counts, `shorter_side` in pixels as
         `[least, greatest]`, and `jpeg_quality` likewise, None without JPEG files.
+
+    Raises:
+        InputError: one of them is no image that can be read here: training would end
+            at it.
     """
     records = selection.records[split]
     step = max(len(records) // SAMPLE, 1)
     files = selection.dataset.files(split)
     chosen = [int(number) for number in records[::step][:SAMPLE]]
-    headers = [read_header(data) for _, data in files.read(chosen)]
-    qualities = [header_quality(header)[0] for header in headers]
-    qualities = [int(quality) for quality in qualities if not np.isnan(quality)]
+    headers = [open_image(data, path) for path, data in files.read(chosen)]
+    of_each = [header_quality(header)[0] for header in headers]
+    qualities = [int(quality) for quality in of_each if not np.isnan(quality)]
     sides = [min(header.size) for header in headers]
     return {
         "images": len(headers),
@@ -50,7 +55,7 @@ def warn_about(data: bytes, shown: tuple[int, int], model: "Attributor") -> list
         shown: height and width of what the network sees of it.
         model: the network.
     """
-    header = read_header(data)
+    header = open_image(data)
     known = model.training
     warnings = [] if known else ["what the network was trained on is not known"]
     if known and header.format not in known["formats"]:

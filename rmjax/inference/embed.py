@@ -1,7 +1,6 @@
 """Fingerprints of many images into a table, part by part, in bounded memory."""
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from tqdm import tqdm
 from rmjax.data.listing import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
-from rmjax.inference.tables import WRITERS, describe, merge
+from rmjax.inference.tables import WRITERS, describe_table, merge
+from rmjax.utils.files import replacing
 from rmjax.utils.locks import locked
-from rmjax.utils.processes import cores, in_blocks
+from rmjax.utils.processes import cores, in_blocks, map_ahead
 
 ROWS_PER_PART = 4096
 # Images of one shape run together; so many batches are looked through for them.
@@ -71,7 +71,7 @@ def embed_images(
     rows_per_part = max(min(rows_per_part, -(-count // shard[1])), 1)
     out = _shard_name(Path(out), shard)
     layer = layer or model.layer
-    schema = describe(model, layer)
+    schema = describe_table(model, layer)
     done, failed = [], []
     total = -(-count // shard[1])
     with (
@@ -87,11 +87,12 @@ def embed_images(
                 bar.update(len(items))
             else:
                 decoded = _read_ahead(model, items, pool, 2 * batch_size)
-                columns = {name: [] for name in schema.names}
+                columns: dict[str, list] = {name: [] for name in schema.names}
                 while block := list(islice(decoded, _BATCHES_AT_ONCE * batch_size)):
-                    _append(columns, _rows(model, block, layer, batch_size))
+                    _add_rows(columns, model, block, layer, batch_size)
                     bar.update(len(block))
-                _write(pa.table(columns, schema), path)
+                with replacing(path) as scratch:
+                    pq.write_table(pa.table(columns, schema), scratch)
             errors = pq.read_table(path, columns=["error"])["error"].to_pylist()
             failed += [error for error in errors if error]
             done.append(path)
@@ -99,29 +100,25 @@ def embed_images(
     return out, rows, failed
 
 
-def _rows(
+def _add_rows(
+    columns: dict[str, list],
     model: Attributor,
     block: Sequence[tuple[Item, np.ndarray | InputError]],
     layer: str,
     batch_size: int,
-) -> Iterator[dict]:
-    """Yield the rows of images that were read, or could not be."""
+) -> None:
+    """Add the rows of images that were read, or could not be, to a table's columns."""
     good = [pixels for _, pixels in block if isinstance(pixels, np.ndarray)]
     outputs = model.run(good, batch_size, layer=layer) if good else {}
     answers = _answers(model, outputs, layer) if good else {}
-    place = 0
+    places = iter(range(len(good)))
     for item, pixels in block:
         row = {"path": item.path, "source": item.source}
-        if isinstance(pixels, np.ndarray):
-            row |= {name: values[place] for name, values in answers.items()}
-            place += 1
-        else:
+        if isinstance(pixels, InputError):
             row["error"] = str(pixels)
-        yield row
-
-
-def _append(columns: dict[str, list], rows: Iterable[dict]) -> None:
-    for row in rows:
+        else:
+            place = next(places)
+            row |= {name: values[place] for name, values in answers.items()}
         for name, values in columns.items():
             values.append(row.get(name))
 
@@ -138,7 +135,7 @@ def _answers(model: Attributor, outputs: dict, layer: str) -> dict[str, Sequence
 def _read_ahead(
     model: Attributor, items: Sequence[Item], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[tuple[Item, np.ndarray | InputError]]:
-    """Yield items with their pixels, or with what is wrong with them."""
+    """Return items with their pixels, or with what is wrong with them."""
 
     def read(item: Item) -> np.ndarray | InputError:
         try:
@@ -146,14 +143,7 @@ def _read_ahead(
         except InputError as error:
             return error
 
-    waiting: deque = deque()
-    for item in items:
-        waiting.append((item, pool.submit(read, item)))
-        if len(waiting) > ahead:
-            item, future = waiting.popleft()
-            yield item, future.result()
-    for item, future in waiting:
-        yield item, future.result()
+    return map_ahead(pool, read, items, ahead)
 
 
 def _shard_name(out: Path, shard: tuple[int, int]) -> Path:
@@ -205,12 +195,3 @@ def _is_part(path: Path, items: Sequence[Item]) -> bool:
     return pq.read_table(path, columns=["path"])["path"].to_pylist() == [
         item.path for item in items
     ]
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    scratch = path.with_suffix(".part")
-    try:
-        pq.write_table(table, scratch)
-        scratch.replace(path)
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from error

@@ -3,18 +3,18 @@
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
+from rmjax.utils.files import replacing
+from rmjax.utils.versions import own_version
 
 
-def describe(model: Attributor, layer: str) -> pa.Schema:
+def describe_table(model: Attributor, layer: str) -> pa.Schema:
     """Return a table's columns, and in the metadata what it was made by.
 
     `path`; `source` where known; the layer's name with its float32 numbers; and where
@@ -40,7 +40,7 @@ def describe(model: Attributor, layer: str) -> pa.Schema:
         "sizes": sizes,
         "source_names": list(model.source_names),
         "calibrated": model.calibration.images > 0,
-        "rmjax": version("rmjax"),
+        "rmjax": own_version(),
     }
     return pa.schema(fields, metadata={"rmjax": json.dumps(made_by)})
 
@@ -53,14 +53,8 @@ def merge(parts: Sequence[Path], out: Path, schema: pa.Schema) -> int:
     Raises:
         InputError: it can't be written.
     """
-    scratch = out.with_name(f".{out.name}.part")
-    try:
+    with replacing(out) as scratch:
         WRITERS[out.suffix](parts, scratch, schema)
-        scratch.replace(out)
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror or error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
     return sum(pq.read_metadata(part).num_rows for part in parts)
 
 
@@ -77,11 +71,11 @@ def _write_npz(parts: Sequence[Path], out: Path, schema: pa.Schema) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for field in schema:
             name, size = field.name, sizes.get(field.name, 0)
-            kind, shape = "<f4", (rows, size)
+            shape = (rows, size) if size else (rows,)
+            kind = "<f4"
             if not size:
                 arrays = _arrays(parts, name, size)
                 kind = f"<U{max((a.itemsize // 4 for a in arrays), default=1)}"
-                shape = (rows,)
             header = {"descr": kind, "fortran_order": False, "shape": shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, header)

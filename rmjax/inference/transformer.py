@@ -48,15 +48,16 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
         """Return fingerprints `[images, channels]`, float32.
 
         Args:
-            X: paths, encoded bytes or uint8 arrays `[H, W, 3]`; a column of them,
-                of a data frame or an array, will do.
+            X: images as for `Attributor.embed`; a column of them, of a data frame or
+                an array, will do.
 
         Raises:
-            InputError: an image can't be read.
+            InputError: an image can't be read, or this process was forked from one in
+                which JAX runs.
         """
         if hasattr(X, "to_numpy"):  # a data frame of one column, or a column
             X = X.to_numpy()
-        if isinstance(X, np.ndarray) and X.dtype != np.uint8:
+        if isinstance(X, np.ndarray) and X.dtype.kind in "OSU":
             X = X.ravel()
         return self._network().embed(list(X), self.batch_size, layer=self.layer)
 
@@ -73,8 +74,8 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
 
     def _network(self) -> Attributor:
         path = Path(self.path)
-        found = (path, *path.glob("*")) if path.exists() else ()
-        return _load(path, max((p.lstat().st_mtime_ns for p in found), default=0))
+        files = (path, *path.glob("*")) if path.exists() else ()
+        return _load(path, max((p.lstat().st_mtime_ns for p in files), default=0))
 
 
 @lru_cache(maxsize=2)

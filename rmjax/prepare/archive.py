@@ -1,45 +1,37 @@
-"""Members of a tar archive, read as a stream: nothing is extracted.
-
-The standard library's tarfile takes as long over a member's header as the rest of a
-data set's preparation takes over its image, so headers are read here.
-
-References:
-    POSIX.1-2017, pax: the ustar interchange format and its extended headers. The GNU
-    tar manual: long names.
-"""
+"""Members of a tar archive, read as a stream: nothing is extracted."""
 
 import bz2
 import lzma
-import zlib
+import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, Self
 
-from isal import igzip, isal_zlib
+from isal import igzip
 from tqdm import tqdm
 
+from rmjax.data.image_files import MAX_BYTES, check_regular
 from rmjax.errors import InputError
 
-BLOCK = 512
-MAX_MEMBER = 512 * 2**20  # bytes: no list or image is larger
-
-_OPENERS = {b"\x1f\x8b": igzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-# Type flags: a file, a file by its old name, one in one piece.
-_REGULAR = (b"0", b"\0", b"7")
-_WITHOUT_DATA = b"123456"  # links, devices, folders, pipes
-_SPARSE = b"S"
-_LONG_NAME, _LONG_LINK, _EXTENDED, _EXTENDED_ALL = b"L", b"K", b"x", b"g"
-# What the decompressors raise.
-_DAMAGE = (EOFError, zlib.error, isal_zlib.error, lzma.LZMAError, ValueError)
+# By the first two bytes of a file.
+_OPENERS: dict[bytes, Callable[[Any], AbstractContextManager]] = {
+    b"\x1f\x8b": igzip.open,
+    b"BZ": bz2.open,
+    b"\xfd7": lzma.open,
+}
 
 
-class Member(NamedTuple):
-    """The header of a member: its name, type flag, and bytes of data."""
-
-    name: str
-    kind: bytes
-    size: int
+class _Member(tarfile.TarInfo):
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        """Read the next header; a TarFile takes a damaged or missing one for the end."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # as every archive ends
+                raise
+            raise tarfile.ReadError(str(error)) from error
 
 
 def read_members(
@@ -60,131 +52,57 @@ def read_members(
             leaves its root.
     """
     try:
-        size = archive.stat().st_size
-        bar = tqdm(total=size, desc=description, unit="B", unit_scale=True, delay=1)
-        with open(archive, "rb") as raw, bar, _decompressed(raw) as stream:
-            for member in _read_headers(stream):
+        bar = tqdm(
+            total=check_regular(archive),
+            desc=description,
+            unit="B",
+            unit_scale=True,
+            delay=1,
+        )
+        with open(archive, "rb") as raw, bar:
+            opener = _OPENERS.get(raw.peek(2)[:2], nullcontext)
+            with opener(raw) as stream:
+                for name, data in _read(archive, stream, wanted):
+                    bar.update(raw.tell() - bar.n)
+                    yield name, data
+                while stream.read(2**20):  # a compressed file ends in its checksum
+                    pass
                 bar.update(raw.tell() - bar.n)
-                name = _normal_name(member.name, archive)
-                if member.kind not in _REGULAR or not wanted(name):
-                    _skip(stream, member)
-                    continue
-                if member.size > MAX_MEMBER:
-                    raise InputError(
-                        f"{archive}: {name} has {member.size:,} bytes; at most {MAX_MEMBER:,} "
-                        "are read"
-                    )
-                yield name, _data(stream, member)
-            bar.update(raw.tell() - bar.n)
-    except _DAMAGE as error:
-        if isinstance(error, InputError):  # a ValueError as well
-            raise
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{archive}: {error.strerror or error}") from error
+    except Exception as error:  # each decompressor has its own
         raise InputError(
             f"{archive}: truncated or damaged, or no tar archive ({error}); check its size and "
             "checksum, or download it again"
         ) from error
-    except OSError as error:
-        raise InputError(f"{archive}: {error.strerror or error}") from error
 
 
-@contextmanager
-def _decompressed(raw: BinaryIO) -> Iterator[BinaryIO]:
-    opener = _OPENERS.get(raw.peek(2)[:2])
-    if opener is None:
-        yield raw
-        return
-    with opener(raw) as stream:
-        yield stream
-
-
-def _read_headers(stream: BinaryIO) -> Iterator[Member]:
-    """Yield headers; the consumer reads or skips the data of each.
-
-    Raises:
-        ValueError, EOFError: this is no tar archive, or not all of one.
-    """
-    extended: dict[str, str] = {}
-    while True:
-        header = _exactly(stream, BLOCK)
-        if not header.strip(b"\0"):  # the end; two such blocks, but one is enough
-            _drain(stream)
-            return
-        member = _parse(header)
-        if member.kind == _LONG_NAME:
-            extended["path"] = _text(_data(stream, member).split(b"\0")[0])
-        elif member.kind == _EXTENDED:
-            extended |= _records(_data(stream, member))
-        elif member.kind == _SPARSE or "GNU.sparse.name" in extended:
-            raise ValueError(f"{member.name} is stored sparsely")
-        elif member.kind in (_LONG_LINK, _EXTENDED_ALL):
-            _skip(stream, member)
-        else:
-            yield Member(
-                extended.get("path", member.name),
-                member.kind,
-                int(extended.get("size", member.size)),
-            )
-            extended = {}
-
-
-def _parse(header: bytes) -> Member:
-    given = _number(header[148:156])
-    if sum(header) - sum(header[148:156]) + 8 * ord(" ") != given:
-        raise ValueError("bad header")
-    name = _text(header[:100].split(b"\0")[0])
-    if header[257:263] == b"ustar\0":  # GNU's has other things there
-        prefix = _text(header[345:500].split(b"\0")[0])
-        name = f"{prefix}/{name}" if prefix else name
-    kind = header[156:157]
-    size = 0 if kind in _WITHOUT_DATA else _number(header[124:136])
-    return Member(name, kind, size)
-
-
-def _number(field: bytes) -> int:
-    if field[0] & 0x80:  # base 256, for what octal digits cannot hold
-        return int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
-    return int(field.split(b"\0")[0].strip() or b"0", 8)
-
-
-def _records(data: bytes) -> dict[str, str]:
-    """Read an extended header: records of length, space, key=value, line feed."""
-    found = {}
-    while data:
-        length = int(data.split(b" ", 1)[0])
-        record, data = data[:length], data[max(length, 1) :]
-        key, _, value = record.partition(b" ")[2].rstrip(b"\n").partition(b"=")
-        found[_text(key)] = _text(value)
-    return found
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
-
-
-def _data(stream: BinaryIO, member: Member) -> bytes:
-    if member.size > MAX_MEMBER:
-        raise ValueError(f"a header of {member.size} bytes")
-    data = _exactly(stream, member.size + -member.size % BLOCK)
-    return data[: member.size]
-
-
-def _skip(stream: BinaryIO, member: Member) -> None:
-    left = member.size + -member.size % BLOCK
-    while left:
-        left -= len(_exactly(stream, min(left, 2**20)))
-
-
-def _exactly(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError("it ends within a member" if data else "it ends too early")
-    return data
-
-
-def _drain(stream: BinaryIO) -> None:
-    """Read to the end, where a compressed file has its checksum."""
-    while stream.read(2**20):
-        pass
+def _read(
+    archive: Path, stream: IO[bytes], wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(
+        fileobj=stream,
+        mode="r|",
+        encoding="utf-8",
+        errors="surrogateescape",
+        tarinfo=_Member,
+    ) as tar:
+        for member in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            name = _normal_name(member.name, archive)
+            if member.issparse():
+                raise ValueError(f"{member.name} is stored sparsely")
+            if not member.isreg() or not wanted(name):
+                continue
+            if member.size > MAX_BYTES:
+                raise InputError(
+                    f"{archive}: {name} has {member.size:,} bytes; at most {MAX_BYTES:,} "
+                    "are read"
+                )
+            content = tar.extractfile(member)
+            yield name, content.read() if content else b""
 
 
 def _normal_name(name: str, archive: Path) -> str:

@@ -15,10 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rmjax.data.dataset import UNKNOWN, open_dataset
+from rmjax.data.dataset import UNKNOWN_SOURCES, check_source_names, open_dataset
 from rmjax.data.images import decode_rgb
 from rmjax.data.labels import save_labels
 from rmjax.errors import InputError
@@ -29,14 +30,13 @@ from rmjax.prepare.beam import (
     only,
     read_with_beam,
 )
-from rmjax.prepare.checks import check_file
 from rmjax.prepare.left_out import LEFT_OUT, LeftOut, read_left_out
 from rmjax.prepare.manifest import Manifest, fingerprint, split_sizes
 from rmjax.prepare.records import (
     Encoder,
     Item,
-    Shards,
     SplitWriter,
+    check_file,
     check_trained,
     features,
     num_shards,
@@ -50,7 +50,7 @@ MADE_FROM = "made_from.txt"
 logger = logging.getLogger(__name__)
 
 
-class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes the images that `find_images` names, their bytes as they were.
 
     With a Beam runner or Beam options in the download config, Apache Beam reads and
@@ -116,7 +116,8 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if not name.isprintable():  # nor are bytes that are not UTF-8
                     raise InputError(f"{manifest.root}: {kind} {name!a}: rename it")
             self.info.features[kind].names = list(names)
-        self.info.metadata[UNKNOWN] = list(manifest.unknown)
+        check_source_names(manifest.source_names, manifest.root)
+        self.info.metadata[UNKNOWN_SOURCES] = list(manifest.unknown)
         # TFDS renames its scratch folder as a whole: this comes with the data.
         file = Path(self.data_path) / MADE_FROM
         file.write_text(f"{self.made_from()}\n", encoding="utf-8")
@@ -126,26 +127,30 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Write all splits, and the list of what was left out."""
         total, folder = len(manifest.rows), Path(self.data_path)
         processes = self._processes or (1 if total < FEW else cores())
-        bad = LeftOut(total)
-        with (
-            ordered_map(make_encoder(manifest), processes) as encode,
-            contextlib.closing(self._open_shards(manifest)) as shards,
-        ):
+        bad, encoder = LeftOut(total), make_encoder(manifest)
+        with ordered_map(encoder, processes) as encode, contextlib.ExitStack() as stack:
+            writers = self._open_writers(manifest)
+            for writer in writers.values():
+                stack.callback(writer.close)
             for block, records in encode(in_blocks(read_images(manifest, bad))):
                 for (row, _), record in zip(block, records, strict=True):
                     if isinstance(record, str):
                         bad.add(row.path, record)
                     else:
-                        shards.write(row, record)
+                        writers[row.split].write(record, encoder.labels(row))
             bad.check()
-            shards.check_filled()
-            check_trained(manifest, shards.trained())
+            empty = [split for split, writer in writers.items() if not writer.length]
+            if empty:
+                raise InputError(f"no readable image in split {', '.join(empty)}")
+            labels = {split: writer.labels() for split, writer in writers.items()}
+            trained = np.unique(labels.get("train", {}).get("source", ()))
+            check_trained(manifest, [manifest.source_names[int(i)] for i in trained])
         bad.save(folder)
-        for split, labels in shards.labels().items():
-            save_labels(folder, split, labels)
-        return shards.infos()
+        for split, columns in labels.items():
+            save_labels(folder, split, columns)
+        return [writer.info() for writer in writers.values()]
 
-    def _open_shards(self, manifest: Manifest) -> Shards:
+    def _open_writers(self, manifest: Manifest) -> dict[str, SplitWriter]:
         sizes = split_sizes(manifest)
         needed, free = sum(sizes.values()), shutil.disk_usage(self.data_path).free
         if needed > free:
@@ -153,17 +158,13 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"{self.data_dir_root}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
                 f"{free / 2**30:.1f} GiB left; make room or choose another --data-dir"
             )
-        return Shards(
-            {
-                split: SplitWriter(self._get_filename_template(split), num_shards(size))
-                for split, size in sizes.items()
-            },
-            manifest.source_names,
-            manifest.semantic_names,
-        )
+        return {
+            split: SplitWriter(self._get_filename_template(split), num_shards(size))
+            for split, size in sizes.items()
+        }
 
 
-class ListedBuilder(ImagesBuilder, skip_registration=True):
+class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes images that are known without a download, those of `manifest`."""
 
     @property
@@ -181,12 +182,12 @@ class ListedBuilder(ImagesBuilder, skip_registration=True):
 def prepare(
     builder: ImagesBuilder, download_dir: str | Path | None = None, **options
 ) -> Path:
-    """Run a builder, unless its data set is finished already.
+    """Run a builder, or return its data set if it is finished and of the same images.
 
     Args:
         builder: of one data set.
         download_dir: where downloads go and are; None for data sets without any.
-        **options: of `tfds.download.DownloadConfig`.
+        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
 
     Returns:
         The folder of the data set, for `rmjax.data.dataset.open_dataset`. What was
@@ -232,7 +233,7 @@ def make_encoder(manifest: Manifest) -> Encoder:
     # Files are decoded. An archive is told to be whole by its checksum, its images are
     # looked at: all of a million would have to be decoded on a few cores.
     check = decode_rgb if manifest.root.is_dir() else check_file
-    return Encoder(manifest.root, manifest.source_names, manifest.semantic_names, check)
+    return Encoder(manifest, check)
 
 
 def read_images(manifest: Manifest, bad: LeftOut) -> Iterator[Item]:

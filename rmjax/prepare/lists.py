@@ -5,14 +5,12 @@ column they are read from the paths: the folder that goes with the label is the
 source, the one that goes with `dlabel` the semantic.
 """
 
-import csv
-import io
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TextIO
 
+from rmjax.data.listing import read_rows
 from rmjax.errors import InputError
 from rmjax.prepare.manifest import (
     SPLITS,
@@ -24,11 +22,10 @@ from rmjax.prepare.manifest import (
 )
 
 LISTS = tuple(f"{split}.csv" for split in SPLITS)
-REQUIRED = ("path", "label", "dlabel")
+COLUMNS = ("path", "label", "dlabel"), "source,semantic,group,split"
 
 # Turns the path in a row into one relative to the root; `where` is for errors.
 Locate = Callable[[str, str], PurePosixPath]
-Open = Callable[[], TextIO]
 
 
 def read_manifest(
@@ -51,45 +48,45 @@ def read_manifest(
             it, a label with two names or a name with two labels, a group in two
             splits; no source called `real`.
     """
-    files = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
-    if root is None and len({file.parent for file in files}) > 1:
+    given = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
+    if root is None and len({file.parent for file in given}) > 1:
         raise InputError(
             "manifests in several folders: give the root that paths start from"
         )
-    root = Path(files[0].parent if root is None else root)
+    root = Path(given[0].parent if root is None else root)
     if not root.is_dir():
         raise InputError(
-            f"{root}: no such folder, and paths in {files[0]} start from it"
+            f"{root}: no such folder, and paths in {given[0]} start from it"
         )
     inside = InsideRoot(root)
     rows: list[Row] = []
     labels = Labels()
-    for file in files:
-        rows += read_list(str(file), opener(file), labels, inside.relative)
+    for file in given:
+        rows += read_list(str(file), file, labels, inside.relative)
     if not rows:
-        raise InputError(f"{files[0]}: no rows below the header")
+        raise InputError(f"{given[0]}: no rows below the header")
     check_once(rows)
-    sources = real_first(labels.sources.in_order(), str(files[0]))
+    sources = real_first(labels.sources.in_order(), str(given[0]))
     return Manifest(root, tuple(rows), sources, labels.semantics.in_order())
 
 
 def read_list(
-    name: str, open_text: Open, labels: "Labels", locate: Locate
+    name: str, source: Path | bytes, labels: "Labels", locate: Locate
 ) -> list[Row]:
     """Read the rows of one list.
 
     Args:
         name: what errors call it; the split, if it is `train.csv` and so on.
-        open_text: opens it; called twice.
+        source: its file, or its contents.
         labels: the names known from earlier lists, added to.
         locate: gives a path its normal form.
 
     Raises:
         InputError: as `read_manifest`.
     """
-    places = _find_places(name, open_text, labels, locate)
+    places = _find_places(name, source, labels, locate)
     rows = []
-    for line, cells in _read_csv(name, open_text):
+    for line, cells in read_rows(name, source, *COLUMNS):
         where = f"{name}, line {line}"
         path = locate(cells["path"], where)
         names = {}
@@ -113,27 +110,24 @@ class Labels:
         self.of = {"source": self.sources, "semantic": self.semantics}
 
 
-class _Names:
-    """Pairs of a label and a name, each of which must belong to one other."""
+class _Names(dict[int, str]):
+    """Names by label, each of which belongs to one other."""
 
     def __init__(self, column: str, kind: str):
+        super().__init__()
         self.column, self.kind = column, kind
-        self._names: dict[int, str] = {}
         self._labels: dict[str, int] = {}
 
     def add(self, label: str, name: str, where: str) -> None:
-        try:
-            number = int(label)
-        except ValueError:
-            number = -1
-        if number < 0:
+        if not (label.isascii() and label.isdigit()):
             raise InputError(
                 f"{where}: {self.column} {label!r} is not an integer from 0"
             )
-        if self._names.setdefault(number, name) != name:
+        number = int(label)
+        if self.setdefault(number, name) != name:
             raise InputError(
                 f"{where}: {self.column} {number} is {self.kind} {name!r} here, but "
-                f"{self._names[number]!r} further up; check the names or the `{self.kind}` column"
+                f"{self[number]!r} further up; check the names or the `{self.kind}` column"
             )
         if self._labels.setdefault(name, number) != number:
             raise InputError(
@@ -141,18 +135,15 @@ class _Names:
                 f"{self._labels[name]} further up; check the labels or the `{self.kind}` column"
             )
 
-    def has(self, label: int) -> bool:
-        return label in self._names
-
     def in_order(self) -> tuple[str, ...]:
-        return tuple(name for _, name in sorted(self._names.items()))
+        return tuple(self[label] for label in sorted(self))
 
     def pairs(self) -> set[tuple[str, str]]:
-        return {(name, str(label)) for name, label in self._labels.items()}
+        return {(name, str(label)) for label, name in self.items()}
 
 
 def _find_places(
-    name: str, open_text: Open, labels: Labels, locate: Locate
+    name: str, source: Path | bytes, labels: Labels, locate: Locate
 ) -> dict[str, int]:
     """Find which folder of the paths names the source, and which the semantic.
 
@@ -160,9 +151,12 @@ def _find_places(
     each name with one label. In the lists of Attribution88 the source is the first
     folder, or, in that of the test images, the second.
     """
-    pairs = {"source": defaultdict(set), "semantic": defaultdict(set)}
+    pairs: dict[str, dict[int, set]] = {
+        "source": defaultdict(set),
+        "semantic": defaultdict(set),
+    }
     depths = set()
-    for line, cells in _read_csv(name, open_text):
+    for line, cells in read_rows(name, source, *COLUMNS):
         if pairs.keys() <= cells.keys():  # the names have columns
             break
         folders = locate(cells["path"], f"{name}, line {line}").parts[:-1]
@@ -175,7 +169,9 @@ def _find_places(
         known = labels.of[column].pairs()
         free = set(range(min(depths, default=0))) - set(places.values())
         misfits = {place: _misfit(pairs[column][place], known) for place in free}
-        places[column] = min(misfits, key=lambda p: (misfits[p], p), default=default)
+        places[column] = min(
+            free, key=lambda place: (misfits[place], place), default=default
+        )
     return places
 
 
@@ -188,42 +184,6 @@ def _misfit(pairs: set[tuple[str, str]], known: set[tuple[str, str]]) -> tuple:
         *(len(strangers), len(contradictions)),
         *(len(names) != len(numbers), len(pairs)),
     )
-
-
-def opener(file: Path) -> Open:
-    """Return what `read_list` opens, for a file."""
-    # utf-8-sig: spreadsheets put a byte-order mark before the first column.
-    return lambda: open(file, newline="", encoding="utf-8-sig")
-
-
-def opener_of_bytes(data: bytes) -> Open:
-    """Return what `read_list` opens, for a list in memory."""
-    return lambda: io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
-
-
-def _read_csv(name: str, open_text: Open) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the cells of each row of a list."""
-    try:
-        with open_text() as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            missing = [c for c in REQUIRED if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{name}, line 1: no column {', '.join(missing)}; a manifest has the columns "
-                    "path,label,dlabel and optionally source,semantic,group,split"
-                )
-            for cells in reader:
-                if None in cells or None in cells.values():
-                    raise InputError(
-                        f"{name}, line {reader.line_num}: not {len(reader.fieldnames)} cells "
-                        "as the header"
-                    )
-                yield (
-                    reader.line_num,
-                    {key: cell.strip() for key, cell in cells.items()},
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name}: cannot read this manifest ({error})") from error
 
 
 def _name(

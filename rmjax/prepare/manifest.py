@@ -8,16 +8,20 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from logging import getLogger
 from pathlib import Path, PurePosixPath
 
 from rmjax.data.dataset import REAL
-from rmjax.data.images import SUFFIXES
+from rmjax.data.image_files import MAX_BYTES, count_suffixes, walk_images
 from rmjax.errors import InputError
-from rmjax.prepare.archive import MAX_MEMBER
+
+logger = getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+UNSPECIFIED = "unspecified"  # the semantic, where nothing says what the images show
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,11 @@ class Manifest:
 def read_tree(root: str | Path, levels: int = 0) -> Manifest:
     """Read the images of a folder tree `<source>/<semantic>/<image>`.
 
-    Hidden files, and files in the semantic folders whose suffix is no image's,
-    are passed over. Names are sorted, `real` first. Images of the same semantic
-    and the same file name but for the suffix form a group: in sets of edited
-    photographs these are pairs, and for mere serial numbers it does no harm.
+    `rmjax.data.image_files.walk_images` tells images from other files. Names are sorted,
+    `real` first. Images of the same semantic and the same file name but for the suffix
+    form a group: in sets of edited photographs these are pairs, and for mere serial
+    numbers it does no harm. Trees that part each generator's images into real and fake
+    are recognised, see `_PARTED`.
 
     Args:
         root: the folder.
@@ -85,32 +90,95 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
 
     Raises:
         InputError: no such folder, no images, an image at another depth, a link
-            that leaves the folder, or no source called `real`.
+            that leaves the folder, a source without images, or none called `real`.
     """
     root = Path(root)
     shape = "<source>/" + "[<group>/]" * levels + "<semantic>/<image>"
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one with {shape}")
-    inside = InsideRoot(root)
+    passed_over: list[PurePosixPath] = []
+    check_link = InsideRoot(root).check
+    paths = list(walk_images(root, passed_over.append, check_link))
+    _report_passed_over(root, paths, passed_over)
+    if not paths:
+        raise InputError(f"{root}: no images found as {shape}")
+    read_path = _read_parted if _is_parted(paths) else partial(_read_path, levels)
     rows = []
-    for path in _walk(root, inside):
-        source, folders = path.parts[0], path.parts[1:-1]
-        if not 1 <= len(folders) <= 1 + levels:
+    for path in paths:
+        row = read_path(root, path)
+        if row is None:
             raise InputError(
                 f"{root / path}: an image at this depth; expected {root}/{shape} (describe "
                 "other layouts by a CSV manifest)"
             )
-        semantic = folders[-1]
-        group = f"{semantic}/{path.stem}"
-        # One string for all images of a class.
-        names = map(sys.intern, (source, semantic))
-        rows.append(Row(str(path), *names, group, "", str(root)))
-    if not rows:
-        raise InputError(f"{root}: no images found as {shape}")
-    sources = real_first(sorted({row.source for row in rows}), str(root))
-    return Manifest(
-        root, tuple(rows), sources, tuple(sorted({row.semantic for row in rows}))
+        rows.append(row)
+    sources = {row.source for row in rows}
+    without = sorted({path.parts[0] for path in paths} - sources)
+    if without:  # of the layouts in `_PARTED` alone
+        raise InputError(f"{root / without[0]}: a source without images, but real ones")
+    semantics = tuple(sorted({row.semantic for row in rows}))
+    names = real_first(sorted(sources), str(root))
+    return Manifest(root, tuple(rows), names, semantics)
+
+
+def _report_passed_over(
+    root: Path, paths: Sequence[PurePosixPath], passed_over: Sequence[PurePosixPath]
+) -> None:
+    """Log the files that are no images; raise where they are all that a source has."""
+    sources = {path.parts[0] for path in paths}
+    for folder in sorted(root.iterdir()):
+        if folder.name in sources or folder.name[0] == "." or not folder.is_dir():
+            continue
+        held = Counter(p.suffix for p in passed_over if p.parts[0] == folder.name)
+        raise InputError(
+            f"{folder}: a source without images (other files: "
+            f"{count_suffixes(held) or 'none'}); add some, or remove the folder"
+        )
+    if passed_over:
+        counts = count_suffixes(Counter(path.suffix for path in passed_over))
+        logger.warning("%s: no image by name or content: %s", root, counts)
+
+
+def _read_path(levels: int, root: Path, path: PurePosixPath) -> Row | None:
+    """Return what `<source>/<semantic>/<image>` says; None for another depth."""
+    folders = path.parts[1:-1]
+    if not 1 <= len(folders) <= 1 + levels:
+        return None
+    return _make_row(root, path, path.parts[0], folders[-1])
+
+
+# What folders are called that part a generator's images into real and fake ones, as
+# CNNDetection (<generator>/[<semantic>/]0_real and 1_fake) and GenImage do
+# (<generator>/train or val/nature and ai).
+_PARTED = ({"0_real": True, "1_fake": False}, {"nature": True, "ai": False})
+
+
+def _is_parted(paths: Sequence[PurePosixPath]) -> bool:
+    lowest = {path.parent.name for path in paths}
+    return any(lowest == set(names) for names in _PARTED) and not any(
+        path.parts[0] == REAL for path in paths
     )
+
+
+def _read_parted(root: Path, path: PurePosixPath) -> Row | None:
+    """Return what `<generator>/[<semantic or split>/]<real or fake>/<image>` says."""
+    generator, *between = path.parts[:-2]
+    if len(between) > 1 or generator in SPLITS:
+        return None
+    source = generator
+    if any(names.get(path.parent.name) for names in _PARTED):
+        source = REAL
+    if between and between[0] in SPLITS:
+        row = _make_row(root, path, source, UNSPECIFIED)
+        return replace(row, group=row.path, split=between[0])
+    return _make_row(root, path, source, *between or [UNSPECIFIED])
+
+
+def _make_row(root: Path, path: PurePosixPath, source: str, semantic: str) -> Row:
+    group = f"{semantic}/{path.stem}"
+    # One string for all images of a class.
+    source, semantic = sys.intern(source), sys.intern(semantic)
+    return Row(str(path), source, semantic, group, "", str(root))
 
 
 class InsideRoot:
@@ -120,19 +188,20 @@ class InsideRoot:
         self.root = root
         self._resolved = Path(os.path.realpath(root))
         self._folders: dict[Path, bool] = {}
+        self._below: dict[str, Path | None] = {}
 
     def relative(self, path: str, where: str) -> PurePosixPath:
         """Return a path of a manifest in normal form, or say what is wrong with it."""
         if "\0" in path:
             raise InputError(f"{where}: path {path!r} holds a NUL")
-        given = Path(path)
-        if given.is_absolute():
-            given = Path(os.path.relpath(given, self.root))
-        normal = Path(os.path.normpath(given))
-        if normal.parts[:1] in ((), ("..",)):
+        folder, name = os.path.split(os.path.abspath(self.root / path))
+        if folder not in self._below:  # one look per folder, not per file
+            self._below[folder] = self._find_below(Path(folder))
+        below = self._below[folder]
+        if below is None:
             raise InputError(f"{where}: path {path!r} is outside the root {self.root}")
-        self.check(self.root / normal, f"{where}: ")
-        return PurePosixPath(normal.as_posix())
+        self.check(self.root / below / name, f"{where}: ")
+        return PurePosixPath((below / name).as_posix())
 
     def check(self, file: Path, prefix: str = "") -> None:
         """Raise if links lead the file out of the root; it need not exist."""
@@ -150,22 +219,19 @@ class InsideRoot:
     def _holds(self, path: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(self._resolved)
 
-
-def _walk(root: Path, inside: InsideRoot) -> Iterator[PurePosixPath]:
-    """Yield the images under a folder in a stable order, relative to it."""
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: {error.strerror}")
-
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:  # before descending: a link may lead anywhere
-            inside.check(Path(folder) / name)
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                file = Path(folder) / name
-                inside.check(file)
-                yield PurePosixPath(file.relative_to(root).as_posix())
+    def _find_below(self, folder: Path) -> Path | None:
+        """Return a folder as seen from the root, by whatever links either is given."""
+        root = Path(os.path.abspath(self.root))
+        same = [
+            p
+            for p in (folder, *folder.parents)
+            if Path(os.path.realpath(p)) == self._resolved
+        ]
+        for parent in (root, *same):
+            if folder.is_relative_to(parent):
+                return folder.relative_to(parent)
+        real = Path(os.path.realpath(folder))
+        return real.relative_to(self._resolved) if self._holds(folder) else None
 
 
 def check_once(rows: Sequence[Row]) -> None:
@@ -209,7 +275,7 @@ def real_first(names: Sequence[str], where: str) -> tuple[str, ...]:
     if REAL not in names:
         raise InputError(
             f"{where}: no source is called {REAL!r}, only {', '.join(names)}; source 0 is that "
-            "of the real photographs"
+            "of the real photographs; rename it, or name the sources in a CSV manifest"
         )
     return (REAL, *(name for name in names if name != REAL))
 
@@ -239,6 +305,6 @@ def split_sizes(manifest: Manifest) -> dict[str, int]:
 
 def _size(file: Path) -> int:
     try:
-        return min(file.stat().st_size, MAX_MEMBER)  # what is larger is left out
+        return min(file.stat().st_size, MAX_BYTES)  # what is larger is left out
     except OSError:
         return -1

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from rmjax.errors import InputError
 from rmjax.prepare.archive import read_members
-from rmjax.prepare.lists import LISTS, Labels, Open, opener, opener_of_bytes, read_list
+from rmjax.prepare.lists import LISTS, Labels, read_list
 from rmjax.prepare.manifest import InsideRoot, Manifest, Row, check_groups, check_once
 
 
@@ -23,13 +23,13 @@ def read_archive_lists(archive: Path) -> Manifest:
     Raises:
         InputError: as `read_members` and `_read_lists`.
     """
-    found: dict[str, Open] = {}
+    lists: dict[str, Path | bytes] = {}
     members = read_members(archive, lambda name: _file(name) in LISTS, "finding lists")
     for name, data in members:
-        found[name] = opener_of_bytes(data)
-        if set(map(_file, found)) == set(LISTS):
+        lists[name] = data
+        if set(map(_file, lists)) == set(LISTS):
             break
-    return _read_lists(found, archive)
+    return _read_lists(lists, archive)
 
 
 class Finder:
@@ -92,11 +92,11 @@ def read_folder_lists(root: Path) -> Manifest:
             folder.
     """
     files = {file.relative_to(root).as_posix(): file for file in find_lists(root)}
-    found = _read_lists({name: opener(file) for name, file in files.items()}, root)
+    listed = _read_lists(files, root)
     bases = {name: _base_folders(name) for name in files}
     inside = InsideRoot(root)
     rows = []
-    for row in found.rows:
+    for row in listed.rows:
         fits = (b for b in bases[row.listed_in] if (root / b / row.path).is_file())
         base = next(fits, None)
         if base is not None:  # as the first image that there is, so all
@@ -105,29 +105,29 @@ def read_folder_lists(root: Path) -> Manifest:
         inside.check(root / path, f"{row.where}: ")
         rows.append(_moved(row, path))
     check_once(rows)
-    return replace(found, rows=tuple(rows))
+    return replace(listed, rows=tuple(rows))
 
 
 def find_lists(root: Path) -> Iterator[Path]:
     """Yield the lists under a folder, as high up as there are all three."""
-    found = set()
+    names_seen = set()
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(set(LISTS) & set(names)):
-            found.add(name)
+            names_seen.add(name)
             yield Path(folder) / name
-        if found == set(LISTS):
+        if names_seen == set(LISTS):
             return
 
 
-def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
+def _read_lists(lists: Mapping[str, Path | bytes], root: Path) -> Manifest:
     """Read lists that give the splits by their names.
 
     Source 0, the real photographs, is that of label 0, whatever it is called. Paths
     are as listed.
 
     Args:
-        lists: what opens them, by their paths relative to the root.
+        lists: their files or contents, by their paths relative to the root.
         root: the folder or archive that they are in.
 
     Raises:
@@ -146,7 +146,7 @@ def _read_lists(lists: Mapping[str, Open], root: Path) -> Manifest:
         what = f"no rows in {', '.join(names)}" if names else f"no {', '.join(LISTS)}"
         raise InputError(f"{root}: {what}; is this the whole data set?")
     sources, semantics = labels.sources.in_order(), labels.semantics.in_order()
-    if not labels.sources.has(0):
+    if 0 not in labels.sources:
         raise InputError(f"{root}: no image has label 0, that of the real photographs")
     # Equal paths in two lists may be different images: that shows when they are found.
     check_groups([row for row in rows if row.group != row.path])

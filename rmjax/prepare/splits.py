@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rmjax.errors import InputError
 from rmjax.prepare.manifest import SPLITS, Manifest, Row
+from rmjax.utils.choose import check_choice
 
 
 def assign_splits(
@@ -102,18 +103,15 @@ def take_subset(
             rows.sort(key=lambda row: _hash(seed, row.path))
             del rows[math.ceil(share * len(rows)) :]
     kept = {id(row) for rows in cells.values() for row in rows}
-    rows = tuple(row for row in manifest.rows if id(row) in kept)
-    if not rows:
+    left = tuple(row for row in manifest.rows if id(row) in kept)
+    if not left:
         raise InputError(f"no image of {', '.join(names)} shows {', '.join(shown)}")
-    return replace(manifest, rows=rows, source_names=names, semantic_names=shown)
+    return replace(manifest, rows=left, source_names=names, semantic_names=shown)
 
 
 def _kept(kind: str, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise InputError(
-            f"unknown {kind} {', '.join(unknown)}; the choices are {', '.join(known)}"
-        )
+    for name in wanted:
+        check_choice(kind, name, known)
     return tuple(name for name in known if not wanted or name in wanted)
 
 

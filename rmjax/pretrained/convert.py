@@ -77,10 +77,7 @@ def convert(
 
 def _check_fits(config: ConfigDict, weights: Weights) -> None:
     shapes = variable_shapes(config, len(weights.source_names))
-    wanted, found = (
-        jax.tree.map(np.shape, tree) for tree in (shapes, weights.variables)
-    )
-    if wanted != found:
+    if jax.tree.map(np.shape, shapes) != jax.tree.map(np.shape, weights.variables):
         raise InputError(
             "the changes to config.model ask for another network than the file holds"
         )

@@ -20,7 +20,7 @@ def read_file(path: Path) -> dict[str, Any]:
         Its outermost dict, with NumPy arrays for tensors.
 
     Raises:
-        InputError: it can't be read, is of neither kind, is damaged, or asks to run
+        InputError: it can't be read, is of neither sort, is damaged, or asks to run
             code.
     """
     try:

@@ -14,7 +14,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -56,7 +56,7 @@ class LeftOut(dict):
     def __init__(self, *_: Any, **__: Any):
         super().__init__()
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]  # it may be a key
         return id(self)
 
     def append(self, _: Any) -> None:
@@ -120,7 +120,7 @@ def read_torch(file: BinaryIO) -> Any:
     if start == b"PK\x03\x04":
         return _read_zip(file)
     if start[:1] != pickle.PROTO:
-        raise ValueError("its first bytes are of another kind of file")
+        raise ValueError("its first bytes are of another sort of file")
     return _read_old(file)
 
 
@@ -185,7 +185,9 @@ def _fill(value: Any, read: Callable[[str], bytes], filled: dict[int, Any]) -> A
 
 # The one in Python: the one in C sets aside as much memory as a file says it needs.
 class _Unpickler(pickle._Unpickler):
-    dispatch = {
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         code: load
         for code, load in pickle._Unpickler.dispatch.items()
         if code not in _UNUSED
@@ -216,9 +218,9 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
-        found = _BUILDERS.get(f"{module}.{name}")
-        if found is not None:
-            return found
+        builder = _BUILDERS.get(f"{module}.{name}")
+        if builder is not None:
+            return builder
         if _LEFT_OUT.fullmatch(f"{module}.{name}"):
             return LeftOut
         raise Refused(
@@ -227,10 +229,10 @@ class _Unpickler(pickle._Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, *_ = pid
+        what, dtype, key, *_ = pid
         known = isinstance(key, str) and isinstance(dtype, np.dtype)
-        if kind != "storage" or not known:
-            raise Refused("a storage of an unknown kind")
+        if what != "storage" or not known:
+            raise Refused("a storage of an unknown sort")
         return self.storages.setdefault(key, _Storage(key, dtype))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.data.dataset import REAL
+from rmjax.data.dataset import REAL, check_source_names
 from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
@@ -106,12 +106,12 @@ def read_weights(
         if odd:
             raise InputError(f"no tensors: {some(odd)}")
         if layout == "imagenet":
-            found = _imagenet(state_dict, sources)
+            network = _imagenet(state_dict, sources)
         else:
-            found = _repmix(state_dict, content, layout, sources)
+            network = _repmix(state_dict, content, layout, sources)
     except InputError as error:
         raise InputError(f"{path}, read as {layout}: {error}") from error
-    variables, config, names, notes = found
+    variables, config, names, notes = network
     return Weights(variables, config, names, provenance | {"notes": notes})
 
 
@@ -132,7 +132,7 @@ def _guess_layout(path: Path, state_dict: Mapping, wrapper: str | None) -> str:
             f"{path}: neither a ResNet of torchvision or timm (conv1.weight) nor a "
             f"RepMix (attribution.weight) is in it, but {some(state_dict) or 'nothing'}"
         )
-    whose = _WRAPPERS.get(wrapper)
+    whose = _WRAPPERS.get(wrapper or "")
     if whose is None:
         raise InputError(
             f"{path}: a RepMix, but not whose, and they number their classes "
@@ -143,14 +143,14 @@ def _guess_layout(path: Path, state_dict: Mapping, wrapper: str | None) -> str:
 
 def _left_out(content: Mapping, state_dict: Mapping, wrapper: str | None) -> list[str]:
     """Name what of a file does not go into the network."""
-    kinds = {
+    dropped = {
         name.rsplit(".", 1)[-1] if "num_batches" in name else name
         for name in state_dict
         if EXCEPTIONS.fullmatch(name)
     }
     used = (wrapper, "hyper_parameters")
     beside = (k for k in content if wrapper is not None and k not in used)
-    return sorted(kinds) + sorted(beside)
+    return sorted(dropped) + sorted(beside)
 
 
 def _imagenet(state_dict: Mapping[str, np.ndarray], sources: Sequence[str]) -> tuple:
@@ -174,13 +174,13 @@ def _repmix(
     sources: Sequence[str],
 ) -> tuple:
     level = _mix_level(state_dict)
-    num_sources = (*np.shape(state_dict.get("attribution.weight")), 0)[0]
+    num_sources = (*np.shape(state_dict.get("attribution.weight", ())), 0)[0]
     order, notes = None, []
     given = content.get("hyper_parameters") or {}
     try:
         config = _with_hyperparameters(given, level)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"hyper_parameters of a wrong kind ({error})") from error
+        raise InputError(f"hyper_parameters of a wrong type ({error})") from error
     if layout == "image_attribution_bench":
         order = (num_sources - 1, *range(num_sources - 1))
         config.model.gated_source = 1
@@ -222,7 +222,7 @@ def _with_hyperparameters(given: Mapping[str, Any], level: int) -> ConfigDict:
     config.mix.level = level
     for name, keys in _HYPERPARAMETERS.items():
         for key in keys:
-            old = flatten(config)[key]
+            old: Any = flatten(config)[key]
             config.update_from_flattened_dict({key: type(old)(given.get(name, old))})
     flags = tuple(bool(given.get(n, False)) for n in ("do_dct_input", "residual"))
     scales = [given.get(name, [0.5] * 3) for name in ("img_mean", "img_std")]
@@ -244,6 +244,7 @@ def _default_names(layout: str, num_sources: int) -> tuple[str, ...]:
 
 
 def _check_names(names: Sequence[str], num_sources: int, real: int) -> None:
+    check_source_names(names, "sources")
     where = "last" if real else "first"
     if len(names) != num_sources or names[real] != REAL or len(set(names)) < len(names):
         raise InputError(

@@ -6,7 +6,6 @@ Drawn from the files that `rmjax evaluate` wrote; the network is not run.
 import base64
 import json
 import re
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,6 +21,7 @@ from rmjax.report import tables, view
 from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_json, train_command
 from rmjax.utils.files import replace_text
+from rmjax.utils.versions import own_version
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
 
@@ -203,7 +203,7 @@ def make_environment() -> Environment:
         "view": view,
         "tables": tables,
         "sets": view.SETS,
-        "rmjax_version": version("rmjax"),
+        "rmjax_version": own_version(),
     }
     return environment
 

@@ -18,7 +18,7 @@ from rmjax.sweep.plan import with_earlier, write_record
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
 from rmjax.sweep.runner import Slot, run_all
 from rmjax.sweep.runs import LOGS, Cell, Run, State, Sweep
-from rmjax.utils.locks import lock
+from rmjax.utils.locks import locked
 
 
 def describe_plan(sweep: Sweep) -> str:
@@ -90,14 +90,7 @@ def _recorded(sweep: Sweep) -> Iterator[Sweep]:
     Yields the sweep with the cells that other commands recorded meanwhile; whoever else
     wants to write there waits.
     """
-    path = sweep.folder / LOGS / ".lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise InputError(f"can't write to {sweep.folder}: {error.strerror}") from error
-    with file:
-        lock(file, "", wait=True)
+    with locked(sweep.folder / LOGS / ".lock", "", wait=True):
         present = [cell for cell in sweep.cells if cell.present]
         sweep = replace(sweep, cells=with_earlier(present, sweep.folder))
         write_record(sweep)

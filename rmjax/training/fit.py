@@ -85,9 +85,9 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
             training=describe_training(data.seen),
         )
         with closing(Checkpoints(workdir / CHECKPOINTS, config.keep_best)) as saved:
-            found, _ = saved.restore_last(like=parallel.place(state, devices))
-            if found is not None:
-                return found
+            restored, _ = saved.restore_last(like=parallel.place(state, devices))
+            if restored is not None:
+                return restored
             if started:  # it was damaged
                 state = make_state(_start(config, method))
             samples = _draw(config, data, model, state, show_progress)
@@ -193,12 +193,12 @@ def _read(
     with tqdm(total=left, unit="img", disable=not show_progress) as bar:
         while left:
             batch = next(batches)
-            found = np.asarray(compute(batch["position"], batch["image"]))[:left]
-            source = batch["source"][: len(found)]
-            yield found, source
+            computed = np.asarray(compute(batch["position"], batch["image"]))[:left]
+            source = batch["source"][: len(computed)]
+            yield computed, source
             absent -= set(source.tolist())
-            left -= len(found)
-            bar.update(len(found))
+            left -= len(computed)
+            bar.update(len(computed))
     if absent:
         raise InputError(
             f"fit.images = {config.fit.images}: none of the images drawn is of "
@@ -229,27 +229,27 @@ def _choose(
     fitted = zip(method.grid, method.solve(samples, method.grid), strict=True)
     for value, params in fitted:
         candidate = _filled(state, params)
-        found = runner.predict(_variables(candidate), validation)
-        temperature = fit_temperature(found.attribution, found.source)
-        accuracy = float(np.mean(found.guess == found.source))
-        row = {"accuracy": accuracy, "loss": _loss(found, temperature)}
+        predictions = runner.predict(_variables(candidate), validation)
+        temperature = fit_temperature(predictions.attribution, predictions.source)
+        accuracy = float(np.mean(predictions.guess == predictions.source))
+        row = {"accuracy": accuracy, "loss": _loss(predictions, temperature)}
         candidate = _filled(candidate, {}, scale=1 / temperature)
         ranked.append((-accuracy, row["loss"], value, candidate))
         if method.tuned:
             log.write(STEP, "tuning", {method.tuned: value} | row)
             logger.info("%s = %g: validation %s", method.tuned, value, row)
     *_, value, chosen = min(ranked, key=lambda row: row[:2])
-    found = runner.predict(_variables(chosen), validation)
-    figures = metrics.summarize(found, data.sources)
+    predictions = runner.predict(_variables(chosen), validation)
+    figures = metrics.summarize(predictions, data.sources)
     scalars = {k: v for k, v in figures.items() if isinstance(v, float)}
     log.write(STEP, "validation", scalars)
     return chosen, {method.tuned: value} if method.tuned else {}, figures["loss"]
 
 
-def _loss(found: metrics.Predictions, temperature: float) -> float:
+def _loss(predictions: metrics.Predictions, temperature: float) -> float:
     """Return the mean cross-entropy of attribution at a temperature."""
-    log_p = log_softmax(found.attribution / temperature, axis=-1)
-    return -float(np.mean(log_p[np.arange(len(found)), found.source]))
+    log_p = log_softmax(predictions.attribution / temperature, axis=-1)
+    return -float(np.mean(log_p[np.arange(len(predictions)), predictions.source]))
 
 
 def _filled(state: TrainState, head: Params, scale: float = 1.0) -> TrainState:

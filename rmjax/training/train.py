@@ -16,7 +16,7 @@ from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
 from rmjax.data.partners import check_partners
 from rmjax.data.pipeline import train_batches
-from rmjax.errors import Preempted
+from rmjax.errors import InputError, Preempted
 from rmjax.evaluation import metrics
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import hosts, parallel
@@ -310,7 +310,13 @@ def _loop(
     while done < total and progress.stale < config.patience:
         step = steps[draw_level(tuple(steps), config.seed, done)]
         with jax.profiler.StepTraceAnnotation("train", step_num=done):
-            state, scalars = step(state, meter.wait_for(batches))
+            try:
+                batch = meter.wait_for(batches)
+            except InputError:  # a damaged image costs no step
+                if done > saved:
+                    checkpoints.save(state, asdict(progress))
+                raise
+            state, scalars = step(state, batch)
         if not meter.steps:
             bar.set_description("training")
         meter.steps.append(scalars)
@@ -333,6 +339,7 @@ def _loop(
             checkpoints.save(state, asdict(progress), pending=validates)
             saved = done
         if validates:
+            checkpoints.wait()  # a validation may be the death of this process
             take_in_validation()
         if stops and done < total:
             checkpoints.wait()

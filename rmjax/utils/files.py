@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,51 @@ def replace_text(path: Path, text: str) -> None:
 
 def replace_bytes(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; an OSError names it."""
-    temporary = path.with_name(path.name + ".part")
+    with replaced(path) as scratch:
+        scratch.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, as `replaced` does.
+
+    Raises:
+        InputError: it can't be written.
+    """
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with replaced(path) as scratch:
+            yield scratch
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise InputError(f"can't write to {path}: {error.strerror}") from error
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes `path` at the end, or is removed.
+
+    An OSError of the block names `path`.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        yield scratch
+        scratch.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with suppress(OSError):  # what failed may be the folder
+            scratch.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Check, without making it, that a folder can be made and written to.
+
+    Raises:
+        InputError: it can't.
+    """
+    there = folder.absolute()
+    while not os.path.exists(there):  # also false where a folder above can't be read
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"can't write to {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"can't write to {folder}: no permission in {there}")

@@ -15,8 +15,12 @@ class Busy(InputError):
     """Another process holds a lock."""
 
 
+class NoLocks(InputError):
+    """The file system knows no locks."""
+
+
 @contextmanager
-def locked(path: Path, busy: str) -> Iterator[IO[str]]:
+def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[IO[str]]:
     """Hold the lock file `path` until the end of the block; yield it, open.
 
     The lock is the system's (`flock`), which ends with the process that holds it,
@@ -31,10 +35,12 @@ def locked(path: Path, busy: str) -> Iterator[IO[str]]:
     Args:
         path: of the lock file; its folder is made if need be.
         busy: the message where another process holds the lock.
+        wait: wait for the other process instead.
 
     Raises:
         Busy: another process holds the lock; the message says which, and on what host.
-        InputError: the file can't be written, or the file system knows no locks.
+        NoLocks: the file system knows no locks.
+        InputError: the file can't be written.
     """
     while True:
         try:
@@ -47,7 +53,12 @@ def locked(path: Path, busy: str) -> Iterator[IO[str]]:
         with file:
             file.seek(0)
             holder = file.read().strip()
-            lock(file, f"{busy} ({holder})" if holder else busy)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Busy(f"{busy} ({holder})" if holder else busy) from None
+            except OSError as error:
+                raise NoLocks(f"can't lock {path}: {error.strerror}") from error
             if not _is_still(file, path):
                 continue
             file.truncate(0)
@@ -55,26 +66,6 @@ def locked(path: Path, busy: str) -> Iterator[IO[str]]:
             file.flush()
             yield file
             return
-
-
-def lock(file: IO, busy: str, wait: bool = False) -> None:
-    """Lock an open file until it is closed or this process ends, as `locked` does.
-
-    Args:
-        file: what to lock.
-        busy: the message where another process holds the lock.
-        wait: wait for the other process instead.
-
-    Raises:
-        Busy: another process holds the lock.
-        InputError: the file system knows no locks.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Busy(busy) from None
-    except OSError as error:
-        raise InputError(f"can't lock {file.name}: {error.strerror}") from error
 
 
 def _is_still(file: IO, path: Path) -> bool:

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -48,7 +48,7 @@ def ordered_map(
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (function,)) as pool:
         try:
-            yield lambda items: _map_ahead(pool, items, 2 * processes + 2)
+            yield lambda items: map_ahead(pool, _work, items, 2 * processes + 2)
         except BrokenProcessPool as error:
             raise InputError(
                 "a worker process was killed, perhaps for want of memory; try with fewer "
@@ -68,14 +68,14 @@ def in_blocks(items: Iterable[A], size: int = BLOCK) -> Iterator[list[A]]:
         yield block
 
 
-def _map_ahead(
-    pool: ProcessPoolExecutor, items: Iterable[A], ahead: int
+def map_ahead(
+    pool: Executor, function: Callable[[A], B], items: Iterable[A], ahead: int
 ) -> Iterator[tuple[A, B]]:
     """Yield items with their results, with `ahead` of them under way at most."""
     waiting: deque = deque()
     try:
         for item in items:
-            waiting.append((item, pool.submit(_work, item)))
+            waiting.append((item, pool.submit(function, item)))
             if len(waiting) >= ahead:
                 item, future = waiting.popleft()
                 yield item, future.result()
