@@ -93,6 +93,15 @@ def test_any_name_of_a_folder_will_do(tmp_path, name):
     jax.tree.map(np.testing.assert_array_equal, state, make_state(1))
 
 
+def test_checkpoints_of_the_first_version_are_told_and_left_alone(folder):
+    (folder / "7" / "state").mkdir(parents=True)
+    like = {"params": make_state(0).params, "batch_stats": make_state(0).batch_stats}
+    for read in (Checkpoints, lambda folder: load_variables(folder, like)):
+        with pytest.raises(InputError, match="saved by rmjax 0.1.0"):
+            read(folder)
+    assert (folder / "7").is_dir()
+
+
 def test_a_run_without_checkpoints_says_so(tmp_path):
     with pytest.raises(InputError, match="train there first"):
         load_variables(tmp_path / "checkpoints", {}, "best")

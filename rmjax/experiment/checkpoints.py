@@ -327,6 +327,11 @@ class Checkpoints:
         return about["validation_loss"]
 
     def _read(self, step: int, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
+        if (self.folder / str(step) / "state").exists():
+            raise InputError(
+                f"checkpoint {self.folder / str(step)} was saved by rmjax 0.1.0, in another "
+                "format: use it with that version, or train anew in another workdir"
+            )
         try:
             arrays, about = self._manager.restore(step, args=_Restore(names))
             rank = self.folder / str(step) / _RANK
