@@ -137,3 +137,22 @@ def test_a_config_of_ones_own_by_path(tmp_path):
         "    return config\n"
     )
     assert load_config(str(path)).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "no get_config"),
+        ("def get_config():\n    return 3", "returns int; give a ConfigDict"),
+        ("import absent_module", "line 1: ModuleNotFoundError.*absent_module"),
+        ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("def get_config(:", "SyntaxError"),
+        ("\0", "null bytes"),
+    ],
+)
+def test_a_file_that_makes_no_config_is_told_in_one_line(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"mine.py.*{message}") as told:
+        load_config(str(path))
+    assert "\n" not in str(told.value)

@@ -1,8 +1,11 @@
 """Finding a config by name or path, and changing single keys of it."""
 
 import runpy
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -28,14 +31,20 @@ def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
             type of the one that it replaces, a tuple as `('a', 'b')`.
 
     Raises:
-        InputError: no such config or key, or a value of another type.
+        InputError: no such config or key, a file that makes none, or a value of another
+            type.
     """
     path = _find(name)
-    values = flags.FlagValues()
-    arguments = ["rmjax", f"--config={path}"]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    values(arguments)
-    return apply_changes(values.config, changes, path.stem)
+    content = _run(path)
+    if "get_config" not in content:
+        raise InputError(f"{path}: no config, as it defines no get_config()")
+    with _fault_of(path):
+        config = content["get_config"]()
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"{path}: get_config() returns {type(config).__name__}; give a ConfigDict"
+        )
+    return apply_changes(config, changes, path.stem)
 
 
 def apply_changes(
@@ -78,7 +87,7 @@ def load_grid(name: str) -> str | None:
         InputError: there is no such config, or its `GRID` is no text.
     """
     path = _find(name)
-    grid = runpy.run_path(str(path)).get("GRID")
+    grid = _run(path).get("GRID")
     if grid is not None and not isinstance(grid, str):
         raise InputError(f"{path}: GRID is {grid!r}; give a text, as for --grid")
     return grid
@@ -110,8 +119,25 @@ def _find(name: str) -> Path:
             f"no config '{name}': give the path of a Python file or one of "
             + ", ".join(shipped_configs())
         )
-    try:
-        compile(path.read_bytes(), path, "exec")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: can't be read as Python ({error})") from error
     return path
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """Return what a config's file defines."""
+    with _fault_of(path):
+        return runpy.run_path(str(path))
+
+
+@contextmanager
+def _fault_of(path: Path) -> Iterator[None]:
+    """Say in one line what a user's file raises, and where."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}{where}: {reason}") from error
