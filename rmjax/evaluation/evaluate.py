@@ -134,10 +134,7 @@ def evaluate(
     images = count_images(parts) * len(conditions) + count_images(beside)
     quiet = not (show_progress and hosts.is_first())
     with tqdm(total=images, unit="img", unit_scale=True, disable=quiet) as bar:
-        clean = {}  # what is looked at beside the grid
-        for kind, part in beside.items():
-            bar.set_description(kind)
-            clean[kind] = runner.predict(run.variables, part, bar)
+        clean = _predict_beside(runner, run, beside, bar)
         if "validation" in clean and hosts.is_first():
             calibration = calibrate(
                 clean["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
@@ -184,6 +181,17 @@ def _load_run(
         config.data.dir = data_dir
     run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
     return replace(run, config=config)
+
+
+def _predict_beside(
+    runner: Runner, run: Attributor, beside: dict[str, Part], bar: tqdm
+) -> dict[str, Predictions]:
+    """Look at the images beside the grid, which nothing corrupts."""
+    clean = {}
+    for name, part in beside.items():
+        bar.set_description(name)
+        clean[name] = runner.predict(run.variables, part, bar)
+    return clean
 
 
 def _digest(
