@@ -159,7 +159,7 @@ def test_split_without_a_readable_image_is_refused(tree, tmp_path, monkeypatch):
     assert not left_behind(tmp_path / "data")
 
 
-@pytest.mark.parametrize("name", ["unknown", "Inconclusive", "UNKNOWN "])
+@pytest.mark.parametrize("name", ["unknown", "Inconclusive", "UNKNOWN ", "REAL"])
 def test_source_called_as_an_answer_is_refused(tmp_path, name):
     root = make_tree(tmp_path / "tree")
     (root / "agan").rename(root / name)

@@ -295,10 +295,17 @@ def check_source_names(names: Iterable[str], where: object) -> None:
     """Check that no source has a name that answers give to images without one.
 
     Raises:
-        InputError: one has, in whatever case and with blanks around.
+        InputError: one has, or is another spelling of `real`; in whatever case and with
+            blanks around.
     """
     for name in names:
-        if name.strip().casefold() in (UNKNOWN, INCONCLUSIVE):
+        plain = name.strip().casefold()
+        if plain == REAL != name:
+            raise InputError(
+                f"{where}: source {name!r}: rename it, {REAL!r} is what the real "
+                "photographs are called"
+            )
+        if plain in (UNKNOWN, INCONCLUSIVE):
             raise InputError(
                 f"{where}: source {name!r}: rename it, '{UNKNOWN}' and '{INCONCLUSIVE}' "
                 "are what images without an answer are called"
