@@ -46,7 +46,7 @@ def test_values_that_are_none_of_a_key_are_refused_by_its_name(key):
     default = flatten(load_config("repmix"))[key]
     wrong = [None, [], 1j]
     if key in RANGES:
-        wrong += [math.nan, math.inf, -math.inf, -1, -1e-9, True, "1"]
+        wrong += [math.nan, math.inf, -math.inf, -1, -1e-9, 1e99, True, "1"]
     elif isinstance(default, bool):
         wrong += [0, 1, "True"]
     else:
@@ -70,7 +70,7 @@ def test_values_that_are_none_of_a_key_are_refused_by_its_name(key):
         ("data.workers", (0, 8), (0.5, 10**9)),
         ("data.crop", (16, 224), (15, 16.0)),
         ("steps_per_epoch", (0, 1), (1.0,)),
-        ("patience", (1, 100), (0, 1.5)),
+        ("patience", (1, 100), (0, 1.5, 2**31)),
         ("corrupt.severities", ((1, 5), (3,)), ((0,), (1, 6), (2.5,))),
         ("seed", (0, 2**32 - 1), (2**32,)),
     ],

@@ -227,6 +227,11 @@ def test_wrong_separator_is_named(tmp_path, separator, word):
         read_manifest(write(tmp_path, text))
 
 
+def test_columns_are_told_in_any_case(tmp_path):
+    text = "PATH,Label,dlabel,Source\nreal/cat/1.png,0,0,real\nx/cat/1.png,1,0,agan\n"
+    assert read_manifest(write(tmp_path, text)).source_names == ("real", "agan")
+
+
 def test_list_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "m.csv")
     with pytest.raises(InputError, match="m.csv: .*not a regular file"):

@@ -50,7 +50,7 @@ def read_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the cells by column of each row of a CSV list.
 
-    Blanks around cells are dropped. Rows of empty cells are passed over, as are lines
+    Blanks around cells are dropped, and columns told in upper or lower case. Rows of empty cells are passed over, as are lines
     above the header that begin with `#`.
 
     Args:
@@ -72,7 +72,7 @@ def read_rows(
                 continue
             where = f"{name}, line {reader.line_num}"
             if not header:
-                header = cells
+                header = [cell.lower() for cell in cells]
                 _check_header(where, row, header, required, optional)
                 continue
             if len(cells) != len(header):

@@ -12,6 +12,9 @@ from rmjax.experiment.config import default_config, flatten
 # Every input transform and the stages of every network need so many pixels.
 MIN_SIDE = 16
 MAX_SIDE = 65_535  # of a JPEG file
+# Devices compute in 32 bits.
+MAX_INT = 2**31 - 1
+MAX_FLOAT = 3e38
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,14 @@ class Range:
 
     Attributes:
         low: the least.
-        high: the greatest; infinity is never included.
+        high: the greatest.
         whole: integers alone.
         open_low: more than `low`.
         open_high: less than `high`.
     """
 
     low: float
-    high: float = math.inf
+    high: float = MAX_FLOAT
     whole: bool = False
     open_low: bool = False
     open_high: bool = False
@@ -47,16 +50,17 @@ class Range:
 
     def __str__(self) -> str:
         """Say in words what is right."""
-        if math.isinf(self.high):
+        if self.high in (MAX_INT, MAX_FLOAT):
             low = f"{'more than' if self.open_low else 'at least'} {self.low:g}"
-            return f"{low}, a whole number" if self.whole else low
+            low = f"{low}, a whole number" if self.whole else low
+            return f"{low}, up to {self.high:.10g}"
         what = "an integer" if self.whole else "a number"
         low = f"{'above' if self.open_low else 'from'} {self.low:g}"
         high = f"{'below ' if self.open_high else ''}{self.high:.10g}"
         return f"{what} {low} {'up to' if self.open_low else 'to'} {high}"
 
 
-def _integers(low: int, high: float = math.inf) -> Range:
+def _integers(low: int, high: int = MAX_INT) -> Range:
     return Range(low, high, whole=True)
 
 
