@@ -12,7 +12,7 @@ import optax
 
 import rmjax
 
-SIZE, BATCH, STEPS = 32, 64, 60
+SIZE, BATCH, STEPS = 32, 64, 40
 SOURCES = ("real", "nearest", "linear")
 
 

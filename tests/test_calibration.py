@@ -222,6 +222,6 @@ def test_a_damaged_calibration_is_named(tmp_path, content):
 
 
 def test_a_calibration_that_can_not_be_stored_is_named(tmp_path):
-    (tmp_path / "calibration.json.part").mkdir()
+    (tmp_path / ".calibration.json.part").mkdir()
     with pytest.raises(InputError, match="can't write .*calibration.json: Is a dir"):
         save_calibration(tmp_path, 1, UNCALIBRATED)

@@ -47,7 +47,7 @@ def run_grid(
     512), input (rgb, residual, logdct), corruptions (0, 1, 3, 7, 15 kinds in training).
     method=plain,frank_ridge takes these two of method.
 
-    What is done is not run again, what was stopped is gone on with: run the same
+    What is done is not run again, and what was stopped resumes: run the same
     command again. Details: docs/sweeps.md.
 
     Args:
