@@ -235,6 +235,31 @@ def test_wrong_arguments_are_one_line_and_status_2(capsys, arguments, stray):
     assert line.startswith(f"rmjax {arguments.split()[0]}") and stray in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("trian --config x", "did you mean train?"),
+        ("bench corruption --size 3", "did you mean corruptions?"),
+        ("train --confg=x --workdir w", "did you mean --config?"),
+        ("report --workdir w --evaluations full", "did you mean --evaluation?"),
+        ("gallery query a.png --by neighbors", "did you mean neighbours?"),
+    ],
+)
+def test_what_is_mistyped_is_named_with_what_was_meant(capsys, arguments, meant):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert meant in line
+
+
+def test_a_file_called_like_an_option_is_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["attribute", "--", "--workdirs.png"])
+    error = capsys.readouterr().err
+    assert "--workdir" in error and "--workdirs.png" not in error
+
+
 def test_an_evaluation_can_be_changed_where_no_figure_depends_on_it(
     small_run, tmp_path, capsys
 ):

@@ -21,10 +21,12 @@ than all of `rmjax --help`, and neither leaves errors in one line.
 
 import argparse
 import dataclasses
+import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from itertools import takewhile
 from typing import (
     Annotated,
     Any,
@@ -63,7 +65,12 @@ class Group(NamedTuple):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose help keeps indented lines."""
+    """A parser whose errors are one line, and whose help keeps indented lines.
+
+    What is mistyped is named, with what is most like it.
+    """
+
+    _words: Sequence[str] = ()  # what it parses
 
     def __init__(self, **options: Any):
         # Defaults stay in the functions: only what was given is handed to them.
@@ -71,9 +78,40 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Formatter, argument_default=argparse.SUPPRESS, **options
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = args or ()
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            listed = ", ".join(map(str, action.choices))
+            like = _suggest(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(
+                action, f"unknown {value!r}; choose from {listed}{like}"
+            )
+
     def error(self, message: str) -> NoReturn:
+        # Where a required option is missing, it may be there, mistyped: that comes first.
+        words = takewhile(lambda word: word != "--", self._words)
+        unknown = next(filter(self._is_unknown, words), None)
+        if unknown is not None:
+            option = unknown.partition("=")[0]
+            like = _suggest(option, self._option_string_actions)
+            message = f"unknown argument {option}{like}"
         line = f"{self.prog}: error: {harmless(message)} (see {self.prog} --help)"
         self.exit(2, line + "\n")
+
+    def _is_unknown(self, word: str) -> bool:
+        """Say whether a word looks like an option and begins none of this command's."""
+        option = word.partition("=")[0]
+        return (
+            self._subparsers is None  # or the options are the subcommand's
+            and option.startswith("--")
+            and " " not in option  # argparse takes these for values
+            and not any(
+                known.startswith(option) for known in self._option_string_actions
+            )
+        )
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -240,6 +278,11 @@ def _epilog(text: docstring_parser.Docstring) -> str | None:
     if text.returns:
         said.append(f"Exit status: {text.returns.description}")
     return "\n\n".join(part for part in said if part) or None
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    like = difflib.get_close_matches(word, [*known], n=1)
+    return f"; did you mean {like[0]}?" if like else ""
 
 
 def _escape(text: str) -> str:
