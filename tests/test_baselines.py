@@ -217,7 +217,7 @@ def test_a_fitted_run_is_a_run(ridge_run):
     assert model.channels("embedding") == 8
     image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
     assert model.embed([image]).shape == (1, 8)
-    with pytest.raises(InputError, match="layer 'pool': choose one of embedding"):
+    with pytest.raises(InputError, match="layer 'pool'; choose from embedding"):
         model.embed([image], layer="pool")
     assert new_gallery(model, "cosine").directions.shape == (0, 8)
 

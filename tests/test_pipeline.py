@@ -13,10 +13,14 @@ from grain.multiprocessing import SharedMemoryArray
 from PIL import Image
 
 from rmjax.data import dataset as dataset_module
-from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import find_dataset, open_dataset, select
 from rmjax.data.images import centre
-from rmjax.data.pipeline import eval_batches, num_eval_batches, train_batches
+from rmjax.data.pipeline import (
+    ImageCache,
+    eval_batches,
+    num_eval_batches,
+    train_batches,
+)
 from rmjax.datasets.image_folder import prepare
 from rmjax.errors import InputError
 

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rmjax.bench.common import median_of_rounds, seconds_of, seconds_per_call
-from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import take
+from rmjax.data.pipeline import ImageCache
 from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
 from rmjax.evaluation.protocol import measure_grid
 from rmjax.evaluation.robustness import parse_suite

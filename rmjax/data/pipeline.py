@@ -16,7 +16,6 @@ import grain.experimental
 import numpy as np
 from absl import flags
 
-from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.images import centre, decode_rgb, resize_shorter, window
 from rmjax.data.labels import TYPES
@@ -31,6 +30,33 @@ Batch = dict[str, np.ndarray]
 _SHARED_MEMORY = "/dev/shm"  # where Linux has it; containers have 64 MB of it
 _LOCKS = 2**18  # bytes for those of a worker's queues; 106,000 were measured
 _SPARE = 2  # room for another command that starts at the same time
+
+
+class ImageCache:
+    """Decoded images kept in memory, up to a number of bytes.
+
+    Decoding a 256-px PNG costs as much as training on a crop of it does on CPU.
+    What has no room is decoded again each time: nothing is thrown out, because
+    in a shuffled pass every image is as likely to come next as any other. Safe
+    to share between threads; a worker process starts with an empty one.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self._images: dict[tuple, np.ndarray] = {}
+        self._free = max_bytes
+
+    def get(self, key: tuple) -> np.ndarray | None:
+        return self._images.get(key)
+
+    def put(self, key: tuple, image: np.ndarray) -> None:
+        # Two threads may both see room for one last image: that is harmless.
+        if image.nbytes <= self._free and key not in self._images:
+            self._free -= image.nbytes
+            self._images[key] = image
+
+    def __reduce__(self):
+        return ImageCache, (self.max_bytes,)
 
 
 def train_batches(

@@ -16,9 +16,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import Selection
-from rmjax.data.pipeline import eval_batches
+from rmjax.data.pipeline import ImageCache, eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.robustness import (

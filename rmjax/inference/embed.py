@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rmjax.data.listing import Item
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor
-from rmjax.inference.tables import WRITERS, describe_table, merge
+from rmjax.inference.feature_files import WRITERS, describe_table, merge
 from rmjax.utils.files import replacing
 from rmjax.utils.locks import locked
 from rmjax.utils.processes import cores, in_blocks, map_ahead

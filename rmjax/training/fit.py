@@ -20,9 +20,8 @@ from tqdm import tqdm
 from rmjax.baselines.methods import Method, get_method
 from rmjax.baselines.networks import Fitted
 from rmjax.baselines.solve import Params, Samples
-from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
-from rmjax.data.pipeline import train_batches
+from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError
 from rmjax.evaluation import metrics
 from rmjax.evaluation.calibration import fit_temperature

@@ -12,10 +12,9 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from rmjax.data.cache import ImageCache
 from rmjax.data.dataset import check_every_source
 from rmjax.data.partners import check_partners
-from rmjax.data.pipeline import train_batches
+from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError, Preempted
 from rmjax.evaluation import metrics
 from rmjax.evaluation.predict import make_runner
