@@ -8,23 +8,18 @@ from rmjax.audit.report import format_audit
 from rmjax.errors import InputError
 from rmjax.experiment.config import flatten, load_config, shipped_configs
 from rmjax.report.view import listed
+from rmjax.utils.files import read_json
 
 AGAIN = "runs/again"  # stands for a new folder
 
 
-def read_json(path: Path, needed: bool = True) -> dict | None:
+def read_origin(path: Path, needed: bool = True) -> dict | None:
     """Return the object in a file; None if there is no file and none is needed."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if not needed:
-            return None
-        raise InputError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return content
+    if path.exists():
+        return read_json(path)
+    if needed:
+        raise InputError(f"{path} is missing")
+    return None
 
 
 def find_audit(results: dict, path: str | Path | None) -> dict | None:
@@ -43,7 +38,7 @@ def find_audit(results: dict, path: str | Path | None) -> dict | None:
     """
     name = results["run"]["config"]["data"]["name"]
     file = Path(path or Path("audit") / name / "audit.json")
-    audit = read_json(file, needed=path is not None)
+    audit = read_origin(file, needed=path is not None)
     if audit is None:
         return None
     try:

@@ -19,7 +19,7 @@ from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
 from rmjax.report import tables, view
 from rmjax.report.figures import render, write_figures
-from rmjax.report.origin import commands, find_audit, read_json, train_command
+from rmjax.report.origin import commands, find_audit, read_origin, train_command
 from rmjax.utils.files import replace_text
 from rmjax.utils.versions import own_version
 
@@ -54,7 +54,7 @@ def write_report(
     shown = {
         "r": results,
         "mistakes": _mistakes(folder, results),
-        "sheet": read_json(
+        "sheet": read_origin(
             Path(results["data"]["directory"]) / "datasheet.json", False
         ),
         "audit": find_audit(results, audit),
