@@ -20,6 +20,7 @@ from rmjax.mixing import Mixing, fold_keys
 from rmjax.models.forward import map_chunks
 from rmjax.models.norm import widen
 from rmjax.models.repmix import RepMix
+from rmjax.utils.platform import target_platform
 
 # What a random key is folded with, for each consumer of randomness.
 KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
@@ -189,7 +190,7 @@ def _average_pieces(
     _, shapes = jax.eval_shape(function, carried, piece)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     # XLA's CPU compiler makes gradients of convolutions 20 times as slow in a loop.
-    unroll = jax.default_backend() == "cpu"
+    unroll = target_platform() == "cpu"
     (carried, total), _ = jax.lax.scan(add, (carried, zeros), cut, unroll=unroll)
     return carried, jax.tree.map(lambda x: x / pieces, total)
 

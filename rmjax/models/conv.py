@@ -10,6 +10,7 @@ from rmjax.errors import InputError
 from rmjax.models.norm import widen
 from rmjax.models.winograd import convolve_tiles, convolve_winograd, transform_kernel
 from rmjax.utils.choose import check_choice
+from rmjax.utils.platform import target_platform
 
 LOWERINGS = ("auto", "forward", "native", "patches", "winograd")
 SMALL_MAP = 5  # output side up to which patches win
@@ -107,7 +108,7 @@ def _resolve(
         return lowering
     forward = lowering == "forward"
     return choose_lowering(
-        x_shape, kernel_shape, stride, jax.default_backend(), forward=forward
+        x_shape, kernel_shape, stride, target_platform(), forward=forward
     )
 
 

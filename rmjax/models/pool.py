@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rmjax.utils.platform import target_platform
+
 
 def max_pool(x: jax.Array) -> jax.Array:
     """Take the maximum of 3x3 pixels at every second pixel, as torch's ResNet does.
@@ -15,7 +17,7 @@ def max_pool(x: jax.Array) -> jax.Array:
         `[batch, ceil(H / 2), ceil(W / 2), channels]`. Of equal maxima the first one, row
         by row, receives the gradient.
     """
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     return _pool(x)
 
