@@ -199,16 +199,21 @@ def _add_waves(
     taps = len(weights)
     shape = _padded(image.shape, taps)
 
-    def waves(shift: jax.Array, size: int) -> jax.Array:
-        turns = (
-            shift[:, None] * jnp.arange(size) % size
-        )  # whole: a float would lose them
+    def waves(shift: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+        turns = shift[:, None] * jnp.arange(size) % size  # whole: a float would lose them
         angle = 2 * jnp.pi / size * turns
-        return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+        return jnp.cos(angle), jnp.sin(angle)
 
-    rows, columns = waves(down, shape[0]), waves(right, shape[1])
-    columns = weights[:, None] * columns[:, : shape[1] // 2 + 1]
-    spectrum = jnp.einsum("tu,tv->uv", rows, columns, precision="highest")
+    row_cos, row_sin = waves(down, shape[0])
+    cos, sin = waves(right, shape[1])
+    columns = jnp.concatenate([cos, sin])[:, : shape[1] // 2 + 1]
+    columns *= jnp.tile(weights, 2)[:, None]
+    spectrum = jax.lax.complex(
+        *(
+            jnp.einsum("tu,tv->uv", jnp.concatenate(rows), columns, precision="highest")
+            for rows in ((row_cos, -row_sin), (row_sin, row_cos))
+        )
+    )
     return _convolve(image, spectrum, shape, taps, mode="edge")
 
 
@@ -237,27 +242,48 @@ def _convolve(
     mode: str,
 ) -> jax.Array:
     """Convolve `[H, W, C]`, extended by `margin`, with a kernel's `rfft2` of `shape`."""
-    height, width = image.shape[:2]
     if target_platform() == "tpu":
-        # Its Fourier transform is four times as slow as these products, which also take
-        # in the margins.
-        rows_in, rows_out = _waves(height, shape[0], margin, mode)
-        columns_in, columns_out = _half_waves(width, shape[1], margin, mode)
-        product = partial(jnp.einsum, precision="highest")
-        planes = jax.lax.complex(
-            product("vW,HWc->cHv", columns_in.real, image),
-            product("vW,HWc->cHv", columns_in.imag, image),
-        )
-        planes = product("uH,cHv->cuv", rows_in, planes) * spectrum
-        planes = product("Hu,cuv->cHv", rows_out, planes)
-        return product("Wv,cHv->HWc", columns_out.real, planes.real) - product(
-            "Wv,cHv->HWc", columns_out.imag, planes.imag
-        )
+        return _convolve_by_products(image, spectrum, shape, margin, mode)
+    height, width = image.shape[:2]
     padded = jnp.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode=mode)
     planes = jnp.fft.rfft2(padded.transpose(2, 0, 1), shape)
     blurred = jnp.fft.irfft2(planes * spectrum, shape)
     inside = blurred[:, margin : margin + height, margin : margin + width]
     return inside.transpose(1, 2, 0)
+
+
+def _convolve_by_products(
+    image: jax.Array,
+    spectrum: jax.Array,
+    shape: tuple[int, int],
+    margin: int,
+    mode: str,
+) -> jax.Array:
+    """Do the same by matrices that transform, and extend by the margins as well.
+
+    Two thirds faster than a TPU's own Fourier transform. Products are of real numbers,
+    with imaginary parts beside or below real ones: complex ones take four times as long
+    to compile.
+    """
+    product = partial(jnp.einsum, precision="highest")
+    height, half = len(image), shape[1] // 2 + 1
+    into, back = _waves(image.shape[1], shape[1], margin, mode)
+    # A real axis has a symmetric spectrum, of which all but the first and the middle
+    # one stand for two.
+    alone = (np.arange(half) == 0) | (2 * np.arange(half) == shape[1])
+    into, back = into[:half], back[:, :half] * np.where(alone, 1, 2)
+    planes = product("vW,HWc->cHv", np.concatenate([into.real, into.imag]), image)
+    planes = jnp.concatenate([planes[..., :half], planes[..., half:]], axis=1)
+    rows_into, rows_back = map(_as_real, _waves(height, shape[0], margin, mode))
+    real, imaginary = jnp.split(product("uH,cHv->cuv", rows_into, planes), 2, axis=1)
+    turned = (
+        real * spectrum.real - imaginary * spectrum.imag,
+        real * spectrum.imag + imaginary * spectrum.real,
+    )
+    planes = product("Hu,cuv->cHv", rows_back, jnp.concatenate(turned, axis=1))
+    planes = jnp.concatenate([planes[:, :height], planes[:, height:]], axis=2)
+    back = np.concatenate([back.real, -back.imag], axis=1)
+    return product("Wv,cHv->HWc", back, planes)
 
 
 @cache
@@ -266,25 +292,18 @@ def _waves(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the Fourier transform of an axis extended by `margin`, and the way back.
 
-    They are `[size, inputs]` and, to the inside, `[inputs, size]`.
+    They are complex, `[size, inputs]` and, to the inside, `[inputs, size]`.
     """
     turns = np.outer(np.arange(size), np.arange(size)) % size
     transform = np.exp(-2j * np.pi / size * turns)
     extend = np.pad(np.eye(inputs), ((margin, margin), (0, 0)), mode)
     back = transform.conj()[margin : margin + inputs] / size
-    into = transform[:, : len(extend)] @ extend
-    return into.astype(np.complex64), back.astype(np.complex64)
+    return transform[:, : len(extend)] @ extend, back
 
 
-@cache
-def _half_waves(
-    inputs: int, size: int, margin: int, mode: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same for an axis of real values, whose spectrum is symmetric."""
-    into, back = _waves(inputs, size, margin, mode)
-    half = size // 2 + 1
-    twice = np.where((np.arange(half) == 0) | (2 * np.arange(half) == size), 1, 2)
-    return into[:half], (back[:, :half] * twice).astype(np.complex64)
+def _as_real(matrix: np.ndarray) -> np.ndarray:
+    """Return the matrix for real parts followed by imaginary ones."""
+    return np.block([[matrix.real, -matrix.imag], [matrix.imag, matrix.real]])
 
 
 def _padded(shape: tuple[int, ...], margin: int) -> tuple[int, int]:
