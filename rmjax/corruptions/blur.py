@@ -1,6 +1,8 @@
 """Corruptions by blur. Images are `[H, W, 3]` in [0, 1], severities 1..5."""
 
+from collections.abc import Sequence
 from functools import cache, partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -125,23 +127,52 @@ def motion_blur(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Ar
 
 def zoom_blur(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Average the image and enlargements of its centre; `key` is not used."""
-    branches = [partial(_mean_zoom, count=count, step=step) for count, step in ZOOMS]
-    return jax.lax.switch(severity - 1, branches, image)
+    height, width = image.shape[:2]
+    if target_platform() == "cpu":
+        branches = [
+            partial(
+                _mean_zooms, rows=_zooms(height, *zoom), columns=_zooms(width, *zoom)
+            )
+            for zoom in ZOOMS
+        ]
+        return jax.lax.switch(severity - 1, branches, image)
+
+    def choose(size: int) -> Sparse:
+        tables = zip(*(_zooms(size, *zoom) for zoom in ZOOMS), strict=True)
+        places, weights = (_stack_filled(table)[severity - 1] for table in tables)
+        return places, weights
+
+    count = pick([count for count, _ in ZOOMS], severity)
+    return _mean_zooms(image, choose(height), choose(width), count)
 
 
-def _mean_zoom(image: jax.Array, *, count: int, step: float) -> jax.Array:
+def _zooms(size: int, count: int, step: float) -> Sparse:
+    """Return the enlargements of an axis, `[count, size, 2]` each."""
     # Rounded as in NumPy's arange(1, ..., step): where a cut-out's size is at stake
     # (224 / 1.12 = 200), the last bit of a factor decides it.
-    factors = [1 + i * ((1 + step) - 1) for i in range(count)]
-    height, width = image.shape[:2]
-    zooms = centre_zooms(height, factors), centre_zooms(width, factors)
+    return centre_zooms(size, [1 + i * ((1 + step) - 1) for i in range(count)])
+
+
+def _stack_filled(arrays: Sequence[np.ndarray]) -> jax.Array:
+    """Stack arrays of different lengths, zeros in the place of what the shorter lack."""
+    most = max(map(len, arrays))
+    fill = [(0, 0)] * (arrays[0].ndim - 1)
+    return jnp.asarray(
+        np.stack([np.pad(x, [(0, most - len(x)), *fill]) for x in arrays])
+    )
+
+
+def _mean_zooms(
+    image: jax.Array, rows: Sparse, columns: Sparse, count: jax.Array | None = None
+) -> jax.Array:
+    """Average the image and its zooms, of which `count` or all are not zero."""
 
     def add(total: jax.Array, zoom: tuple[Sparse, Sparse]) -> tuple[jax.Array, None]:
         rows, columns = zoom
         return total + apply_sparse(rows, columns, image), None
 
-    total, _ = jax.lax.scan(add, image, zooms)
-    return total / (count + 1)
+    total, _ = jax.lax.scan(add, image, (rows, columns))
+    return total / (1 + (len(rows[0]) if count is None else count))
 
 
 def blur_along(
@@ -200,7 +231,9 @@ def _add_waves(
     shape = _padded(image.shape, taps)
 
     def waves(shift: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-        turns = shift[:, None] * jnp.arange(size) % size  # whole: a float would lose them
+        turns = (
+            shift[:, None] * jnp.arange(size) % size
+        )  # whole: a float would lose them
         angle = 2 * jnp.pi / size * turns
         return jnp.cos(angle), jnp.sin(angle)
 
@@ -239,7 +272,7 @@ def _convolve(
     spectrum: jax.Array,
     shape: tuple[int, int],
     margin: int,
-    mode: str,
+    mode: Literal["edge", "reflect"],
 ) -> jax.Array:
     """Convolve `[H, W, C]`, extended by `margin`, with a kernel's `rfft2` of `shape`."""
     if target_platform() == "tpu":
@@ -257,7 +290,7 @@ def _convolve_by_products(
     spectrum: jax.Array,
     shape: tuple[int, int],
     margin: int,
-    mode: str,
+    mode: Literal["edge", "reflect"],
 ) -> jax.Array:
     """Do the same by matrices that transform, and extend by the margins as well.
 
@@ -288,7 +321,7 @@ def _convolve_by_products(
 
 @cache
 def _waves(
-    inputs: int, size: int, margin: int, mode: str
+    inputs: int, size: int, margin: int, mode: Literal["edge", "reflect"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the Fourier transform of an axis extended by `margin`, and the way back.
 

@@ -68,10 +68,16 @@ def pixelate(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array
     if target_platform() == "cpu":
         branches = [partial(_down_up, scale=scale) for scale in PIXELATE]
         return jax.lax.switch(severity - 1, branches, image)
-    down, up = zip(*(_pixelate_tables(size) for size in image.shape[:2]), strict=True)
-    small = apply(*(jnp.asarray(table)[severity - 1] for table in down), image)
-    small = round_half_up(small * 255) / 255
-    return apply(*(jnp.asarray(table)[severity - 1] for table in up), small)
+    rows, columns = (_pixelate_tables(size) for size in image.shape[:2])
+
+    def choose(way: int) -> tuple[jax.Array, jax.Array]:
+        return (
+            jnp.asarray(rows[way])[severity - 1],
+            jnp.asarray(columns[way])[severity - 1],
+        )
+
+    small = round_half_up(apply(*choose(0), image) * 255) / 255
+    return apply(*choose(1), small)
 
 
 def jpeg_compression(
@@ -95,10 +101,8 @@ def elastic_transform(
     key_affine, key_field = jax.random.split(key)
     row, column = jnp.mgrid[:height, :width].astype(jnp.float32)
 
-    down, right, shift = _random_affine(
-        key_affine, height, width, pick(shifts, severity)
-    )
-    source = (row * down[axis] + column * right[axis] + shift[axis] for axis in (0, 1))
+    affine = _random_affine(key_affine, height, width, pick(shifts, severity))
+    source = (row * down + column * right + shift for down, right, shift in affine.T)
     image = in_turn(partial(_sample, repeat_edge=False))(image, *source)
 
     field = primitives.uniform(key_field, (height, width, 2), -1.0, 1.0)
@@ -110,24 +114,13 @@ def elastic_transform(
 
 def _random_affine(
     key: jax.Array, height: int, width: int, shift: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return where (row, column) comes from when three points move.
-
-    It is row * the first + column * the second + the third, `[2]` each.
-    """
+) -> jax.Array:
+    """Return `[3, 2]`: where (row, column, 1) comes from when three points move."""
     arm = min(height, width) // 3
     centre = jnp.array([height // 2, width // 2])
-    # Towards the corners below, right of the centre; above, right; above, left.
     points = centre + arm * jnp.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]])
     moved = points + shift * jax.random.uniform(key, (3, 2), minval=-1, maxval=1)
-    # (row, column) - moved[1] in terms of the sides of the moved triangle, by Cramer's
-    # rule: a solver is many small operations.
-    (a, b), (c, d) = moved[0] - moved[1], moved[2] - moved[1]
-    whole = a * d - b * c
-    sides = points[0] - points[1], points[2] - points[1]
-    down = (d * sides[0] - b * sides[1]) / whole
-    right = (a * sides[1] - c * sides[0]) / whole
-    return down, right, points[1] - moved[1, 0] * down - moved[1, 1] * right
+    return jnp.linalg.solve(jnp.column_stack([moved, jnp.ones(3)]), points)
 
 
 def _sample(

@@ -1,12 +1,12 @@
 """Which image of a batch goes through which function, and how many side by side.
 
-A CPU takes one image after another: what one step leaves is in its caches for the next,
-and a branch costs nothing. On an accelerator every operation has to be started, and on
-a GPU the host decides every branch: there, images of one kind go side by side, in chunks.
+A CPU takes one image after another: what one operation leaves is in its caches for the
+next, and a branch costs nothing. On an accelerator every operation has to be started,
+and on a GPU the host decides every branch: there, images go side by side in chunks, all
+of a chunk through the same function.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,77 +14,75 @@ import jax.numpy as jnp
 from rmjax.utils.platform import target_platform
 
 # Images in a chunk. In larger ones more images share the start of an operation, and more
-# places stay empty: on average there are as many as images at 64 images of 15 kinds.
+# places stay empty: of 64 images of 15 kinds, half of them already.
 CHUNK = 8
 
-# (key, image [H, W, 3], severity 1..5) -> image.
-Kind = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (image [H, W, C], its own arguments) -> such an image.
+ImageFunction = Callable[..., jax.Array]
 
 
-def apply_kind(
-    kind: Kind, keys: jax.Array, images: jax.Array, severity: jax.Array | int
+def map_images(
+    function: ImageFunction, images: jax.Array, *args: jax.Array
 ) -> jax.Array:
-    """Replace each image of `[batch, H, W, 3]` by `kind(key, image, severity)`.
+    """Replace each image by `function(image, ...)`.
 
     Args:
-        kind: function of one image.
-        keys: `[batch]`.
-        images: `[batch, H, W, 3]`.
-        severity: of all images.
+        function: of one image.
+        images: `[batch, H, W, C]`.
+        args: `[batch, ...]`, what else the function takes.
     """
-    one = partial(kind, severity=severity)
     places = jnp.arange(len(images))
     if target_platform() == "cpu":
-        return _replace(images, one, places, keys)
+        return _replace(function, images, places, *args)
     chunks = -(-len(images) // CHUNK)
+    # The last chunk repeats the last image, which is then computed, alike, several times.
     places = jnp.minimum(jnp.arange(chunks * CHUNK), len(images) - 1)
     places = places.reshape(chunks, CHUNK)
-    return _replace(images, jax.vmap(one), places, keys[places])
+    args = tuple(arg[places] for arg in args)
+    return _replace(jax.vmap(function), images, places, *args)
 
 
-def apply_kinds(
-    kinds: Sequence[Kind],
+def map_kinds(
+    kinds: Sequence[ImageFunction],
     which: jax.Array,
-    keys: jax.Array,
     images: jax.Array,
-    severities: jax.Array,
+    *args: jax.Array,
 ) -> jax.Array:
-    """Replace each image by `kinds[which](key, image, severity)`, all of them its own.
+    """Replace each image by `kinds[which](image, ...)`.
+
+    What becomes of an image does not depend on the others.
 
     Args:
         kinds: functions of one image.
         which: int `[batch]`; `len(kinds)` leaves an image as it is.
-        keys: `[batch]`.
-        images: `[batch, H, W, 3]`.
-        severities: int `[batch]`.
+        images: `[batch, H, W, C]`.
+        args: `[batch, ...]`, what else all of the functions take.
     """
+    on_cpu = target_platform() == "cpu"
+    branches = list(kinds) if on_cpu else [jax.vmap(kind) for kind in kinds]
+    branches.append(lambda images, *args: images)
 
-    def choose(branches: Sequence[Callable]) -> Callable:
-        branches = [*branches, lambda key, image, severity: image]
-        return lambda key, image, severity, which: jax.lax.switch(
-            which, branches, key, image, severity
-        )
+    def choose(images: jax.Array, which: jax.Array, *args: jax.Array) -> jax.Array:
+        return jax.lax.switch(which, branches, images, *args)
 
-    if target_platform() == "cpu":
-        places = jnp.arange(len(images))
-        return _replace(images, choose(kinds), places, keys, severities, which)
+    if on_cpu:
+        return _replace(choose, images, jnp.arange(len(images)), which, *args)
     which, places = _deal(which, len(kinds))
-    vmapped = choose([jax.vmap(kind) for kind in kinds])
-    return _replace(images, vmapped, places, keys[places], severities[places], which)
+    return _replace(choose, images, places, which, *(arg[places] for arg in args))
 
 
 def _replace(
-    images: jax.Array, function: Callable, places: jax.Array, *args: jax.Array
+    function: Callable, images: jax.Array, places: jax.Array, *args: jax.Array
 ) -> jax.Array:
-    """Replace images by `function(key, images there, ...)`, one place after another.
+    """Replace images by `function(images there, ...)`, one place after another.
 
     Each element of `places` is the index of an image, or those of a chunk.
     """
 
     def step(images: jax.Array, turn: tuple) -> tuple[jax.Array, None]:
-        place, key, *rest = turn
+        place, *args = turn
         # In place: fresh memory costs time.
-        return images.at[place].set(function(key, images[place], *rest)), None
+        return images.at[place].set(function(images[place], *args)), None
 
     # The trace of a loop that is never run would still read a first image.
     return jax.lax.scan(step, images, (places, *args))[0] if len(images) else images
@@ -99,9 +97,8 @@ def _deal(which: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 
     Returns:
         The kind of each chunk, and its images' places in the batch `[chunks, CHUNK]`. A
-        chunk that is not full repeats its last image, which is then computed, alike,
-        several times. There are as many chunks as any batch may need; those left over
-        have the kind `count`.
+        chunk that is not full repeats its last image. There are as many chunks as any
+        batch may need; those left over have the kind `count`.
     """
     batch = len(which)
     # At worst each kind has one image beyond full chunks.

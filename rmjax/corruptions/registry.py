@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from rmjax.corruptions import blur, digital, noise, spatter, weather
-from rmjax.corruptions.dispatch import apply_kind, apply_kinds
+from rmjax.corruptions.dispatch import map_images, map_kinds
 from rmjax.corruptions.frost import frost
 from rmjax.corruptions.primitives import SEVERITIES, floor_through
 from rmjax.errors import InputError
@@ -91,12 +91,13 @@ def corrupt(
         _check_severities((severity,))
     corruption = _choose(name, glass_swap, frost_panes)
 
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        return _corrupt_one(corruption, rounding, image, key, severity)
+
     if images.ndim == 3:
-        return _corrupt_one(corruption, rounding, key, images, severity)
+        return one(images, key)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
-    return apply_kind(
-        partial(_corrupt_one, corruption, rounding), keys, images, severity
-    )
+    return map_images(one, images, keys)
 
 
 def random_corrupt(
@@ -147,7 +148,7 @@ def random_corrupt(
         return jnp.where(spared, len(kinds), kind), key, severity
 
     which, keys, severity = jax.vmap(draw)(keys)
-    return apply_kinds(kinds, which, keys, images, severity)
+    return map_kinds(kinds, which, images, keys, severity)
 
 
 def check_settings(
@@ -176,8 +177,8 @@ def _choose(name: str, glass_swap: bool, frost_panes: np.ndarray | None) -> Corr
 def _corrupt_one(
     corruption: Corruption,
     rounding: bool,
-    key: jax.Array,
     image: jax.Array,
+    key: jax.Array,
     severity: jax.Array | int,
 ) -> jax.Array:
     corrupted = jnp.clip(corruption(key, image, jnp.asarray(severity)), 0, 1).astype(
