@@ -65,9 +65,9 @@ table=$out/table.md
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# job PART SECONDS: sets the array `job`, its command. What is measured is the code beside
-# this script, and compiling it from the start.
-job() {
+# command_of PART SECONDS: sets the array `job`. What is measured is the code beside this
+# script, and compiling it from the start.
+command_of() {
   job=(env "PYTHONPATH=$root:$work/site${PYTHONPATH:+:$PYTHONPATH}")
   job+=("JAX_COMPILATION_CACHE_DIR=$work/cache" timeout --kill-after=10 "$2")
   job+=("$python" -m rmjax.cli bench accelerator "$1" --workdir "$work/files")
@@ -76,15 +76,11 @@ job() {
 
 child=
 stopped=
-stop() {
-  stopped=1
-  [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
-}
-trap stop TERM INT
+trap 'stopped=1; [ -z "$child" ] || kill -TERM "$child" || true' TERM INT
 
-# The end of a log, as a line that fits into a table.
+# The end of a log, as a line that fits into a table; a bar was written over itself.
 last_line() {
-  grep -v '^[[:space:]]*$' "$1" | tail -n 1 | tr '|\r' '/ ' | cut -c 1-300
+  tail -n 1 "$1" | sed 's/.*\r//' | tr '|' '/' | cut -c 1-300
 }
 
 # measure PART SECONDS: adds the rows of a part to the table, and shows them; returns 1
@@ -98,7 +94,7 @@ measure() {
   elif [ "$limit" -le 0 ]; then
     reason="no time is left of $total s"
   else
-    job "$1" "$limit"
+    command_of "$1" "$limit"
     "${job[@]}" >>"$table" 2>"$log" &
     child=$!
     finish "$child"
@@ -121,14 +117,14 @@ if [ -n "$wheels" ]; then
 fi
 if [ "$DRY_RUN" != 0 ]; then
   for entry in machine:60 "${limits[@]}"; do
-    job "${entry%:*}" "${entry#*:}"
+    command_of "${entry%:*}" "${entry#*:}"
     run "${job[@]}"
   done
   exit
 fi
 
 mkdir -p "$out"
-job machine 60
+command_of machine 60
 head=$("${job[@]}" 2>"$out/machine.log") ||
   fail "$(last_line "$out/machine.log")"
 echo "rmjax ${COMMIT:-of an unknown commit}, $(date -u +%F)" | tee -a "$table"

@@ -6,8 +6,9 @@ and gives its rows one by one, as soon as they are known.
 
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,7 @@ from rmjax.bench.network import (
     step_calls,
 )
 from rmjax.bench.pytorch import training_calls
-from rmjax.corruptions import NAMES
+from rmjax.corruptions import NAMES, SEEN
 from rmjax.datasets.image_folder import prepare
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
@@ -63,7 +64,7 @@ class Scale:
         images: JPEG files that are made.
         steps: of the training from these files, logged `log_every` steps.
         suite: the conditions of the evaluation.
-        names: the corruptions that are timed.
+        names: the corruptions that are timed; training draws the seen ones of them.
     """
 
     arch: str = "resnet50"
@@ -77,9 +78,14 @@ class Scale:
     suite: str = "gaussian_noise,defocus_blur,fog,jpeg_compression"
     names: tuple[str, ...] = NAMES
 
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Return what training draws from."""
+        return tuple(name for name in self.names if name in SEEN)
+
 
 QUICK = Scale(
-    arch="tiny",
+    arch="shallow",
     torch_arch="resnet18",
     batch_sizes=(16, 32),
     size=56,
@@ -172,7 +178,9 @@ def _measure_steps(scale: Scale, workdir: Path) -> Iterator[Row]:
     config = partial(recipe, arch=scale.arch, size=scale.size, dtype=scale.dtype)
 
     def training(corrupt: float = 0.0, mix: str = "repmix") -> MakeCall:
-        return step_calls(config(corrupt=corrupt, mix=mix), NUM_SOURCES, devices)
+        way = config(corrupt=corrupt, mix=mix)
+        way.corrupt.names = scale.seen
+        return step_calls(way, NUM_SOURCES, devices)
 
     ways: dict[str, Callable[[], MakeCall]] = {
         "training": training,
@@ -181,24 +189,25 @@ def _measure_steps(scale: Scale, workdir: Path) -> Iterator[Row]:
         "forward pass": lambda: forward_calls(config(), devices),
     }
 
-    def start(way: str, batch: int) -> tuple[Call, float]:
-        call = ways[way]()(*make_batch(batch, scale.size))
-        return call, seconds_of(call)
-
+    # One by one, so that all but the first find its initialisation compiled.
+    calls: dict[tuple[str, int], Call] = {}
+    for batch in scale.batch_sizes:
+        for way, make in ways.items():
+            try:
+                calls[way, batch] = make()(*make_batch(batch, scale.size))
+            except Exception as error:  # such as too little memory: others may fit
+                yield _failure(f"{way}, {batch} images", error)
     # Compiling takes longer than measuring, and one program leaves most processors
-    # idle. Within a process XLA lets nothing run beside what it tries out for its
-    # choice of kernels. All are compiled when the block ends.
-    started: dict[tuple[str, int], Future] = {}
-    with ThreadPoolExecutor(len(ways) * len(scale.batch_sizes)) as pool:
-        for batch in scale.batch_sizes:
-            started |= {(way, batch): pool.submit(start, way, batch) for way in ways}
-    for way, batch in list(started):
-        name = f"{way}, {batch} images"
+    # idle. Within a process XLA runs nothing beside what it tries out for its choice of
+    # kernels. When the block ends, everything is compiled.
+    with ThreadPoolExecutor(len(calls) or 1) as pool:
+        firsts = {key: pool.submit(seconds_of, call) for key, call in calls.items()}
+    for (way, batch), first in firsts.items():
+        name, images = f"{way}, {batch} images", batch * calls_ahead(devices)
+        call = calls.pop((way, batch))  # frees its memory afterwards
         try:
-            call, first = started.pop((way, batch)).result()
-            images = batch * calls_ahead(devices)
-            yield _row(name, call, images, batch, first, scale.dtype)
-        except Exception as error:  # such as too little memory: others may do with it
+            yield _row(name, call, images, batch, first.result(), scale.dtype)
+        except Exception as error:
             yield _failure(name, error)
 
 
@@ -250,6 +259,8 @@ def _row(
 
 
 def _failure(name: str, error: Exception) -> Row:
+    """Return the row of what raised an error, and leave its story in the log."""
+    traceback.print_exception(error)
     reason = (str(error).strip().splitlines() or [""])[0][:200]
     notes = f"not measured: {type(error).__name__}: {reason}"
     return Row(name, notes=notes, failed=True)
@@ -297,6 +308,7 @@ def _measure_training(scale: Scale, workdir: Path) -> Iterator[Row]:
         "model.arch": scale.arch,
         "model.dtype": scale.dtype,
         "corrupt.rate": PUBLISHED_RATE,
+        "corrupt.names": scale.seen,
         "batch_size": batch,
         "eval_batch_size": batch,
         "num_devices": 1,
