@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures rmjax on this machine's accelerator, in less than 8 minutes and without a
 # network: training steps in bfloat16 and forward passes (part `step`), `rmjax train`
-# from JPEG files that it makes (`train`), PyTorch's steps where torch is installed
-# (`pytorch`), every corruption (`corruptions`) and an evaluation (`evaluate`, of the run
-# of `train`). Each part has a time limit and adds its rows to DIR/table.md as soon as
-# they are known; one that fails leaves a row that says why, and DIR/PART.log. Ends with
-# status 1 if any failed.
+# from JPEG files that it makes (`train`), every corruption (`corruptions`), an
+# evaluation (`evaluate`, of the run of `train`), and PyTorch's steps where torch is
+# installed (`pytorch`). Each part has a time limit and adds its rows to DIR/table.md as
+# soon as they are known; one that fails leaves a row that says why, and DIR/PART.log.
+# Ends with status 1 if any failed.
 #
 # Usage: launch/accelerator_check.sh [OPTION...] [PART...]     (default: all of them)
 #   --out DIR      the table and the logs (default: $OUT, else runs/accelerator)
@@ -25,7 +25,7 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 # Seconds of each, in this order: what matters most comes first.
-limits=(step:240 train:90 pytorch:110 corruptions:100 evaluate:60)
+limits=(step:240 train:90 corruptions:100 evaluate:60 pytorch:180)
 
 out=${OUT:-runs/accelerator}
 total=460

@@ -281,7 +281,7 @@ def test_a_host_runs_one_job_that_outlives_its_shell(machine):
 
 # --------------------------------------------------------- the check of an accelerator
 
-PARTS = ("step", "train", "pytorch", "corruptions", "evaluate")
+PARTS = ("step", "train", "corruptions", "evaluate", "pytorch")
 
 
 def rows(process):

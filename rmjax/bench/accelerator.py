@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from rmjax.bench.common import (
+    AHEAD,
     calls_ahead,
     installed,
     median_of_rounds,
@@ -211,43 +212,6 @@ def _measure_steps(scale: Scale, workdir: Path) -> Iterator[Row]:
             yield _failure(name, error)
 
 
-def _measure_pytorch(scale: Scale, workdir: Path) -> Iterator[Row]:
-    """PyTorch's training steps, of images that are on the device."""
-    if not installed("torch", "torchvision"):
-        missing = "torchvision" if installed("torch") else "torch"
-        yield Row(
-            "PyTorch, training", notes=f"not measured: {missing} is not installed"
-        )
-        return
-    import torch
-
-    # Asking JAX would take memory of the GPU.
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu and scale != QUICK:
-        raise InputError("PyTorch finds no GPU: install the torch of its CUDA version")
-    steps = 10 if on_gpu else 1
-    makers = training_calls(
-        scale.torch_arch,
-        NUM_SOURCES,
-        default_config().mix.members,
-        backend="gpu" if on_gpu else "cpu",
-        dtype=scale.dtype,
-        steps=steps,
-        compiled=True,
-    )
-    for batch in scale.batch_sizes:
-        name = f"PyTorch, training, {batch} images"
-        try:
-            call = makers["channels_last"](*make_batch(batch, scale.size))
-            notes = (
-                f"torch {torch.__version__}, channels_last, autocast {scale.dtype}, "
-                "torch.compile"
-            )
-            yield _row(name, call, batch * steps, batch, seconds_of(call), notes)
-        except Exception as error:
-            yield _failure(name, error)
-
-
 def _row(
     name: str, call: Call, images: int, per_call: int, first: float, notes: str
 ) -> Row:
@@ -352,10 +316,49 @@ def _measure_evaluation(scale: Scale, workdir: Path) -> Iterator[Row]:
     yield Row(name, results["grid"], 0, results["compile_s"], notes)
 
 
+def _measure_pytorch(scale: Scale, workdir: Path) -> Iterator[Row]:
+    """PyTorch's training steps, of images that are on the device."""
+    if not installed("torch", "torchvision"):
+        missing = "torchvision" if installed("torch") else "torch"
+        yield Row(
+            "PyTorch, training", notes=f"not measured: {missing} is not installed"
+        )
+        return
+    import torch
+
+    # Asking JAX would take memory of the GPU.
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu and scale != QUICK:
+        raise InputError("PyTorch finds no GPU: install the torch of its CUDA version")
+    steps = AHEAD if on_gpu else 1
+    arch, members = scale.torch_arch, default_config().mix.members
+    # The larger batches first: time may be short. On a CPU, compiling takes minutes.
+    for batch in reversed(scale.batch_sizes):
+        for compiled in (False, True)[: 1 + on_gpu]:
+            how = "torch.compile" if compiled else "eager"
+            name = f"PyTorch, training, {batch} images"
+            notes = f"torch {torch.__version__}, channels_last, {scale.dtype}, {how}"
+            try:
+                makers = training_calls(
+                    arch,
+                    NUM_SOURCES,
+                    members,
+                    backend="gpu" if on_gpu else "cpu",
+                    dtype=scale.dtype,
+                    steps=steps,
+                    compiled=compiled,
+                )
+                call = makers["channels_last"](*make_batch(batch, scale.size))
+                yield _row(name, call, batch * steps, batch, seconds_of(call), notes)
+            except Exception as error:
+                yield _failure(f"{name}, {how}", error)
+
+
+# PyTorch comes last: it takes whatever time is left.
 PARTS: dict[str, Callable[[Scale, Path], Iterator[Row]]] = {
     "step": _measure_steps,
     "train": _measure_training,
-    "pytorch": _measure_pytorch,
     "corruptions": _measure_corruptions,
     "evaluate": _measure_evaluation,
+    "pytorch": _measure_pytorch,
 }

@@ -44,7 +44,7 @@ def time_accelerator(
     """One part of launch/accelerator_check.sh: rows of its table, printed one by one.
 
     Args:
-        part: step, train, pytorch, corruptions or evaluate; machine: the table's head
+        part: step, train, corruptions, evaluate or pytorch; machine: the table's head
 
     Returns:
         status 1: a row could not be measured; its notes say why
