@@ -25,7 +25,7 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 # Seconds of each, in this order: what matters most comes first.
-limits=(step:240 train:90 corruptions:100 evaluate:60 pytorch:180)
+limits=(step:240 train:120 corruptions:120 evaluate:60 pytorch:180)
 
 out=${OUT:-runs/accelerator}
 total=460

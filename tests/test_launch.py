@@ -17,6 +17,8 @@ import pytest
 import yaml
 from lightkube.models.batch_v1 import JobTemplateSpec
 
+from rmjax.cli.main import main
+
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
@@ -379,6 +381,12 @@ def test_a_check_without_jax_says_so(machine):
     out = machine.folder / "out"
     process = machine.run("accelerator_check.sh", "--out", str(out), PYTHON=str(python))
     assert process.returncode == 2 and "No module named jax" in process.err
+
+
+def test_a_part_that_there_is_not(tmp_path, capsys):
+    command = ["bench", "accelerator", "nothing", "--workdir", str(tmp_path)]
+    assert main(command) == 2
+    assert "choose from step, train" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ class Scale:
     batch_sizes: tuple[int, ...] = (64, 256)
     size: int = 224
     images: int = 1280
-    steps: int = 200
+    steps: int = 120
     log_every: int = 20
     suite: str = "gaussian_noise,defocus_blur,fog,jpeg_compression"
     names: tuple[str, ...] = NAMES
@@ -234,7 +234,7 @@ def _measure_corruptions(scale: Scale, workdir: Path) -> Iterator[Row]:
     """Every kind of corruption by itself, and the draw of training."""
     batch = scale.batch_sizes[-1]
     results = bench_corruptions(
-        names=scale.names, size=scale.size, batch_size=batch, repeats=1
+        names=scale.names, size=scale.size, batch_size=batch, repeats=REPEATS
     )
     print(format_corruptions_bench(results), file=sys.stderr)  # to the log
     drawn = results["random"]
@@ -301,7 +301,7 @@ def _measure_evaluation(scale: Scale, workdir: Path) -> Iterator[Row]:
     """An evaluation of the run that the part `train` has left."""
     batch = scale.batch_sizes[-1]
     results = bench_evaluate(
-        workdir / RUN, suite=scale.suite, images=2 * batch, repeats=1
+        workdir / RUN, suite=scale.suite, images=2 * batch, repeats=REPEATS
     )
     yield Row(
         f"evaluation: bare forward pass, {batch} images", results["forward"], batch
