@@ -66,10 +66,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # command_of PART SECONDS: sets the array `job`. What is measured is the code beside this
-# script, and compiling it from the start.
+# script, and compiling it from the start. Whole tracebacks end with the error itself.
 command_of() {
   job=(env "PYTHONPATH=$root:$work/site${PYTHONPATH:+:$PYTHONPATH}")
-  job+=("JAX_COMPILATION_CACHE_DIR=$work/cache" timeout --kill-after=10 "$2")
+  job+=("JAX_COMPILATION_CACHE_DIR=$work/cache" JAX_TRACEBACK_FILTERING=off)
+  job+=(timeout --kill-after=10 "$2")
   job+=("$python" -m rmjax.cli bench accelerator "$1" --workdir "$work/files")
   job+=(${quick[@]+"${quick[@]}"})
 }
