@@ -314,6 +314,38 @@ def test_batch_norm_is_sound_far_from_zero(platform, mean, deviation, replicas):
     np.testing.assert_allclose(y.std(axis=0), scale, rtol=2e-3)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_before_its_pool_is_the_pool_after_it(platform, train):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = 3 * jax.random.normal(keys[0], (4, 9, 8, 6)) + 2
+    given = jax.random.normal(keys[1], (4, 5, 4, 6))
+    variables = batch_norm_variables(6)
+    variables["params"]["scale"] = jnp.array([1.0, -1.0, 0.5, -2.0, 0.0, 3.0])
+    variables["params"]["bias"] = jnp.arange(6.0)
+    variables["batch_stats"]["mean"] = jnp.arange(6.0)
+
+    def layer(x, params, pool):
+        whole = variables | {"params": params}
+        layer = partial(BatchNorm().apply, whole, x, train=train)
+        y, updated = layer(pool=pool, mutable=["batch_stats"])
+        return (y if pool else max_pool(y)), updated
+
+    def differentiate(pool):
+        function = partial(layer, pool=pool)
+        y, back, updated = jax.vjp(function, x, variables["params"], has_aux=True)
+        return y, back(given), updated
+
+    expected, found = differentiate(None), differentiate(max_pool)
+    # Where the scale is zero all places are equal, and any may have the gradient.
+    for result in (expected, found):
+        result[1][1]["scale"] = result[1][1]["scale"].at[4].set(0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        found,
+        expected,
+    )
+
+
 def test_batch_norm_of_narrow_maps_is_sound(platform):
     """Near the running mean, and as far from it as bfloat16 tells numbers apart."""
     for mean in (0.0, 3.0, 100.0):

@@ -48,9 +48,8 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv, norm = _layers(**self.layers)
         x = conv(self.width, self.size, self.stride, name="conv")(x)
-        x = norm(name="bn")(x, train=train)
-        if self.pool:
-            x = max_pool(x)
+        pool = max_pool if self.pool else None
+        x = norm(name="bn")(x, train=train, pool=pool)
         return nn.relu(x)  # after the pool it is the same, on a quarter of the pixels
 
 
