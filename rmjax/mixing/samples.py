@@ -111,18 +111,18 @@ def _log_gamma(key: jax.Array, alpha: float) -> jax.Array:
     d = (alpha if alpha >= 1 else alpha + 1) - 1 / 3
     c = 1 / 3 / d**0.5
 
-    def propose(key: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+    def next_keys(key: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         key, x_key, u_key = jax.random.split(key, 3)
         x_key, first_key = jax.random.split(x_key)
         _, second_key = jax.random.split(x_key)
-        x = jax.random.normal(first_key)
-        x = jnp.where(1 + c * x > 0, x, jax.random.normal(second_key))
-        log_v = 3 * jnp.log(1 + c * x)  # NaN, which is not accepted, where both fail
-        u = jax.random.uniform(u_key)
-        accepted = jnp.log(u) < x * x / 2 + d * (1 - jnp.exp(log_v) + log_v)
-        return key, (accepted, log_v)
+        return key, jnp.stack([first_key, second_key, u_key])
 
-    _, (accepted, log_v) = jax.lax.scan(propose, key, length=PROPOSALS)
+    _, keys = jax.lax.scan(next_keys, key, length=PROPOSALS)
+    first, second = jax.vmap(jax.vmap(jax.random.normal))(keys[:, :2]).T
+    x = jnp.where(1 + c * first > 0, first, second)
+    log_v = 3 * jnp.log(1 + c * x)  # NaN, which is not accepted, where both fail
+    u = jax.vmap(jax.random.uniform)(keys[:, 2])
+    accepted = jnp.log(u) < x * x / 2 + d * (1 - jnp.exp(log_v) + log_v)
     drawn = math.log(d) + log_v[jnp.argmax(accepted)]
     if alpha >= 1:
         return drawn

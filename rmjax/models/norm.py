@@ -145,7 +145,8 @@ def _measure_once(
     mean, var = near + first, jnp.maximum(second - first * first, 0)
     if axis_name is None:
         return mean, var
-    means, variances = jax.lax.all_gather(jnp.stack([mean, var]), axis_name, axis=1)
+    gathered = jax.lax.all_gather(jnp.stack([mean, var]), axis_name)
+    means, variances = gathered[:, 0], gathered[:, 1]
     mean = jnp.mean(means, axis=0)
     return mean, jnp.mean(variances + (means - mean) ** 2, axis=0)
 
@@ -178,4 +179,7 @@ _normalize.defvjp(_forward, _backward)
 
 
 def _mean(values: jax.Array, axis_name: str | None) -> jax.Array:
-    return values if axis_name is None else jax.lax.pmean(values, axis_name)
+    if axis_name is None:
+        return values
+    # Divided before it is sent, within the sums' own program: after, it is one more.
+    return jax.lax.psum(values / jax.lax.axis_size(axis_name), axis_name)
