@@ -227,8 +227,8 @@ def _add_waves(
     image: jax.Array, weights: jax.Array, down: jax.Array, right: jax.Array
 ) -> jax.Array:
     """Do the same by a spectrum: a TPU is slow to read at places that vary."""
-    taps = len(weights)
-    shape = _padded(image.shape, taps)
+    reach = len(weights) - 1
+    shape = _padded(image.shape, reach)
 
     def waves(shift: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
         turns = (
@@ -247,7 +247,7 @@ def _add_waves(
             for rows in ((row_cos, -row_sin), (row_sin, row_cos))
         )
     )
-    return _convolve(image, spectrum, shape, taps, mode="edge")
+    return _convolve(image, spectrum, shape, reach, mode="edge")
 
 
 @cache
