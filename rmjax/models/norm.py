@@ -58,7 +58,8 @@ class BatchNorm(nn.Module):
         ra_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
 
         wide = widen(x.dtype)
-        running, sign = ra_mean.value, 1
+        running = ra_mean.value
+        sign: jax.Array | int = 1
         if pool is not None:
             sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
             x, running, scale = x * sign, running * sign, scale * sign
