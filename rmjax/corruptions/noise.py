@@ -8,6 +8,7 @@ import numpy as np
 
 from rmjax.corruptions import primitives
 from rmjax.corruptions.primitives import pick
+from rmjax.utils.platform import target_platform
 
 # Shot noise: photons at full intensity; counts are cut off where fewer than one in
 # 10**9 are beyond.
@@ -48,8 +49,12 @@ def shot_noise(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Arr
     level = jnp.round(image * 255).astype(jnp.int32)
     column = (draw % COUNTS).astype(jnp.int32)
     table = jnp.asarray(_poisson_table())[severity - 1]
-    places = jnp.moveaxis(level * COUNTS + column, -1, 0)  # planes suit a TPU
-    word = jnp.moveaxis(primitives.in_turn(primitives.look_up)(table, places), 0, -1)
+    places = level * COUNTS + column
+    if target_platform() == "tpu":  # which lays images out in planes
+        word = primitives.in_turn(primitives.look_up)(table, places.transpose(2, 0, 1))
+        word = word.transpose(1, 2, 0)
+    else:
+        word = primitives.look_up(table, places)
     count = jnp.where(draw >> 8 < word >> 7, column, (word % COUNTS).astype(jnp.int32))
     return jnp.clip(count / pick(PHOTONS, severity), 0, 1)
 
