@@ -75,9 +75,16 @@ class Operation:
     def volume(self) -> float:
         """Bytes of its result."""
         return sum(
-            _count(sides) * (int(bits) if bits else 8) / 8  # pred, a byte, has no digits
+            _count(sides)
+            * (int(bits) if bits else 8)
+            / 8  # pred, a byte, has no digits
             for _, bits, sides in _SHAPE.findall(self.shape)
         )
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is started as a kernel."""
+        return self.kind in KERNELS
 
     def names(self, attribute: str) -> list[str]:
         """Return which computations an attribute such as `body` names."""
@@ -200,7 +207,7 @@ def count(program: Program) -> Counts:
     return Counts(
         cycles=sum(r.times * r.operation.cycles for r in runs),
         guessed_cycles=sum(r.times * r.operation.cycles for r in runs if r.guessed),
-        kernels=sum(r.times for r in runs if r.operation.kind in KERNELS),
+        kernels=sum(r.times for r in runs if r.operation.is_kernel),
         branches=kinds["conditional"],
         collectives={kind: kinds[kind] for kind in sorted(COLLECTIVES & kinds.keys())},
         transfers=sum(map(_is_transfer, everything)),

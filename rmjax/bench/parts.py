@@ -1,0 +1,124 @@
+"""To which part of a training step a compiled operation belongs."""
+
+import re
+from typing import NamedTuple
+
+from rmjax.bench.program import COLLECTIVES, Operation, Program
+
+# The scopes that `rmjax.experiment.step` and `RepMix` open, and what they are about. The
+# first that is found counts.
+_SCOPES = {
+    "corrupt": "corruption",
+    "augment": "flip, crop, input",
+    "mix": "mixing",
+    "optimizer": "optimiser",
+    "loss": "heads and loss",
+    "attribution": "heads and loss",
+    "detection": "heads and loss",
+    "embedding": "heads and loss",
+}
+_STAGE = re.compile(r"(stem|layer[1-4])(_\d+)?")
+_CONVOLUTION = re.compile(r"(downsample_)?conv\d*")
+_NORM = re.compile(r"(downsample_)?bn\d*")
+# What is found, in the order of a step; "other" is without a scope of these.
+PARTS = (
+    "flip, crop, input",
+    "corruption",
+    "stem",
+    "layer1",
+    "layer2",
+    "layer3",
+    "layer4",
+    "mixing",
+    "heads and loss",
+    "optimiser",
+    "other",
+)
+
+
+class Place(NamedTuple):
+    """Where an operation belongs.
+
+    Attributes:
+        part: one of `PARTS`.
+        kind: "convolutions", "norms" or "rest".
+        backward: whether it is of the gradients.
+    """
+
+    part: str
+    kind: str
+    backward: bool
+
+
+def place(origin: str) -> Place:
+    """Return where an operation belongs by its scopes, see `Operation.origin`.
+
+    What was fused counts whole where XLA says that it is from: a batch norm's sums, for
+    instance, with the convolution that computes what is summed.
+    """
+    # jit(f)/transpose(jvp(RepMix))/backbone/stem/bn/add: transformations wrap names
+    names = re.findall(r"[\w.]+", origin)
+    part = next((_SCOPES[name] for name in names if name in _SCOPES), None)
+    if part is None:
+        stages = filter(None, map(_STAGE.fullmatch, names))
+        part = next((stage[1] for stage in stages), "other")
+    kind = "rest"
+    if any(map(_CONVOLUTION.fullmatch, names)):
+        kind = "convolutions"
+    elif any(map(_NORM.fullmatch, names)):
+        kind = "norms"
+    return Place(part, kind, "transpose(jvp" in origin)
+
+
+def sum_parts(program: Program, *, cycles: bool) -> dict[str, dict[str, float]]:
+    """Return what each part takes: estimated cycles, or kernels started.
+
+    Returns:
+        By part, in the order of `PARTS`: `total`; `forward` and `backward`, which add
+        up to it, as do `convolutions`, `norms` and `rest`.
+    """
+    keys = ("total", "forward", "backward", "convolutions", "norms", "rest")
+    parts = {part: dict.fromkeys(keys, 0.0) for part in PARTS}
+    for operation, times, _ in program.runs():
+        amount = times * (operation.cycles if cycles else operation.is_kernel)
+        if not amount:
+            continue
+        found = place(operation.origin)
+        row = parts[found.part]
+        for key in ("total", found.kind, "backward" if found.backward else "forward"):
+            row[key] += amount
+    return parts
+
+
+class Exchange(NamedTuple):
+    """What chips tell each other at once.
+
+    Attributes:
+        kind: one of `COLLECTIVES`.
+        volume: bytes of the result.
+        times: per step.
+        norms: whether it is of batch norms' statistics.
+    """
+
+    kind: str
+    volume: float
+    times: float
+    norms: bool
+
+
+def exchanges(program: Program) -> list[Exchange]:
+    """Return all exchanges between chips, in order."""
+    found = []
+    for operation, times, _ in program.runs():
+        kind = operation.kind.removesuffix("-start")
+        if kind in COLLECTIVES:
+            norms = place(operation.origin).kind == "norms"
+            found.append(Exchange(kind, _received(operation), times, norms))
+    return found
+
+
+def _received(operation: Operation) -> float:
+    # What begins an exchange holds both what is sent and what is received; not where
+    # they are of one shape.
+    both = operation.kind.endswith("-start") and operation.kind != "all-reduce-start"
+    return operation.volume / 2 if both else operation.volume
