@@ -71,22 +71,21 @@ def place(origin: str) -> Place:
 
 
 def sum_parts(program: Program, *, cycles: bool) -> dict[str, dict[str, float]]:
-    """Return what each part takes: estimated cycles, or kernels started.
+    """Return what each part takes: the compiler's cycles, or the bytes it moves.
 
     Returns:
-        By part, in the order of `PARTS`: `total`; `forward` and `backward`, which add
-        up to it, as do `convolutions`, `norms` and `rest`.
+        By part, all of `PARTS`: `total`; `forward` and `backward`, which add up to it,
+        as do `convolutions`, `norms` and `rest`; and `kernels` that are started.
     """
-    keys = ("total", "forward", "backward", "convolutions", "norms", "rest")
+    keys = ("total", "forward", "backward", "convolutions", "norms", "rest", "kernels")
     parts = {part: dict.fromkeys(keys, 0.0) for part in PARTS}
-    for operation, times, _ in program.runs():
-        amount = times * (operation.cycles if cycles else operation.is_kernel)
-        if not amount:
-            continue
-        found = place(operation.origin)
+    for run in program.runs():
+        found = place(run.origin)
         row = parts[found.part]
+        amount = run.times * (run.operation.cycles if cycles else run.moved)
         for key in ("total", found.kind, "backward" if found.backward else "forward"):
             row[key] += amount
+        row["kernels"] += run.times * run.operation.is_kernel
     return parts
 
 
@@ -109,11 +108,12 @@ class Exchange(NamedTuple):
 def exchanges(program: Program) -> list[Exchange]:
     """Return all exchanges between chips, in order."""
     found = []
-    for operation, times, _ in program.runs():
-        kind = operation.kind.removesuffix("-start")
+    for run in program.runs():
+        kind = run.operation.kind.removesuffix("-start")
         if kind in COLLECTIVES:
-            norms = place(operation.origin).kind == "norms"
-            found.append(Exchange(kind, _received(operation), times, norms))
+            norms = place(run.origin).kind == "norms"
+            volume = _received(run.operation)
+            found.append(Exchange(kind, volume, run.times, norms))
     return found
 
 

@@ -37,8 +37,11 @@ COLLECTIVES = {
 # What passes between chip and host while the program runs.
 TRANSFERS = {"infeed", "outfeed", "recv", "send"}
 
+# What takes pieces of what it is given.
+_PIECES = {"dynamic-slice", "gather", "slice"}
+
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_OPERATION = re.compile(r"\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([\w\-]+)\(")
+_OPERATION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\(([^)]*)")
 _SHAPE = re.compile(r"([a-z]+(\d*)\w*)\[([\d,]*)\]")
 
 
@@ -47,13 +50,17 @@ class Operation:
     """A line of a computation.
 
     Attributes:
+        name: of its result.
         kind: XLA's word for what it does.
         shape: of the result, as XLA writes it.
+        operands: the names of what it takes.
         line: all of it.
     """
 
+    name: str
     kind: str
     shape: str
+    operands: tuple[str, ...]
     line: str
 
     @property
@@ -99,11 +106,15 @@ class Run(NamedTuple):
 
     Attributes:
         operation: what.
+        origin: as the operation's, or that of the loop, branch or call it is in.
+        moved: bytes that a kernel reads and writes.
         times: how often, on average where branches are chosen among.
         guessed: whether that takes a loop to have `UNKNOWN_TRIPS`.
     """
 
     operation: Operation
+    origin: str
+    moved: float
     times: float
     guessed: bool
 
@@ -126,28 +137,63 @@ class Program:
         Loops run as often as the compiler knows, or as the one number that their
         condition compares with; of a condition's branches, each is as likely.
         """
-        return self._follow(self.entry, 1.0, False)
+        return self._follow(self.entry, "", 1.0, False)
 
-    def _follow(self, name: str, times: float, guessed: bool) -> Iterator[Run]:
-        for operation in self.computations.get(name, []):
+    def _follow(
+        self, name: str, origin: str, times: float, guessed: bool
+    ) -> Iterator[Run]:
+        operations = self.computations.get(name, [])
+        volumes = {operation.name: operation.volume for operation in operations}
+        for operation in operations:
+            within = operation.origin or origin
             if operation.kind == "while":
                 trips = self._trips(operation)
-                unknown = trips is None
                 (body,) = operation.names("body")
                 often = times * (UNKNOWN_TRIPS if trips is None else trips)
-                yield from self._follow(body, often, guessed or unknown)
+                yield from self._follow(body, within, often, guessed or trips is None)
                 continue
-            yield Run(operation, times, guessed)
+            moved = self._moved(operation, volumes) if operation.is_kernel else 0.0
+            yield Run(operation, within, moved, times, guessed)
             if operation.kind == "conditional":
                 branches = operation.names("branch_computations") or [
                     *operation.names("true_computation"),
                     *operation.names("false_computation"),
                 ]
+                share = times / len(branches)
                 for branch in branches:
-                    yield from self._follow(branch, times / len(branches), guessed)
+                    yield from self._follow(branch, within, share, guessed)
             elif operation.kind == "call":
                 (called,) = operation.names("to_apply")
-                yield from self._follow(called, times, guessed)
+                yield from self._follow(called, within, times, guessed)
+
+    def _moved(self, kernel: Operation, volumes: dict[str, float]) -> float:
+        """Return the bytes that a kernel reads and writes, given those of all results.
+
+        Where it takes only pieces of an operand, these; where it changes a piece of
+        one in place, that piece, once read and once written.
+        """
+        read = [volumes.get(name, 0.0) for name in kernel.operands]
+        written = kernel.volume
+        inner = [
+            operation
+            for called in kernel.names("calls")
+            for operation in self.computations.get(called, [])
+        ]
+        pieces = {operation.name: operation.volume for operation in inner}
+        for operand in inner:
+            number = re.search(r" parameter\((\d+)\)", operand.line)
+            users = [x for x in inner if operand.name in x.operands]
+            if not number or not users:
+                continue
+            if all(user.kind in _PIECES for user in users):
+                taken = sum(user.volume for user in users)
+                read[int(number[1])] = min(operand.volume, taken)
+            elif users[0].kind == "dynamic-update-slice" and len(users) == 1:
+                changed, piece, *_ = users[0].operands
+                if changed == operand.name:
+                    read[int(number[1])] = pieces[piece]
+                    written -= operand.volume - pieces[piece]
+        return sum(read) + max(written, 0.0)
 
     def _trips(self, loop: Operation) -> int | None:
         """Return how often a loop runs; None where that is not known."""
@@ -171,7 +217,9 @@ def read_program(text: str) -> Program:
         elif line.startswith("}"):
             operations = None
         elif operations is not None and (found := _OPERATION.match(line)):
-            operations.append(Operation(found[2], found[1], line))
+            name, shape, kind, operands = found.groups()
+            taken = tuple(re.findall(r"%([\w.\-]+)", operands))
+            operations.append(Operation(name, kind, shape, taken, line))
     return Program(computations, entry)
 
 
@@ -182,6 +230,7 @@ class Counts(NamedTuple):
         cycles: the compiler's estimate; 0 on a GPU.
         guessed_cycles: of these, in loops of unknown length.
         kernels: started.
+        moved: bytes that they read and write.
         branches: conditions decided while it runs; on a GPU the host decides them.
         collectives: exchanges between chips, by kind.
         transfers: operations that move data to or from the host, wherever they are.
@@ -191,6 +240,7 @@ class Counts(NamedTuple):
     cycles: float
     guessed_cycles: float
     kernels: float
+    moved: float
     branches: float
     collectives: dict[str, float]
     transfers: int
@@ -201,13 +251,14 @@ def count(program: Program) -> Counts:
     """Count what a program takes."""
     runs = [*program.runs()]
     kinds: dict[str, float] = defaultdict(float)
-    for operation, times, _ in runs:
-        kinds[operation.kind.removesuffix("-start")] += times
+    for run in runs:
+        kinds[run.operation.kind.removesuffix("-start")] += run.times
     everything = [x for part in program.computations.values() for x in part]
     return Counts(
         cycles=sum(r.times * r.operation.cycles for r in runs),
         guessed_cycles=sum(r.times * r.operation.cycles for r in runs if r.guessed),
         kernels=sum(r.times for r in runs if r.operation.is_kernel),
+        moved=sum(r.times * r.moved for r in runs),
         branches=kinds["conditional"],
         collectives={kind: kinds[kind] for kind in sorted(COLLECTIVES & kinds.keys())},
         transfers=sum(map(_is_transfer, everything)),
