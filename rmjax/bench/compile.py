@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +132,8 @@ class StepCompiler:
                 "source": jax.ShapeDtypeStruct(items, jnp.int32),
                 "position": jax.ShapeDtypeStruct(items, jnp.int32),
             }
-            return steps[level].lower(state, batch)
+            step: Any = steps[level]  # a mapped function, which can be lowered
+            return step.lower(state, batch)
 
     def compile(self, level: int, per_chip: int) -> Outcome:
         """Compile the step; a line on the log before and after, as it takes minutes."""
@@ -288,7 +290,7 @@ def compile_training(
             name = f"level{level}-{found.chip}-{found.layout}-{per_chip}.txt"
             (Path(save) / name).write_text(program.as_text() or "")
     if len(programs) == len(outcomes):
-        figures = [_figures(program, found, config) for program in programs.values()]
+        figures = [_figures(program, found) for program in programs.values()]
         means = jax.tree.map(lambda *values: sum(values) / len(values), *figures)
         seconds = sum_seconds(
             **means.pop("seconds"), images=config.batch_size, machine=found
@@ -315,9 +317,7 @@ def compile_training(
     return plan | {"compiled": results}
 
 
-def _figures(
-    compiled: jax.stages.Compiled, machine: Machine, config: ConfigDict
-) -> dict:
+def _figures(compiled: jax.stages.Compiled, machine: Machine) -> dict:
     """Return what a step's program says, as numbers of which means are taken."""
     program = read_program(compiled.as_text() or "")
     counts = count(program)

@@ -71,15 +71,14 @@ CHIPS: dict[str, Machine] = {
     "v6e": Machine((1, 1), 918, 32, 1638, 200, 0, 45, 2.7, "v6e", 33.55, 1.75),
 }
 
-_SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-_CUBES += ("8x8x16", "8x16x16", "16x16x16", "16x16x24")
 # What there is of each: the slices that Google offers, the GPUs of one host.
+_SLICES = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
+_CUBES = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16 16x16x16"
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "h100": ("1", "8"),
-    "v5e": _SLICES,
-    "v5p": _CUBES,
-    "v6e": _SLICES,
+    "v5e": tuple(_SLICES.split()),
+    "v5p": tuple(_CUBES.split()),
+    "v6e": tuple(_SLICES.split()),
 }
 
 

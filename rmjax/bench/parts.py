@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 from rmjax.bench.program import COLLECTIVES, Operation, Program
 
-# The scopes that `rmjax.experiment.step` and `RepMix` open, and what they are about. The
-# first that is found counts.
+# The scopes that `rmjax.experiment.step` and `RepMix` open, and what they are about.
 _SCOPES = {
     "corrupt": "corruption",
     "augment": "flip, crop, input",
     "mix": "mixing",
     "optimizer": "optimiser",
-    "loss": "heads and loss",
-    "attribution": "heads and loss",
-    "detection": "heads and loss",
-    "embedding": "heads and loss",
+    "loss": "pool, heads, loss",
+    "attribution": "pool, heads, loss",
+    "detection": "pool, heads, loss",
+    "embedding": "pool, heads, loss",
+    "backbone": "pool, heads, loss",  # but for its stages: the mean over places
 }
 _STAGE = re.compile(r"(stem|layer[1-4])(_\d+)?")
 _CONVOLUTION = re.compile(r"(downsample_)?conv\d*")
@@ -30,7 +30,7 @@ PARTS = (
     "layer3",
     "layer4",
     "mixing",
-    "heads and loss",
+    "pool, heads, loss",
     "optimiser",
     "other",
 )
@@ -58,10 +58,9 @@ def place(origin: str) -> Place:
     """
     # jit(f)/transpose(jvp(RepMix))/backbone/stem/bn/add: transformations wrap names
     names = re.findall(r"[\w.]+", origin)
-    part = next((_SCOPES[name] for name in names if name in _SCOPES), None)
-    if part is None:
-        stages = filter(None, map(_STAGE.fullmatch, names))
-        part = next((stage[1] for stage in stages), "other")
+    stages = [found[1] for found in map(_STAGE.fullmatch, names) if found]
+    scopes = [_SCOPES[name] for name in names if name in _SCOPES]
+    part = (stages or scopes or ["other"])[0]
     kind = "rest"
     if any(map(_CONVOLUTION.fullmatch, names)):
         kind = "convolutions"

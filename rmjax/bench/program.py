@@ -106,7 +106,8 @@ class Run(NamedTuple):
 
     Attributes:
         operation: what.
-        origin: as the operation's, or that of the loop, branch or call it is in.
+        origin: as the operation's, or of what was fused into it, or of the loop, branch
+            or call that it is in.
         moved: bytes that a kernel reads and writes.
         times: how often, on average where branches are chosen among.
         guessed: whether that takes a loop to have `UNKNOWN_TRIPS`.
@@ -145,7 +146,7 @@ class Program:
         operations = self.computations.get(name, [])
         volumes = {operation.name: operation.volume for operation in operations}
         for operation in operations:
-            within = operation.origin or origin
+            within = operation.origin or self._fused_origin(operation) or origin
             if operation.kind == "while":
                 trips = self._trips(operation)
                 (body,) = operation.names("body")
@@ -166,6 +167,18 @@ class Program:
                 (called,) = operation.names("to_apply")
                 yield from self._follow(called, within, times, guessed)
 
+    def _fused_origin(self, operation: Operation) -> str:
+        """Return the origin of the last that was fused into it and has one, or none."""
+        inner = self._fused(operation)
+        return next((x.origin for x in reversed(inner) if x.origin), "")
+
+    def _fused(self, operation: Operation) -> list[Operation]:
+        return [
+            fused
+            for called in operation.names("calls")
+            for fused in self.computations.get(called, [])
+        ]
+
     def _moved(self, kernel: Operation, volumes: dict[str, float]) -> float:
         """Return the bytes that a kernel reads and writes, given those of all results.
 
@@ -174,11 +187,7 @@ class Program:
         """
         read = [volumes.get(name, 0.0) for name in kernel.operands]
         written = kernel.volume
-        inner = [
-            operation
-            for called in kernel.names("calls")
-            for operation in self.computations.get(called, [])
-        ]
+        inner = self._fused(kernel)
         pieces = {operation.name: operation.volume for operation in inner}
         for operand in inner:
             number = re.search(r" parameter\((\d+)\)", operand.line)
