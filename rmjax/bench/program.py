@@ -5,7 +5,6 @@ estimate of cycles beside what it will run; a GPU's writes none.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -241,7 +240,6 @@ class Counts(NamedTuple):
         kernels: started.
         moved: bytes that they read and write.
         branches: conditions decided while it runs; on a GPU the host decides them.
-        collectives: exchanges between chips, by kind.
         transfers: operations that move data to or from the host, wherever they are.
         doubles: operations with results in float64, wherever they are.
     """
@@ -251,7 +249,6 @@ class Counts(NamedTuple):
     kernels: float
     moved: float
     branches: float
-    collectives: dict[str, float]
     transfers: int
     doubles: int
 
@@ -259,17 +256,13 @@ class Counts(NamedTuple):
 def count(program: Program) -> Counts:
     """Count what a program takes."""
     runs = [*program.runs()]
-    kinds: dict[str, float] = defaultdict(float)
-    for run in runs:
-        kinds[run.operation.kind.removesuffix("-start")] += run.times
     everything = [x for part in program.computations.values() for x in part]
     return Counts(
         cycles=sum(r.times * r.operation.cycles for r in runs),
         guessed_cycles=sum(r.times * r.operation.cycles for r in runs if r.guessed),
         kernels=sum(r.times for r in runs if r.operation.is_kernel),
         moved=sum(r.times * r.moved for r in runs),
-        branches=kinds["conditional"],
-        collectives={kind: kinds[kind] for kind in sorted(COLLECTIVES & kinds.keys())},
+        branches=sum(r.times for r in runs if r.operation.kind == "conditional"),
         transfers=sum(map(_is_transfer, everything)),
         doubles=sum("f64[" in operation.shape for operation in everything),
     )
