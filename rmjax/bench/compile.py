@@ -190,7 +190,7 @@ def format_compiled(plan: dict) -> str:
     if "largest" in results:
         chips = results["chips"]
         found, each = results["largest"], results["largest"] // chips
-        lines += [f"largest batch that fits: {found:,} images, {each:,} per chip"]
+        lines += ["", f"largest batch that fits: {found:,} images, {each:,} per chip"]
     columns = {title: key for title, key in COLUMNS.items() if title}
     return "\n".join([*lines, "", *format_table("estimated", columns, rows)])
 
@@ -205,7 +205,7 @@ def _describe_program(results: dict) -> list[str]:
     lines = [
         f"per step and chip: {', '.join(exchanged) or 'no exchange'}; "
         f"{counts['kernels']:,.0f} kernels, {counts['branches']:,.0f} branches decided "
-        f"on the way, {counts['transfers']} transfers to or from the host",
+        f"on the way, {counts['transfers']:.0f} transfers to or from the host",
         "",
     ]
     title, unit = UNITS[results["unit"]]
