@@ -4,8 +4,10 @@ References:
     H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s):
         https://www.nvidia.com/en-us/data-center/h100/
     What NVLink gives a ring of its 450 GB/s: https://github.com/NVIDIA/nccl/issues/1264
-    TPU v5e, v5p and v6e (TFLOP/s, memory, links, slices):
-        https://docs.cloud.google.com/tpu/docs/v5e, .../v5p, .../v6e
+    TPUs' TFLOP/s, memory, links, slices and hosts:
+        https://docs.cloud.google.com/tpu/docs/v5e
+        https://docs.cloud.google.com/tpu/docs/v5p
+        https://docs.cloud.google.com/tpu/docs/v6e
     The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
         algorithms for clusters of workstations, JPDC 2009
 """
@@ -73,7 +75,8 @@ CHIPS: dict[str, Machine] = {
 
 # What there is of each: the slices that Google offers, the GPUs of one host.
 _SLICES = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
-_CUBES = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16 16x16x16"
+_CUBES = "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16"
+_CUBES += " 16x16x16 16x16x24"
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "h100": ("1", "8"),
     "v5e": tuple(_SLICES.split()),
