@@ -182,8 +182,8 @@ def test_a_step_compiled_for_a_gpu(tmp_path):
 
 @pytest.mark.slow
 @needs("tpu")
-@pytest.mark.parametrize("mixing", MIXINGS)
-def test_every_mixing_is_lowered_for_tpus(mixing):
+def test_every_mixing_is_lowered_for_tpus():
+    options = [*SMALL, "--config.mix.level=4"]  # of maps, which some mixings take apart
     code = f"""
 from rmjax.bench.ahead import StepCompiler
 from rmjax.bench.machines import find_machine
@@ -192,9 +192,12 @@ from rmjax.experiment.config import load_config
 
 compile_only()
 machine = find_machine("v5e:2x2")
-config = load_config("repmix", {SMALL + ["--config.mix.name=" + mixing]!r})
-compiler = StepCompiler(config, 8, machine, describe_devices(machine))
-print([compiler.lower(level, 16).as_text().count("\\n") for level in compiler.levels])
+devices = describe_devices(machine)
+for name in {list(MIXINGS)}:
+    config = load_config("repmix", {options} + ["--config.mix.name=" + name])
+    compiler = StepCompiler(config, 8, machine, devices)
+    for level in compiler.levels:
+        assert "all_reduce" in compiler.lower(level, 16).as_text(), name
 """
     ran = run("-c", code)
     assert ran.returncode == 0, ran.stderr
