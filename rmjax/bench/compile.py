@@ -155,7 +155,9 @@ def _figures(compiled: jax.stages.Compiled, machine: Machine) -> dict:
     seconds = {"compute": compute, "gradients": 0.0, "norms": 0.0}
     collectives = {kind: {"count": 0.0, "mb": 0.0} for kind in sorted(COLLECTIVES)}
     for exchange in exchanges(program):
-        took = exchange.times * allreduce_seconds(exchange.volume, machine)
+        # An all-reduce is two rounds of the ring; what only hands out or adds up, one.
+        volume = exchange.volume / (1 if exchange.kind == "all-reduce" else 2)
+        took = exchange.times * allreduce_seconds(volume, machine)
         seconds["norms" if exchange.norms else "gradients"] += took
         collectives[exchange.kind]["count"] += exchange.times
         collectives[exchange.kind]["mb"] += exchange.times * exchange.volume / 1e6
