@@ -206,8 +206,9 @@ def _describe_program(results: dict) -> list[str]:
     ]
     lines = [
         f"per step and chip: {', '.join(exchanged) or 'no exchange'}; "
-        f"{counts['kernels']:,.0f} kernels, {counts['branches']:,.0f} branches decided "
-        f"on the way, {counts['transfers']:.0f} transfers to or from the host",
+        f"{counts['kernels']:,.0f} kernels, {counts['branches']:,.0f} branches"
+        f"{' decided by the host' if results['unit'] == 'bytes' else ''}, "
+        f"{counts['transfers']:.0f} transfers to or from the host",
         "",
     ]
     title, unit = UNITS[results["unit"]]
