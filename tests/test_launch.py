@@ -17,6 +17,8 @@ import pytest
 import yaml
 from lightkube.models.batch_v1 import JobTemplateSpec
 
+from rmjax.cli.main import main
+
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
@@ -277,6 +279,141 @@ def test_a_host_runs_one_job_that_outlives_its_shell(machine):
             break
         time.sleep(0.05)
     assert ": not running" in status and "ended with status 75" in status
+
+
+# --------------------------------------------------------- the check of an accelerator
+
+PARTS = ("step", "train", "corruptions", "evaluate", "pytorch")
+
+
+def rows(process):
+    """The rows of the printed table: what was measured, and the other columns."""
+    lines = [line for line in process.out.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0][0] == "what" and {len(row) for row in cells} == {5}
+    return {name: figures for name, *figures in cells[2:]}
+
+
+def check(machine, *arguments, **behaviour):
+    """Run the check with a Python that measures nothing; parts behave as they are told.
+
+    Returns the process, still running.
+    """
+    told = "".join(f"{part}) {text} ;;\n" for part, text in behaviour.items())
+    python = machine.tool(
+        "python",
+        'part=$5\necho "$part $*" >>"$0.calls"\ncase $part in\n'
+        'machine) printf "%s\\n" "a device" "" "| what | a | b | c | d |" '
+        '"| --- | --- | --- | --- | --- |"; exit ;;\nesac\n'
+        f'echo "| $part row | 1 | 2 | 3 | |"\ncase $part in\n{told}esac\n',
+    )
+    out = machine.folder / "out"
+    return machine.start(
+        "accelerator_check.sh", "--out", str(out), *arguments, PYTHON=str(python)
+    )
+
+
+def finished(process):
+    process.out, process.err = process.communicate(timeout=60)
+    return process
+
+
+def test_check_has_a_row_for_everything(machine):
+    process = finished(check(machine))
+    assert process.returncode == 0, process.err
+    assert list(rows(process)) == [f"{part} row" for part in PARTS]
+    table = (machine.folder / "out" / "table.md").read_text()
+    assert table == process.out and table.startswith("rmjax ") and "a device" in table
+    some = finished(check(machine, "evaluate", "train", COMMIT="x"))
+    assert list(rows(some)) == ["train row", "evaluate row"]
+    # What an earlier run has measured is not lost.
+    assert (machine.folder / "out" / "table.md").read_text() == table + some.out
+
+
+def test_a_part_that_fails_takes_no_other_with_it(machine):
+    process = finished(check(machine, train='echo "it | broke" >&2; exit 3'))
+    assert process.returncode == 1
+    table = rows(process)
+    assert [name for name in table if name.endswith(" row")] == [
+        f"{part} row" for part in PARTS
+    ]
+    assert "status 3" in table["train"][-1] and "it / broke" in table["train"][-1]
+    assert (machine.folder / "out" / "train.log").read_text() == "it | broke\n"
+
+
+def test_the_check_ends_in_time(machine):
+    begun = time.monotonic()
+    process = finished(check(machine, "--limit", "2", train="sleep 60"))
+    assert time.monotonic() - begun < 30 and process.returncode == 1
+    table = rows(process)
+    assert {"step row", "train row"} <= set(table) and "step" not in table
+    assert set(PARTS[1:]) <= set(table)
+    assert not {f"{part} row" for part in PARTS[2:]} & set(table)
+
+
+def test_a_check_that_is_stopped_keeps_what_it_has(machine):
+    note = f"touch {machine.folder}/on; sleep 60"
+    process = check(machine, train=note)
+    machine.wait_for("on")
+    process.send_signal(signal.SIGTERM)
+    assert finished(process).returncode == 1
+    assert {"step row", "train row", *PARTS[1:]} == set(rows(process))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--limit", "soon"], "--limit is 'soon'"),
+        (["--out"], "--out needs a value"),
+        (["steps"], "unknown part 'steps'"),
+        (["--fast"], "unknown option --fast"),
+        (["--wheels", "/nowhere"], "no such folder"),
+    ],
+)
+def test_a_check_with_wrong_input(machine, arguments, message):
+    process = finished(check(machine, *arguments))
+    assert process.returncode == 2 and message in process.err
+    assert process.err.count("\n") == 1 and not process.out
+
+
+def test_a_check_without_jax_says_so(machine):
+    python = machine.tool("python", "echo 'No module named jax' >&2; exit 1\n")
+    out = machine.folder / "out"
+    process = machine.run("accelerator_check.sh", "--out", str(out), PYTHON=str(python))
+    assert process.returncode == 2 and "No module named jax" in process.err
+
+
+def test_a_part_that_there_is_not(tmp_path, capsys):
+    command = ["bench", "accelerator", "nothing", "--workdir", str(tmp_path)]
+    assert main(command) == 2
+    assert "choose from step, train" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_check_of_this_machine(machine):
+    """All parts, small, on what JAX finds here."""
+    process = machine.start(
+        "accelerator_check.sh",
+        "--quick",
+        "--out",
+        str(machine.folder),
+        PYTHON=sys.executable,
+    )
+    process.out, process.err = process.communicate(timeout=500)
+    table = rows(process)
+    assert process.returncode == 0, process.out
+    for name, (speed, ms, first, _) in table.items():
+        if name.startswith(("training", "forward pass")):
+            assert min(float(cell.replace(",", "")) for cell in (speed, ms, first)) > 0
+    for batch in (16, 32):
+        for way in ("training", "training, 95 % corrupted", "training, pairs"):
+            assert f"{way}, {batch} images" in table
+        assert f"forward pass, {batch} images" in table
+    (trained,) = [row for name, row in table.items() if name.startswith("rmjax train")]
+    assert "data_wait" in trained[-1]
+    assert any(name.startswith("PyTorch") for name in table)
+    assert any(name.startswith("random_corrupt") for name in table)
+    assert any("grid of 3 conditions" in name for name in table)
 
 
 # ------------------------------------------------------------------------------- Slurm

@@ -47,6 +47,15 @@ def test_weights_have_the_dirichlet_moments(beta):
     np.testing.assert_allclose(weights.var(axis=0), variance, rtol=0.05)
 
 
+@pytest.mark.parametrize(("members", "beta"), [(2, 0.4), (3, 1.0), (2, 3.0)])
+def test_weights_are_those_of_jax(members, beta):
+    keys = make_keys(20_000)
+    alpha = jnp.full(members, beta)
+    expected = jax.vmap(lambda key: jax.random.dirichlet(key, alpha))(keys)
+    off = jnp.abs(sample_weights(keys, members, beta) - expected).max(axis=1)
+    assert (off < 1e-5).mean() > 0.999
+
+
 def test_weights_of_a_group_depend_on_its_key_alone():
     keys = make_keys(8)
     whole = sample_weights(keys, 2, 0.4)

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -15,6 +16,14 @@ from rmjax.models.norm import BatchNorm
 from rmjax.models.pool import max_pool
 from rmjax.models.repmix import make_model
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
+from rmjax.utils.platform import targeting
+
+
+@pytest.fixture(params=["cpu", "tpu"])
+def platform(request):
+    """Trace as for a CPU, and as for an accelerator."""
+    with targeting(request.param):
+        yield request.param
 
 
 def naive_convolution(x, kernel, stride):
@@ -231,7 +240,7 @@ def batch_norm_variables(channels):
     }
 
 
-def test_batch_norm_of_hand_computed_numbers():
+def test_batch_norm_of_hand_computed_numbers(platform):
     # Values 0, 2, 4, 6: mean 3, biased variance 5, unbiased 20 / 3.
     x = jnp.array([0.0, 2.0, 4.0, 6.0]).reshape(2, 2, 1, 1)
     variables = batch_norm_variables(1)
@@ -249,7 +258,7 @@ def test_batch_norm_of_hand_computed_numbers():
     np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_batch_norm_gradients_are_those_of_its_definition():
+def test_batch_norm_gradients_are_those_of_its_definition(platform):
     keys = jax.random.split(jax.random.key(0), 4)
     x = 3 * jax.random.normal(keys[0], (4, 5, 6, 7)) + 2
     scale, bias = jax.random.normal(keys[1], (2, 7))
@@ -273,14 +282,102 @@ def test_batch_norm_gradients_are_those_of_its_definition():
         np.testing.assert_allclose(gradient, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_batch_norm_is_sound_far_from_zero():
-    """E[x^2] - E[x]^2 in float32 would have nothing left of this variance."""
-    x = 1e4 + jax.random.normal(jax.random.key(0), (512, 4))
-    y, _ = BatchNorm().apply(
-        batch_norm_variables(4), x, train=True, mutable=["batch_stats"]
+@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 1.0), (100.0, 0.01)])
+@pytest.mark.parametrize("replicas", [1, 8])
+def test_batch_norm_is_sound_far_from_zero(platform, mean, deviation, replicas):
+    """E[x^2] - E[x]^2 in float32 would have nothing left of this variance.
+
+    It is the first step, whose running mean is 0; replicas differ in their own means.
+    """
+    x = jax.random.normal(jax.random.key(0), (replicas, 512, 4))
+    x += jnp.arange(float(replicas))[:, None, None]
+    x = mean + deviation * x
+    variables = batch_norm_variables(4)
+    layer = partial(BatchNorm(axis_name="batch").apply, train=True)
+
+    def replica(x):
+        return layer(variables, x, mutable=["batch_stats"])
+
+    y, updated = jax.vmap(replica, out_axes=(0, None), axis_name="batch")(x)
+    # As far as float32 can tell the numbers of x from each other, and its mean.
+    spacing = np.spacing(np.float32(mean)) / deviation
+    exact = np.asarray(x, np.float64)
+    variance = exact.var(axis=(0, 1))
+    expected = (exact - exact.mean(axis=(0, 1))) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=2 * spacing)
+    count = replicas * 512
+    running = 0.9 + 0.1 * variance * count / (count - 1)
+    tolerance = 1e-6 + 0.1 * spacing
+    np.testing.assert_allclose(updated["batch_stats"]["var"], running, rtol=tolerance)
+    y = y.reshape(-1, 4)
+    scale = np.sqrt(variance / (variance + 1e-5))
+    np.testing.assert_allclose(y.std(axis=0), scale, rtol=2e-3)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_before_its_pool_is_the_pool_after_it(platform, train):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = 3 * jax.random.normal(keys[0], (4, 9, 8, 6)) + 2
+    given = jax.random.normal(keys[1], (4, 5, 4, 6))
+    variables = batch_norm_variables(6)
+    variables["params"]["scale"] = jnp.array([1.0, -1.0, 0.5, -2.0, 0.0, 3.0])
+    variables["params"]["bias"] = jnp.arange(6.0)
+    variables["batch_stats"]["mean"] = jnp.arange(6.0)
+
+    def layer(x, params, pool):
+        whole = variables | {"params": params}
+        layer = partial(BatchNorm().apply, whole, x, train=train)
+        y, updated = layer(pool=pool, mutable=["batch_stats"])
+        return (y if pool else max_pool(y)), updated
+
+    def differentiate(pool):
+        function = partial(layer, pool=pool)
+        y, back, updated = jax.vjp(function, x, variables["params"], has_aux=True)
+        return y, back(given), updated
+
+    expected, found = differentiate(None), differentiate(max_pool)
+    # Where the scale is zero all places are equal, and any may have the gradient.
+    for result in (expected, found):
+        result[1][1]["scale"] = result[1][1]["scale"].at[4].set(0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        found,
+        expected,
     )
-    np.testing.assert_allclose(y.mean(axis=0), 0, atol=2e-3)
-    np.testing.assert_allclose(y.std(axis=0), 1, atol=2e-3)
+
+
+def test_batch_norm_of_narrow_maps_is_sound(platform):
+    """Near the running mean, and as far from it as bfloat16 tells numbers apart."""
+    for mean in (0.0, 3.0, 100.0):
+        x = (mean + jax.random.normal(jax.random.key(0), (2048, 4))).astype("bfloat16")
+        layer = BatchNorm(dtype=jnp.bfloat16)
+        y, _ = layer.apply(
+            batch_norm_variables(4), x, train=True, mutable=["batch_stats"]
+        )
+        exact = np.asarray(x, np.float64)
+        expected = (exact - exact.mean(axis=0)) / exact.std(axis=0)
+        assert y.dtype == jnp.bfloat16
+        np.testing.assert_allclose(y.astype("float32"), expected, rtol=0.01, atol=0.01)
+
+
+def test_accelerators_exchange_once_a_norm_and_direction():
+    x = jnp.zeros((4, 3))
+    scale = jnp.ones(3)
+
+    def replica(x, scale):
+        variables = batch_norm_variables(3)
+        variables["params"]["scale"] = scale
+        layer = BatchNorm(axis_name="batch")
+        y, _ = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+        return (y**2).sum()
+
+    def exchanges(function):
+        traced = jax.make_jaxpr(function, axis_env=[("batch", 8)])(x, scale)
+        return re.findall(r"\b(psum|all_gather)\w*\[", str(traced))
+
+    with targeting("tpu"):
+        assert len(exchanges(replica)) == 1
+        assert len(exchanges(jax.grad(replica, (0, 1)))) == 2
 
 
 def test_initial_statistics_are_not_of_the_first_batch():
@@ -310,7 +407,7 @@ def train_gradients(model, variables, x, sources):
     return loss, grads, batch_stats
 
 
-def test_synchronised_statistics_make_eight_replicas_one():
+def test_synchronised_statistics_make_eight_replicas_one(platform):
     x = jax.random.normal(jax.random.key(0), (16, 16, 16, 3))
     sources = jax.random.randint(jax.random.key(1), (16, 1), 0, 3)
     alone = make_model("tiny", 3)
@@ -336,6 +433,31 @@ def test_synchronised_statistics_make_eight_replicas_one():
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
         jax.device_get(out),
         jax.device_get(expected),
+    )
+
+
+def test_accelerators_compute_the_same_network():
+    network = ResNet(depths=(2, 1, 1, 1), widths=(8, 16, 24, 32), bottleneck=True)
+    x = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
+    weights = jax.random.normal(jax.random.key(1), (8, 256))
+    variables = jax.jit(partial(network.init, train=False))(jax.random.key(2), x)
+
+    def loss_fn(params):
+        (y, _), updated = network.apply(
+            variables | {"params": params}, x, train=True, mutable=["batch_stats"]
+        )
+        return (y * weights).sum(), updated
+
+    found = {}
+    for platform in ("cpu", "tpu"):
+        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+        with targeting(platform):
+            compiled = jax.jit(differentiate).lower(variables["params"]).compile()
+        found[platform] = compiled(variables["params"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+        found["tpu"],
+        found["cpu"],
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import rmjax
 from rmjax.data.pipeline import train_batches
 from rmjax.errors import InputError, TrainingError
+from rmjax.experiment import parallel
 from rmjax.experiment.checkpoints import Checkpoints, saved_steps
 from rmjax.experiment.log import read_log
 from rmjax.experiment.parallel import choose_devices, place
@@ -179,6 +180,37 @@ def test_losses_do_not_depend_on_the_number_of_devices(
         found[count] = losses(tmp_path / str(count))
     assert len(found[1]) == steps
     np.testing.assert_allclose(found[8], found[1], rtol=1e-4)
+
+
+def test_arguments_of_every_step_are_in_place(small_config, tmp_path, monkeypatch):
+    """`jax.pmap` would copy or deal them out anew in every call, without a word."""
+    calls = []
+
+    def guard(make):
+        def made(function, devices, **options):
+            mapped = make(function, devices, **options)
+
+            def run(state, batch):
+                calls.append(make.__name__)
+                with jax.transfer_guard("disallow"):
+                    out = mapped(state, batch)
+                if make is map_step:
+                    # The next step takes the state as this one leaves it, and scalars
+                    # are fetched from one device: no replica is indexed.
+                    leaves = jax.tree.leaves(out)
+                    assert all(x.sharding.is_fully_replicated for x in leaves)
+                return out
+
+            return run
+
+        return made
+
+    map_step = parallel.map_step
+    for make in (map_step, parallel.map_examples):
+        monkeypatch.setattr(parallel, make.__name__, guard(make))
+    run(small_config(num_devices=2, num_epochs=1), tmp_path)
+    assert calls.count("map_step") == 4
+    assert "map_examples" in calls
 
 
 def test_stopping_between_two_commands_changes_nothing(small_config, tmp_path):

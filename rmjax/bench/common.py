@@ -5,7 +5,7 @@ Processes that fork import this file: nothing here starts threads, as jax does.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 SECONDS = 1.0  # of calls per figure
+AHEAD = 10  # calls started on an accelerator before the last of them is waited for
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -40,6 +41,18 @@ def seconds_per_call(call: Callable[[], object], seconds: float | None = None) -
         count += 1
         elapsed = time.perf_counter() - start
     return elapsed / count
+
+
+def calls_ahead(devices: Sequence[Any]) -> int:
+    """Return how many calls to start before one waits, as the training loop does.
+
+    An accelerator would stand still between two calls that are each waited for; a CPU
+    computes within the call.
+
+    Args:
+        devices: JAX's, where the calls run.
+    """
+    return 1 if devices[0].platform == "cpu" else AHEAD
 
 
 def median_of_rounds(

@@ -203,7 +203,7 @@ def _folders(directory: str | Path | None, scratch: Path) -> dict[str, Path]:
     from rmjax.datasets.image_folder import prepare
 
     rng = np.random.default_rng(0)
-    pictures = [_picture(rng) for _ in range(DRAWN)]
+    pictures = [draw_picture(rng) for _ in range(DRAWN)]
     folders = {}
     for suffix, options in FORMATS.items():
         for number, picture in enumerate(pictures):
@@ -216,7 +216,7 @@ def _folders(directory: str | Path | None, scratch: Path) -> dict[str, Path]:
     return folders
 
 
-def _picture(rng: np.random.Generator, size: int = 256) -> Image.Image:
+def draw_picture(rng: np.random.Generator, size: int = 256) -> Image.Image:
     """Draw noise in octaves, which compresses to the size of a photograph."""
     total = np.full((size, size, 3), 128.0)
     for side, strength in ((4, 60), (16, 30), (64, 14), (128, 7), (256, 4)):

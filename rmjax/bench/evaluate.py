@@ -10,7 +10,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rmjax.bench.common import median_of_rounds, seconds_of, seconds_per_call
+from rmjax.bench.common import (
+    calls_ahead,
+    median_of_rounds,
+    seconds_of,
+    seconds_per_call,
+)
 from rmjax.data.dataset import take
 from rmjax.data.pipeline import ImageCache
 from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
@@ -70,7 +75,8 @@ def bench_evaluate(
     first = take(data.seen, "test", rows[: runner.batch_size]), ("test",)
 
     passes = len(rows) * len(conditions)
-    forward = _forward(runner, run.variables)
+    calls = calls_ahead(runner.devices)
+    forward = _forward(runner, run.variables, calls)
 
     def grid(over: Part) -> tuple[float, float]:
         """Return the seconds of the network's answers, and of what follows them."""
@@ -92,7 +98,7 @@ def bench_evaluate(
     def measure() -> dict[str, float]:
         seconds, after = grid(test_images)
         return {
-            "forward": runner.batch_size / seconds_per_call(forward),
+            "forward": calls * runner.batch_size / seconds_per_call(forward),
             "clean": len(rows)
             / seconds_of(lambda: runner.predict(run.variables, test_images)),
             "grid": passes / seconds,
@@ -135,9 +141,11 @@ def format_evaluate_bench(results: dict) -> str:
     return "\n".join([*lines, last])
 
 
-def _forward(runner: Runner, variables: PyTree) -> Callable[[], object]:
-    """Return a forward pass of one batch that is on the devices already."""
+def _forward(runner: Runner, variables: PyTree, calls: int) -> Callable[[], object]:
+    """Return so many forward passes of one batch that is on the devices already."""
     shape = (runner.batch_size, *[runner.config.data.eval_size] * 2, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batch = parallel.shard({"image": pixels}, runner.devices)
-    return lambda: jax.block_until_ready(runner.step(variables, batch))
+    return lambda: jax.block_until_ready(
+        [runner.step(variables, batch) for _ in range(calls)]
+    )

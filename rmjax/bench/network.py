@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.bench.common import median_of_rounds, seconds_of, seconds_per_call
+from rmjax.bench.common import (
+    calls_ahead,
+    median_of_rounds,
+    seconds_of,
+    seconds_per_call,
+)
 from rmjax.bench.plan import PASSES, forward_gflop
 from rmjax.bench.pytorch import NETWORKS, inference_calls, training_calls
 from rmjax.experiment import parallel
@@ -30,7 +35,6 @@ from rmjax.utils.table import format_table
 NUM_SOURCES = 8
 PRODUCT = 2048  # side of the matrices whose product stands for the machine's peak
 WIDER = 4  # times as wide they are on an accelerator, to fill it
-AHEAD = 10  # calls started on an accelerator before the last of them is waited for
 OURS = "rmjax"
 
 Call = Callable[[], object]
@@ -76,8 +80,11 @@ def bench_inference(
     config = recipe(arch=arch, size=size, dtype=dtype)
     devices = parallel.choose_devices(1)
     gflop = forward_gflop(config, NUM_SOURCES)
-    contenders = {OURS: _network_calls(config, devices)} | inference_calls(
-        arch, backend=devices[0].platform, dtype=dtype, calls=_calls_ahead(devices)
+    contenders = {OURS: forward_calls(config, devices)} | inference_calls(
+        arch,
+        backend=devices[0].platform,
+        dtype=dtype,
+        calls=calls_ahead(devices),
     )
     race = _race("inference", contenders, {1, *batch_sizes}, repeats, config, gflop)
     return {
@@ -137,7 +144,7 @@ def bench_step(
             config.mix.members,
             backend=devices[0].platform,
             dtype=dtype,
-            steps=_calls_ahead(devices),
+            steps=calls_ahead(devices),
         )
     answers = None
     if inference:  # first: after a training PyTorch's is slower
@@ -246,7 +253,7 @@ def step_calls(
 ) -> MakeCall:
     """Return what makes a call, a few training steps, of images and sources.
 
-    A call takes as many steps as `_calls_ahead` says, and waits for the last. Levels
+    A call takes as many steps as `calls_ahead` says, and waits for the last. Levels
     take turns; the first call takes one step at each, which compiles them.
 
     Args:
@@ -275,7 +282,7 @@ def step_calls(
 
         def call() -> None:
             nonlocal state, first
-            for step in islice(turns, max(_calls_ahead(devices), first)):
+            for step in islice(turns, max(calls_ahead(devices), first)):
                 state, metrics = step(state, batch)
             first = 0
             jax.block_until_ready(metrics)
@@ -285,8 +292,11 @@ def step_calls(
     return make
 
 
-def _network_calls(config: ConfigDict, devices: parallel.Devices) -> MakeCall:
-    """Return what makes a call, a few forward passes, of images."""
+def forward_calls(config: ConfigDict, devices: parallel.Devices) -> MakeCall:
+    """Return what makes a call, as many forward passes as `calls_ahead` says, of images.
+
+    It waits for the last of them. They are those that embed and evaluate.
+    """
     size = config.data.crop
     model = build_model(config, NUM_SOURCES)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -297,22 +307,13 @@ def _network_calls(config: ConfigDict, devices: parallel.Devices) -> MakeCall:
         batch = parallel.shard({"image": images}, devices)
 
         def call() -> None:
-            for _ in range(_calls_ahead(devices)):
+            for _ in range(calls_ahead(devices)):
                 outputs = step(variables, batch)
             jax.block_until_ready(outputs)
 
         return call
 
     return make
-
-
-def _calls_ahead(devices: parallel.Devices) -> int:
-    """Return how many calls to start before one waits, as the training loop does.
-
-    An accelerator would stand still between two calls that are each waited for; a CPU
-    computes within the call.
-    """
-    return 1 if devices[0].platform == "cpu" else AHEAD
 
 
 def compare(speeds: Mapping[str, float]) -> dict[str, float]:
@@ -363,7 +364,7 @@ def _race(
         multiply(square, square).block_until_ready()
 
     def measure(batch: int, calls: Mapping[str, Call]) -> dict[str, float]:
-        images = batch * _calls_ahead(devices)
+        images = batch * calls_ahead(devices)
         peak = 2 * side**3 / 1e9 / seconds_per_call(multiply_once)
         speeds = {n: images / seconds_per_call(call) for n, call in calls.items()}
         return compare(speeds) | {"peak_gflops": peak}

@@ -1,5 +1,6 @@
 """The `rmjax bench` commands: measure speed, print it, write it to JSON."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rmjax.cli.options import (
     JsonFile,
     Names,
     NewFile,
+    NewFolder,
     RunDataDir,
     RunFolder,
 )
@@ -31,6 +33,34 @@ def show(results: dict, text: str, json: str | None) -> None:
     print(text)
     if json:
         write_json(Path(json), results)
+
+
+def time_accelerator(
+    part: str,
+    *,
+    workdir: Annotated[NewFolder, "folder for what the parts make and need"],
+    quick: Annotated[bool, "small, to try it on a CPU"] = False,
+) -> int:
+    """One part of launch/accelerator_check.sh: rows of its table, printed one by one.
+
+    Args:
+        part: step, train, corruptions, evaluate or pytorch; machine: the table's head
+
+    Returns:
+        status 1: a row could not be measured; its notes say why
+    """
+    from rmjax.bench.accelerator import HEAD, describe_machine, measure_part
+
+    if part == "machine":
+        print(f"{describe_machine(quick)}\n\n{HEAD}")
+        return 0
+    failed = 0
+    for row in measure_part(part, workdir, quick=quick):
+        print(row, flush=True)  # kept, whatever comes of the next one
+        failed += row.failed
+    if failed:
+        print(f"{failed} rows could not be measured", file=sys.stderr)
+    return min(failed, 1)
 
 
 def time_corruptions(
@@ -229,6 +259,7 @@ BENCH = Group(
     "measure speed",
     "WHAT",
     {
+        "accelerator": time_accelerator,
         "corruptions": time_corruptions,
         "data": time_data,
         "evaluate": time_evaluation,

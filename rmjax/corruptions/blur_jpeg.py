@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.corruptions.dispatch import map_kinds
 from rmjax.corruptions.jpeg import jpeg
-from rmjax.corruptions.linear import apply
+from rmjax.corruptions.linear import apply, dense
 from rmjax.corruptions.primitives import round_through
 
 MAX_SIGMA = 3.0  # of the blur, uniform from 0, in pixels
@@ -33,20 +34,20 @@ def random_blur_jpeg(keys: jax.Array, images: jax.Array, rate: float) -> jax.Arr
         float32 like `images`, rounded to multiples of 1/255 where it was changed.
     """
 
-    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         key_blurred, key_sigma, key_coded, key_quality = jax.random.split(key, 4)
         sigma = jax.random.uniform(key_sigma, maxval=MAX_SIGMA)
         quality = jax.random.randint(key_quality, (), MIN_QUALITY, 101)
-        for drawn, change in (
-            (key_blurred, lambda x: _blur(x, sigma)),
-            (key_coded, lambda x: jpeg(x, quality)),
-        ):
-            wanted = jax.random.bernoulli(drawn, rate)
-            image = jax.lax.cond(wanted, change, lambda x: x, image)
-        return image
+        # Kind 0, the only one, or none.
+        blurred, coded = (
+            jnp.where(jax.random.bernoulli(drawn, rate), 0, 1)
+            for drawn in (key_blurred, key_coded)
+        )
+        return blurred, sigma, coded, quality
 
-    # One after the other: under `vmap` every image would cost both.
-    return jax.lax.map(lambda pair: one(*pair), (keys, images))
+    blurred, sigma, coded, quality = jax.vmap(draw)(keys)
+    images = map_kinds([_blur], blurred, images, sigma)
+    return map_kinds([jpeg], coded, images, quality)
 
 
 def _blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -56,9 +57,8 @@ def _blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
     weights = weights / weights.sum()
 
     def matrix(size: int) -> jax.Array:
-        rows = np.arange(size)[:, None]
-        at = np.clip(rows + offsets, 0, size - 1)
-        return jnp.zeros((size, size)).at[rows, at].add(weights)
+        at = np.clip(np.arange(size)[:, None] + offsets, 0, size - 1)
+        return dense(at, jnp.broadcast_to(weights, at.shape), size)
 
     height, width = image.shape[:2]
     blurred = apply(matrix(height), matrix(width), image)

@@ -1,6 +1,6 @@
 """Corruptions of colour and geometry. Images are `[H, W, 3]` in [0, 1], severities 1..5."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,15 @@ import numpy as np
 from rmjax.corruptions import primitives
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.linear import (
+    apply,
     apply_chosen,
     apply_sparse,
     box,
     gaussian_reflected,
     sparse,
 )
-from rmjax.corruptions.primitives import pick, round_through
+from rmjax.corruptions.primitives import in_turn, look_up, pick, round_half_up
+from rmjax.utils.platform import target_platform
 
 PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
 JPEG_QUALITIES = (25, 18, 15, 10, 7)
@@ -63,8 +65,19 @@ def saturate(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array
 
 def pixelate(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
     """Scale down and up again by box filters, 8 bits between; `key` is not used."""
-    branches = [partial(_down_up, scale=scale) for scale in PIXELATE]
-    return jax.lax.switch(severity - 1, branches, image)
+    if target_platform() == "cpu":
+        branches = [partial(_down_up, scale=scale) for scale in PIXELATE]
+        return jax.lax.switch(severity - 1, branches, image)
+    rows, columns = (_pixelate_tables(size) for size in image.shape[:2])
+
+    def choose(way: int) -> tuple[jax.Array, jax.Array]:
+        return (
+            jnp.asarray(rows[way])[severity - 1],
+            jnp.asarray(columns[way])[severity - 1],
+        )
+
+    small = round_half_up(apply(*choose(0), image) * 255) / 255
+    return apply(*choose(1), small)
 
 
 def jpeg_compression(
@@ -90,12 +103,13 @@ def elastic_transform(
 
     affine = _random_affine(key_affine, height, width, pick(shifts, severity))
     source = (row * down + column * right + shift for down, right, shift in affine.T)
-    image = _sample(image, *source, repeat_edge=False)
+    image = in_turn(partial(_sample, repeat_edge=False))(image, *source)
 
     field = primitives.uniform(key_field, (height, width, 2), -1.0, 1.0)
     field = apply_chosen(gaussian_reflected, sigmas, severity, field)
     field *= pick(alphas, severity)
-    return _sample(image, row + field[..., 0], column + field[..., 1], repeat_edge=True)
+    sample = in_turn(partial(_sample, repeat_edge=True))
+    return sample(image, row + field[..., 0], column + field[..., 1])
 
 
 def _random_affine(
@@ -123,12 +137,17 @@ def _sample(
 
     # A loop, so that the places are computed once and not for every channel.
     def read(plane: jax.Array) -> jax.Array:
-        above = (1 - right) * plane[upper + left] + right * plane[upper + beside]
-        below = (1 - right) * plane[lower + left] + right * plane[lower + beside]
+        at = partial(look_up, plane)
+        above = (1 - right) * at(upper + left) + right * at(upper + beside)
+        below = (1 - right) * at(lower + left) + right * at(lower + beside)
         return (1 - down) * above + down * below
 
     planes = image.reshape(-1, channels).T
-    return jnp.moveaxis(jax.lax.map(read, planes), 0, -1)
+    unroll = target_platform() != "cpu"
+    _, planes = jax.lax.scan(
+        lambda _, plane: (None, read(plane)), None, planes, unroll=unroll
+    )
+    return jnp.moveaxis(planes, 0, -1)
 
 
 def _fold(at: jax.Array, size: int, repeat_edge: bool) -> jax.Array:
@@ -142,9 +161,9 @@ def _fold(at: jax.Array, size: int, repeat_edge: bool) -> jax.Array:
 
 def _down_up(image: jax.Array, *, scale: float) -> jax.Array:
     height, width = image.shape[:2]
-    low = int(height * scale), int(width * scale)
+    low = _low(height, scale), _low(width, scale)
     down = sparse(box(height, low[0])), sparse(box(width, low[1]))
-    small = round_through(apply_sparse(*down, image) * 255) / 255
+    small = round_half_up(apply_sparse(*down, image) * 255) / 255  # Pillow's way
     # Up, a box takes one sample. In a loop, lest the compiler compute that sample anew
     # for each pixel that shows it.
     rows, columns = (
@@ -152,3 +171,25 @@ def _down_up(image: jax.Array, *, scale: float) -> jax.Array:
         for m, n in zip(low, (height, width), strict=True)
     )
     return jax.lax.map(lambda row: row[columns], small)[rows]
+
+
+def _low(size: int, scale: float) -> int:
+    return int(size * scale)
+
+
+@cache
+def _pixelate_tables(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all severities' matrices down and up, `[5, low, size]`, `[5, size, low]`.
+
+    Those of fewer samples than the most have zeros in the place of the others.
+    """
+    most = _low(size, max(PIXELATE))
+    down, up = (
+        np.zeros((len(PIXELATE), *shape), np.float32)
+        for shape in ((most, size), (size, most))
+    )
+    for i, scale in enumerate(PIXELATE):
+        low = _low(size, scale)
+        down[i, :low] = box(size, low)
+        up[i, :, :low] = box(low, size)
+    return down, up

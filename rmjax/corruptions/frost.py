@@ -61,11 +61,13 @@ def _cut(key: jax.Array, panes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def _draw(key: jax.Array, height: int, width: int) -> jax.Array:
     """Draw frost, `[H, W, 3]` in [0, 1]."""
-    key_haze, key_veins, key_light, key_tint, *keys = jax.random.split(key, 7)
-    haze = plasma_over(key_haze, height, width, 1.9)
-    veins = plasma_over(key_veins, height, width, 1.25)
+    keys = jax.random.split(key, 7)
+    key_light, key_tint = keys[2:4]
+    # Alike ones side by side: an accelerator starts half as many operations.
+    draw_plasma = jax.vmap(lambda key, decay: plasma_over(key, height, width, decay))
+    haze, veins = draw_plasma(keys[:2], jnp.array([1.9, 1.25]))
     veins = (1 - jnp.abs(2 * veins - 1)) ** 3
-    needles = sum(_needles(k, height, width) for k in keys)
+    needles = jax.vmap(lambda key: _needles(key, height, width))(keys[4:]).sum(0)
     layers = ((0.05, haze), (0.05, veins), (0.07, jnp.sqrt(needles)))
     texture = reduce(add, (share * _standardize(layer) for share, layer in layers))
     light = 0.02 * jax.random.normal(key_light)
@@ -80,7 +82,8 @@ def _needles(key: jax.Array, height: int, width: int) -> jax.Array:
     seeds = primitives.uniform(key_seeds, (height, width, 1)) < SEEDS
     angle = jax.random.uniform(key_angle, (), minval=0, maxval=2 * jnp.pi)
     grown = blur_along(seeds.astype(jnp.float32), angle, REACH, REACH, REACH)
-    return grown[..., 0]
+    # Each tap is over 0.01: anything less is rounding, of which the root is taken.
+    return jnp.where(grown[..., 0] < 1e-3, 0, grown[..., 0])
 
 
 def _standardize(layer: jax.Array) -> jax.Array:

@@ -6,14 +6,16 @@ References:
     are those of the Independent JPEG Group's library, which Pillow uses.
 """
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.corruptions.primitives import round_through
+from rmjax.corruptions.primitives import round_half_up, round_through
 from rmjax.inputs import dct_matrix
+from rmjax.utils.platform import target_platform
 
 LUMINANCE = np.array(
     [
@@ -63,49 +65,109 @@ def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
     pixels = round_through(image * 255)
     edge = ((0, -height % 16), (0, -width % 16), (0, 0))
     pixels = jnp.pad(pixels, edge, mode="edge")
-    planes = jnp.einsum("kc,hwc->khw", TO_YCBCR, pixels, precision="highest")
-    planes = round_through(planes)  # luma in 0..255, chroma around 0
-    luma = _code(planes[:1] - 128, LUMINANCE, quality) + 128
+    # Sums of planes: the compiler makes products of matrices as small as these slowly.
+    planes = round_half_up(_mix(TO_YCBCR, pixels.transpose(2, 0, 1)))
+    luma = _code(planes[:1] - 128, LUMINANCE, quality) + 128  # 0..255; chroma around 0
     chroma = _code(_halve(planes[1:]), CHROMINANCE, quality)
     # The decoder knows the image's size and repeats its last chroma row and column.
     chroma = chroma[:, : -(-height // 2), : -(-width // 2)]
     # To colours before it is doubled, not after: both are linear, this is less work.
-    colour = jnp.einsum("ck,khw->chw", FROM_CBCR, chroma, precision="highest")
-    # A loop over the colours, lest the compiler double columns anew for every row.
-    colour = _double(jax.lax.map(partial(_double, axis=1), colour), axis=1)
+    colour = _double(_mix(FROM_CBCR, chroma))
     pixels = luma[:, :height, :width] + colour[:, :height, :width]
-    return jnp.clip(round_through(pixels), 0, 255).transpose(1, 2, 0) / 255
+    return jnp.clip(round_half_up(pixels), 0, 255).transpose(1, 2, 0) / 255
+
+
+def _mix(weights: np.ndarray, planes: jax.Array) -> jax.Array:
+    """Return sums of planes `[C, H, W]` by rows of weights `[K, C]`: `[K, H, W]`."""
+    return jnp.stack(
+        [
+            reduce(add, (float(w) * p for w, p in zip(row, planes, strict=True) if w))
+            for row in weights
+        ]
+    )
 
 
 def _code(planes: jax.Array, table: np.ndarray, quality: jax.Array) -> jax.Array:
     """Quantise the DCT of the 8x8 blocks of `[planes, 8 a, 8 b]` in -128..127."""
     scale = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     steps = jnp.clip(jnp.floor((table.reshape(-1) * scale + 50) / 100), 1, 255)
+    code = _code_blocks if target_platform() == "cpu" else _code_planes
+    return code(planes, steps)
+
+
+def _code_blocks(planes: jax.Array, steps: jax.Array) -> jax.Array:
+    """Quantise block by block, each in one product with a matrix `[64, 64]`."""
     count, height, width = planes.shape
     blocks = planes.reshape(count, height // 8, 8, width // 8, 8).swapaxes(2, 3)
-    # Both directions in one product with a matrix [64, 64].
     dct = jnp.asarray(np.kron(dct_matrix(8), dct_matrix(8)).astype(np.float32))
     spectrum = jnp.matmul(blocks.reshape(-1, 64), dct.T, precision="highest")
-    spectrum = round_through(spectrum / steps) * steps
-    coded = jnp.matmul(spectrum, dct, precision="highest")
-    coded = jnp.clip(round_through(coded), -128, 127)
+    spectrum = _quantise(spectrum, steps)
+    coded = _clip(jnp.matmul(spectrum, dct, precision="highest"))
     return coded.reshape(blocks.shape).swapaxes(2, 3).reshape(planes.shape)
+
+
+def _code_planes(planes: jax.Array, steps: jax.Array) -> jax.Array:
+    """Do the same to whole planes: cutting them costs an accelerator more than zeros."""
+    rows, columns = (
+        np.kron(np.eye(size // 8), dct_matrix(8)).astype(np.float32)
+        for size in planes.shape[1:]
+    )
+    steps = jnp.tile(steps.reshape(8, 8), (len(rows) // 8, len(columns) // 8))
+    spectrum = _apply_both(rows, planes, columns.T)
+    return _clip(_apply_both(rows.T, _quantise(spectrum, steps), columns))
+
+
+def _apply_both(rows: np.ndarray, planes: jax.Array, columns: np.ndarray) -> jax.Array:
+    """Return rows @ plane @ columns of all planes `[planes, H, W]`."""
+    planes = jnp.einsum("hH,pHW->phW", rows, planes, precision="highest")
+    return jnp.einsum("phW,Ww->phw", planes, columns, precision="highest")
+
+
+def _quantise(spectrum: jax.Array, steps: jax.Array) -> jax.Array:
+    """Round to multiples of steps, halves away from 0."""
+    size = round_half_up(jnp.abs(spectrum) / steps)
+    return jnp.where(spectrum < 0, -size, size) * steps
+
+
+def _clip(coded: jax.Array) -> jax.Array:
+    return jnp.clip(round_half_up(coded), -128, 127)
 
 
 def _halve(chroma: jax.Array) -> jax.Array:
     """Average 2x2 pixels; halves go down and up in alternate columns."""
     count, height, width = chroma.shape
-    pairs = chroma.reshape(count, height // 2, 2 * width)
-    total = pairs[..., :width] + pairs[..., width:]
-    total = total[..., ::2] + total[..., 1::2]
+    if target_platform() == "cpu":
+        pairs = chroma.reshape(count, height // 2, 2 * width)
+        total = pairs[..., :width] + pairs[..., width:]
+        total = total[..., ::2] + total[..., 1::2]
+    else:
+        rows, columns = (np.kron(np.eye(n // 2), [[1], [1]]) for n in (height, width))
+        total = _apply_both(rows.T, chroma, columns)
     return jnp.floor((total + 1 + jnp.arange(width // 2) % 2) / 4)
 
 
-def _double(planes: jax.Array, axis: int) -> jax.Array:
-    """Double an axis: every sample three quarters of the nearer, one of the other."""
-    size = planes.shape[axis]
-    at = np.arange(2 * size)
-    near = at // 2
-    far = np.clip(near + np.where(at % 2, 1, -1), 0, size - 1)
+def _double(planes: jax.Array) -> jax.Array:
+    """Double both axes: every sample three quarters of the nearer, one of the other."""
+    if target_platform() != "cpu":
+        rows, columns = (np.zeros((2 * n, n)) for n in planes.shape[1:])
+        for matrix in (rows, columns):
+            near, far = _neighbours(matrix.shape[1])
+            at = np.arange(len(matrix))
+            np.add.at(matrix, (at, near), 0.75)
+            np.add.at(matrix, (at, far), 0.25)
+        return _apply_both(rows, planes, columns.T)
+    # A loop over the planes, lest the compiler double columns anew for every row.
+    return _double_axis(jax.lax.map(partial(_double_axis, axis=1), planes), axis=1)
+
+
+def _double_axis(planes: jax.Array, axis: int) -> jax.Array:
+    near, far = _neighbours(planes.shape[axis])
     nearer, other = (jnp.take(planes, i, axis, mode="clip") for i in (near, far))
     return 0.75 * nearer + 0.25 * other
+
+
+def _neighbours(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples nearer to each of twice as many, and those on the other side."""
+    at = np.arange(2 * size)
+    near = at // 2
+    return near, np.clip(near + np.where(at % 2, 1, -1), 0, size - 1)

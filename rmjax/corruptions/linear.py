@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.utils.platform import target_platform
+
 Matrix = jax.Array | np.ndarray
 # Places and weights of the samples that make up each output.
 Sparse = tuple[Matrix, Matrix]
@@ -141,13 +143,33 @@ def centre_zooms(size: int, factors: Sequence[float]) -> Sparse:
 
 
 def apply_sparse(rows: Sparse, columns: Sparse, image: jax.Array) -> jax.Array:
-    """Apply sparse operators along the rows and the columns of `[H, W, C]`."""
+    """Apply sparse operators along the rows and the columns of `[H, W, C]`.
+
+    Accelerators multiply by the whole matrices, whose zeros cost them less than
+    gathers of rows and columns would.
+    """
+    if target_platform() != "cpu":
+        height, width = image.shape[:2]
+        return apply(dense(*rows, height), dense(*columns, width), image)
     places, weights = map(jnp.asarray, rows)
     taps = range(places.shape[1])
     image = reduce(add, (weights[:, i, None, None] * image[places[:, i]] for i in taps))
     places, weights = map(jnp.asarray, columns)
     taps = range(places.shape[1])
     return reduce(add, (weights[:, i, None] * image[:, places[:, i]] for i in taps))
+
+
+def dense(places: Matrix, weights: Matrix, inputs: int) -> jax.Array:
+    """Return the matrix `[outputs, inputs]` that `sparse` has made places and weights of."""
+    columns = jnp.arange(inputs)
+    taps = range(places.shape[1])
+    return reduce(
+        add,
+        (
+            jnp.where(places[:, i, None] == columns, weights[:, i, None], 0)
+            for i in taps
+        ),
+    )
 
 
 def _gather(at: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:

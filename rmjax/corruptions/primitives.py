@@ -15,12 +15,45 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from rmjax.utils.platform import target_platform
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def pick(values: Sequence[float], severity: jax.Array) -> jax.Array:
-    """Return `values[severity - 1]` as float32; `severity` 1..5 may be traced."""
-    return jnp.asarray(values, jnp.float32)[severity - 1]
+    """Return `values[severity - 1]` as float32; `severity` 1..5 may be traced.
+
+    By comparisons: for images side by side, a look-up in a table is a slow gather.
+    """
+    picked = jnp.float32(values[0])
+    for at, value in zip(SEVERITIES[1:], values[1:], strict=True):
+        picked = jnp.where(severity == at, jnp.float32(value), picked)
+    return picked
+
+
+def look_up(table: jax.Array, places: jax.Array) -> jax.Array:
+    """Return `table[places]`, places being in range; the table has one axis."""
+    flat = places.reshape(-1)
+    read = table.at[flat].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return read.reshape(places.shape)
+
+
+def in_turn(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Let a TPU map a function over images side by side by a loop.
+
+    For those that look something up: one image's table fits its fast memory, several do
+    not. Gradients pass, as `jax.custom_batching.sequential_vmap` alone lets none.
+    """
+    if target_platform() != "tpu":
+        return function
+    looped = jax.custom_batching.sequential_vmap
+
+    def backward(args: tuple, gradient: jax.Array) -> tuple:
+        return looped(lambda args, g: jax.vjp(function, *args)[1](g))(args, gradient)
+
+    wrapped = jax.custom_vjp(looped(function))
+    wrapped.defvjp(lambda *args: (looped(function)(*args), args), backward)
+    return wrapped
 
 
 def _through(step: Callable[[jax.Array], jax.Array]) -> Callable:
@@ -31,6 +64,15 @@ def _through(step: Callable[[jax.Array], jax.Array]) -> Callable:
 
 
 round_through, floor_through = _through(jnp.round), _through(jnp.floor)
+
+
+def round_half_up(x: jax.Array) -> jax.Array:
+    """Round, halves up, whatever way they were computed; gradients pass.
+
+    What is a thousandth below a half counts as one, lest float error decide what becomes
+    of halves, of which means of 8-bit values have many.
+    """
+    return floor_through(x + (0.5 + 1e-3))
 
 
 def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from rmjax.corruptions import blur, digital, noise, spatter, weather
+from rmjax.corruptions.dispatch import map_images, map_kinds
 from rmjax.corruptions.frost import frost
 from rmjax.corruptions.primitives import SEVERITIES, floor_through
 from rmjax.errors import InputError
@@ -90,13 +91,13 @@ def corrupt(
         _check_severities((severity,))
     corruption = _choose(name, glass_swap, frost_panes)
 
-    def one(key: jax.Array, image: jax.Array) -> jax.Array:
-        return _corrupt_one(corruption, rounding, key, image, severity)
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        return _corrupt_one(corruption, rounding, image, key, severity)
 
     if images.ndim == 3:
-        return one(key, images)
+        return one(images, key)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
-    return _one_by_one(one, keys, images)
+    return map_images(one, images, keys)
 
 
 def random_corrupt(
@@ -112,8 +113,8 @@ def random_corrupt(
 ) -> jax.Array:
     """Corrupt each image by a kind and a severity of its own draw.
 
-    Images go one after another, so that each costs its own kind and not all of them,
-    and none depends on the rest of the batch.
+    Each costs its own kind and not all of them, and none depends on the rest of the
+    batch, see `rmjax.corruptions.dispatch`.
 
     Args:
         keys: `[batch]`, one an image.
@@ -139,15 +140,15 @@ def random_corrupt(
         for name in names
     ]
 
-    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         key_rate, key_kind, key_severity, key = jax.random.split(key, 4)
         kind = jax.random.randint(key_kind, (), 0, len(kinds))
         severity = jax.random.choice(key_severity, jnp.asarray(severities))
         spared = jax.random.uniform(key_rate) >= rate
-        branch = jnp.where(spared, len(kinds), kind)
-        return jax.lax.switch(branch, [*kinds, _spare], key, image, severity)
+        return jnp.where(spared, len(kinds), kind), key, severity
 
-    return _one_by_one(one, keys, images)
+    which, keys, severity = jax.vmap(draw)(keys)
+    return map_kinds(kinds, which, images, keys, severity)
 
 
 def check_settings(
@@ -165,18 +166,6 @@ def check_settings(
         raise InputError(f"images must be {MIN_SIZE} px at least, not {size}")
 
 
-def _one_by_one(
-    one: Callable[[jax.Array, jax.Array], jax.Array], keys: jax.Array, images: jax.Array
-) -> jax.Array:
-    """Replace each image by `one(key, image)`, in place: fresh memory costs time."""
-
-    def replace(i: jax.Array, images: jax.Array) -> jax.Array:
-        return images.at[i].set(one(keys[i], images[i]))
-
-    # The trace of a loop that is never run would still read a first image.
-    return jax.lax.fori_loop(0, len(images), replace, images) if len(images) else images
-
-
 def _choose(name: str, glass_swap: bool, frost_panes: np.ndarray | None) -> Corruption:
     if name == "glass_blur" and glass_swap:
         return partial(blur.glass_blur, swap=True)
@@ -188,8 +177,8 @@ def _choose(name: str, glass_swap: bool, frost_panes: np.ndarray | None) -> Corr
 def _corrupt_one(
     corruption: Corruption,
     rounding: bool,
-    key: jax.Array,
     image: jax.Array,
+    key: jax.Array,
     severity: jax.Array | int,
 ) -> jax.Array:
     corrupted = jnp.clip(corruption(key, image, jnp.asarray(severity)), 0, 1).astype(
@@ -199,11 +188,7 @@ def _corrupt_one(
         # A thousandth of a level, lest float error turn a level into the one below.
         corrupted = floor_through(corrupted * 255 + 1e-3) / 255
     # Counts, comparisons and integers would make something of a NaN: it stays one.
-    return jnp.where(jnp.isnan(jnp.sum(image)), jnp.nan, corrupted)
-
-
-def _spare(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
-    return image
+    return jnp.where(jnp.any(jnp.isnan(image)), jnp.nan, corrupted)
 
 
 def check_images(images: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rmjax.corruptions.dispatch import map_images
 from rmjax.corruptions.jpeg import jpeg
 from rmjax.corruptions.linear import (
     apply,
@@ -118,7 +119,7 @@ def reshare(images: jax.Array, name: str, value: float) -> jax.Array:
     if images.ndim == 3:
         shared = function(images, value)
     else:
-        shared = jax.lax.map(lambda image: function(image, value), images)
+        shared = map_images(lambda image: function(image, value), images)
     return round_through(jnp.clip(shared, 0, 1) * 255) / 255
 
 

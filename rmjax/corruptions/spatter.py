@@ -10,6 +10,7 @@ import numpy as np
 from rmjax.corruptions import primitives
 from rmjax.corruptions.linear import apply, apply_chosen, gaussian
 from rmjax.corruptions.primitives import pick
+from rmjax.utils.platform import target_platform
 
 SIGMAS = (4.0, 3.0, 2.0, 1.0, 1.0)
 WATER = (175, 238, 238)
@@ -78,7 +79,10 @@ def _contours(level: jax.Array, low: float = 50, high: float = 150) -> jax.Array
     crest = jnp.where(along < flat * across, thin(0, 1), crest)
     weak, edges = crest & (size > low), crest & (size > high)
     # Loops here and below keep the compiler from computing inner steps many times.
-    return jax.lax.fori_loop(0, 3, lambda _, edges: weak & _grow(edges), edges)
+    unroll = target_platform() != "cpu"
+    return jax.lax.fori_loop(
+        0, 3, lambda _, edges: weak & _grow(edges), edges, unroll=unroll
+    )
 
 
 def _grow(mask: jax.Array) -> jax.Array:
@@ -91,26 +95,39 @@ def _grow(mask: jax.Array) -> jax.Array:
 def _distance(edges: jax.Array, limit: int) -> jax.Array:
     """Return the distance to the nearest edge in pixels, at most `limit`.
 
-    Squared distances along the columns, then over the rows of those.
+    Along the columns first, and from what that gives over the rows.
     """
-    squared = jnp.where(edges, 0.0, 2.0 * limit**2)
-    for axis in (0, 1):
-        squared = _nearer(squared, limit, axis)
+    along = jnp.where(edges, 0.0, 2.0 * limit)
+    step = 1
+    while step < limit:  # twice as far each time
+        for shifted in _both_ways(along, step, 2.0 * limit):
+            along = jnp.minimum(along, shifted + step)
+        step *= 2
+    squared = _nearer(along**2, limit)
     return jnp.minimum(jnp.sqrt(squared), limit)
 
 
-def _nearer(squared: jax.Array, limit: int, axis: int) -> jax.Array:
-    """Return the least of squared distance + offset**2 along an axis of `[H, W]`."""
-    margin = [(limit, limit) if axis == a else (0, 0) for a in (0, 1)]
-    padded = jnp.pad(squared, margin, constant_values=2.0 * limit**2)
+def _both_ways(x: jax.Array, step: int, beyond: float) -> tuple[jax.Array, jax.Array]:
+    """Return `[H, W]` moved down and up by a step; `beyond` comes in."""
+    border = jnp.full((step, x.shape[1]), beyond)
+    return (
+        jnp.concatenate([border, x[:-step]]),
+        jnp.concatenate([x[step:], border]),
+    )
+
+
+def _nearer(squared: jax.Array, limit: int) -> jax.Array:
+    """Return the least of squared distance + offset**2 along the rows of `[H, W]`."""
+    padded = jnp.pad(squared, ((0, 0), (limit, limit)), constant_values=2.0 * limit**2)
 
     def compare(least: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
         start = limit + offset
-        shifted = jax.lax.dynamic_slice_in_dim(padded, start, least.shape[axis], axis)
+        shifted = jax.lax.dynamic_slice_in_dim(padded, start, least.shape[1], 1)
         return jnp.minimum(least, shifted + 1.0 * offset**2), None
 
     offsets = jnp.arange(-limit, limit + 1)
-    return jax.lax.scan(compare, squared, offsets, unroll=4)[0]
+    unroll = 4 if target_platform() == "cpu" else len(offsets)
+    return jax.lax.scan(compare, squared, offsets, unroll=unroll)[0]
 
 
 def _equalize(levels: jax.Array, count: int) -> jax.Array:

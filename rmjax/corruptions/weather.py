@@ -1,16 +1,21 @@
 """Corruptions by weather. Images are `[H, W, 3]` in [0, 1], severities 1..5."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmjax.corruptions import primitives
 from rmjax.corruptions.blur import blur_along
 from rmjax.corruptions.linear import Sparse, apply_sparse, centre_zooms
 from rmjax.corruptions.primitives import pick
 from rmjax.inputs import LUMA
+from rmjax.utils.platform import target_platform, targeting
 
 SNOW_ZOOMS = (3.0, 2.0, 4.0, 4.5, 2.5)
 SNOW_RADII = (10, 12, 12, 12, 12)
+COARSE = 32  # side of the grid to which an accelerator takes all steps at once
 
 
 def fog(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Array:
@@ -58,14 +63,23 @@ def plasma(key: jax.Array, size: int, decay: jax.Array | float) -> jax.Array:
             times less at every halving of the step.
     """
     noise = primitives.uniform(key, (size * size,), -1.0, 1.0)
-    grid = jnp.zeros((1, 1))
-    bound: jax.Array | float = 100.0**2
-    used = 0
-    while len(grid) < size:
-        places = 3 * len(grid) ** 2
-        displacements = bound * noise[used : used + places]
-        grid = _refine(grid, displacements.reshape(3, *grid.shape))
-        bound, used = bound / decay**2, used + places
+    steps, bound = [], jnp.float32(100.0**2)
+    for side in _sides(size):
+        # The steps before have used 3 * (1 + 4 + 16 ...) of the draws.
+        draws = noise[side**2 - 1 : 4 * side**2 - 1]
+        steps.append(bound * draws.reshape(3, side, side))
+        bound = bound / decay**2
+    grid, coarse = jnp.zeros((1, 1)), min(size, COARSE)
+    if target_platform() != "cpu":
+        # An accelerator takes as long for a small grid as for a large one.
+        done = len(_sides(coarse))
+        first = jnp.concatenate([step.reshape(-1) for step in steps[:done]])
+        grid = jnp.matmul(
+            jnp.asarray(_coarse_steps(coarse)), first, precision="highest"
+        )
+        grid, steps = grid.reshape(coarse, coarse), steps[done:]
+    for displacements in steps:
+        grid = _refine(grid, displacements)
     grid -= jnp.min(grid)
     return grid / jnp.max(grid)
 
@@ -78,17 +92,54 @@ def plasma_over(
     return plasma(key, size, decay)[:height, :width]
 
 
+def _sides(size: int) -> list[int]:
+    """Return the sides of the grids that are refined to one of `size`: 1, 2, 4 ..."""
+    return [1 << i for i in range(size.bit_length() - 1)]
+
+
+@cache
+def _coarse_steps(size: int) -> np.ndarray:
+    """Return the steps from nothing to a grid of `size` as one matrix.
+
+    It is `[size**2, size**2 - 1]`, from all their displacements to the grid: a step is
+    linear.
+    """
+
+    def refine_all(displacements: jax.Array) -> jax.Array:
+        grid = jnp.zeros((1, 1))
+        for side in _sides(size):
+            step = displacements[side**2 - 1 : 4 * side**2 - 1]
+            grid = _refine(grid, step.reshape(3, side, side))
+        return grid.reshape(-1)
+
+    with jax.ensure_compile_time_eval(), targeting("cpu"):
+        return np.asarray(jax.vmap(refine_all)(jnp.eye(size**2 - 1))).T
+
+
 def _refine(grid: jax.Array, displacements: jax.Array) -> jax.Array:
     """Halve the step of a periodic grid `[n, n]`: the mean of four neighbours, displaced.
 
     First the centres of the squares, then the middles of their sides, `[3, n, n]`.
     """
-    size = len(grid)
     below, beside = jnp.roll(grid, -1, 0), jnp.roll(grid, -1, 1)
     centre = (grid + below + beside + jnp.roll(below, -1, 1)) / 4 + displacements[0]
     above, left = jnp.roll(centre, 1, 0), jnp.roll(centre, 1, 1)
     across = (centre + above + grid + beside) / 4 + displacements[1]
     down = (centre + left + grid + below) / 4 + displacements[2]
-    even = jnp.stack([grid, across], -1).reshape(size, 2 * size)
-    odd = jnp.stack([down, centre], -1).reshape(size, 2 * size)
-    return jnp.stack([even, odd], 1).reshape(2 * size, 2 * size)
+    return _interleave(grid, across, down, centre)
+
+
+def _interleave(
+    grid: jax.Array, across: jax.Array, down: jax.Array, centre: jax.Array
+) -> jax.Array:
+    """Put four grids `[n, n]` between each other: `[2 n, 2 n]`."""
+    size = len(grid)
+    if target_platform() == "cpu":
+        even = jnp.stack([grid, across], -1).reshape(size, 2 * size)
+        odd = jnp.stack([down, centre], -1).reshape(size, 2 * size)
+        return jnp.stack([even, odd], 1).reshape(2 * size, 2 * size)
+    # Products that move rows and columns: to do it by copies is slow on a TPU.
+    blocks = jnp.block([[grid, across], [down, centre]])
+    to = np.arange(2 * size)
+    move = (to[:, None] // 2 + to[:, None] % 2 * size == to).astype(np.float32)
+    return jnp.linalg.multi_dot([move, blocks, move.T], precision="highest")

@@ -152,7 +152,9 @@ def train_step(
         return stats, (grads, metrics)
 
     stats, means = _average_pieces(gradients, state.batch_stats, batch, pieces)
-    stats, (grads, metrics) = jax.lax.pmean((stats, means), AXIS)
+    grads, metrics = jax.lax.pmean(means, AXIS)
+    if model.axis_name is None:  # else they are those of all replicas already
+        stats = jax.lax.pmean(stats, AXIS)
     with jax.named_scope("optimizer"):
         metrics["grad_norm"] = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

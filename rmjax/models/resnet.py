@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from rmjax.models.conv import Conv
 from rmjax.models.norm import BatchNorm, widen
 from rmjax.models.pool import max_pool
+from rmjax.utils.platform import target_platform
 
 NUM_LEVELS = 7  # 0 pixels, 1 stem, 2..5 layer1..layer4, 6 embedding
 
@@ -48,9 +49,12 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv, norm = _layers(**self.layers)
         x = conv(self.width, self.size, self.stride, name="conv")(x)
-        x = norm(name="bn")(x, train=train)
-        if self.pool:
-            x = max_pool(x)
+        pool = max_pool if self.pool else None
+        # On a CPU the signs that this takes cost more than the fewer values save.
+        early = target_platform() != "cpu"
+        x = norm(name="bn")(x, train=train, pool=pool if early else None)
+        if pool and not early:
+            x = pool(x)
         return nn.relu(x)  # after the pool it is the same, on a quarter of the pixels
 
 
