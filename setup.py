@@ -31,6 +31,7 @@ setup(
         "array_record>=0.8.1",
         "grain>=0.2.15",
         "numpy>=2.0.2",
+        "packaging>=22",
         "ml-collections>=1.0",
         "Pillow>=10.1",
         "simplejpeg>=1.8",

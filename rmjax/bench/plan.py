@@ -6,14 +6,7 @@ measured there: it is at `MEMORY_SHARE` of the memory's speed, in float32 and in
 alike. Other machines are scaled by their memory, and by their products where those are
 slower.
 
-References:
-    H100 SXM (989 TFLOP/s, 80 GB, 3,350 GB/s):
-        https://www.nvidia.com/en-us/data-center/h100/
-    What NVLink gives a ring of its 450 GB/s: https://github.com/NVIDIA/nccl/issues/1264
-    TPU v5e (197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s both ways, 8 chips per host):
-        https://docs.cloud.google.com/tpu/docs/v5e
-    The ring's volume and steps: Patarasuk and Yuan, Bandwidth optimal all-reduce
-        algorithms for clusters of workstations, JPDC 2009
+`rmjax.bench.compile` asks the machines' own compilers instead.
 """
 
 import math
@@ -27,13 +20,18 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from rmjax.bench.machines import (
+    MACHINES,
+    Machine,
+    allreduce_seconds,
+    find_machine,
+)
 from rmjax.errors import InputError
 from rmjax.experiment.build import build_model, network_input, variable_shapes
 from rmjax.experiment.ranges import check_values
 from rmjax.mixing import make_mixing
 from rmjax.models.conv import Conv
 from rmjax.utils.checks import check_at_least
-from rmjax.utils.choose import choose
 from rmjax.utils.table import format_table
 
 PyTree = Any
@@ -53,43 +51,6 @@ DECODED = 970
 ADAM = 4  # values per parameter: itself, its gradient, and two moments
 SAVED = 3  # of them in a checkpoint
 
-
-@dataclass(frozen=True)
-class Machine:
-    """Accelerators that train together.
-
-    Attributes:
-        torus: chips along each axis of their network.
-        tflops: of one's bfloat16 products, as its maker says.
-        memory_gb: of one.
-        memory_speed: of one's memory, GB/s.
-        link_speed: of a ring through it, GB/s in one direction.
-        latency_us: of an all-reduce of a few values, microseconds; assumed.
-        cores: virtual processors of all hosts, that decode images.
-        price: of one chip, US dollars per hour on demand; assumed.
-    """
-
-    torus: tuple[int, ...]
-    tflops: float
-    memory_gb: float
-    memory_speed: float
-    link_speed: float
-    latency_us: float
-    cores: int
-    price: float
-
-    @property
-    def chips(self) -> int:
-        """How many there are."""
-        return math.prod(self.torus)
-
-
-MACHINES: dict[str, Machine] = {
-    "h100": Machine((1,), 989, 80, 3350, 375, 0, 26, 11.06),
-    "h100x8": Machine((8,), 989, 80, 3350, 375, 20, 208, 11.06),
-    "v5e-8": Machine((2, 4), 197, 16, 819, 100, 10, 224, 1.2),
-    "v5e-64": Machine((8, 8), 197, 16, 819, 100, 30, 1792, 1.2),
-}
 
 # What is printed of a machine's figures: by title, their key and their format.
 COLUMNS = {
@@ -161,20 +122,6 @@ def _plain_network(
     return model, variable_shapes(config, num_sources), network_input(config)
 
 
-def allreduce_seconds(volume: float, machine: Machine) -> float:
-    """Return seconds of an all-reduce, by rings along one axis after the other.
-
-    Args:
-        volume: bytes that every chip has.
-        machine: its torus, links and latency; a lone chip needs no time.
-    """
-    seconds = machine.latency_us / 1e6 if machine.chips > 1 else 0.0
-    for chips in machine.torus:
-        volume /= chips  # what a chip sends in a round, and reduces along the next axis
-        seconds += 2 * (chips - 1) * volume / (machine.link_speed * 1e9)
-    return seconds
-
-
 def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
     """Estimate a training step of `batch` images over all chips.
 
@@ -188,17 +135,36 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
     images = batch / machine.chips
     maps = size.maps * images * jnp.dtype(dtype).itemsize
     moved = MAP_PASSES * maps + PARAM_PASSES * size.params * 4
+    gflop = images * PASSES * size.gflop
+    return sum_seconds(
+        compute=compute_seconds(moved, gflop, machine, dtype),
+        gradients=allreduce_seconds(4 * (size.params + size.stats), machine),
+        norms=3 * size.norms * allreduce_seconds(0, machine),
+        images=batch,
+        machine=machine,
+    )
+
+
+def compute_seconds(moved: float, gflop: float, machine: Machine, dtype: str) -> float:
+    """Estimate what a chip takes to move so many bytes, or to multiply, if longer."""
     moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
     speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
-    multiplying = images * PASSES * size.gflop / (PRODUCT_SHARE * speed * 1e3)
-    seconds = {
-        "compute": max(moving, multiplying),
-        "gradients": allreduce_seconds(4 * (size.params + size.stats), machine),
-        "norms": 3 * size.norms * allreduce_seconds(0, machine),
-        "input": batch / (DECODED * machine.cores),
+    return max(moving, gflop / (PRODUCT_SHARE * speed * 1e3))
+
+
+def sum_seconds(
+    *, compute: float, gradients: float, norms: float, images: int, machine: Machine
+) -> dict[str, float]:
+    """Return the seconds of a step and what it consists of, see `step_seconds`."""
+    reading = images / (DECODED * machine.cores)
+    busy = compute + gradients + norms
+    return {
+        "compute": compute,
+        "gradients": gradients,
+        "norms": norms,
+        "input": reading,
+        "step": max(busy, reading),
     }
-    busy = seconds["compute"] + seconds["gradients"] + seconds["norms"]
-    return seconds | {"step": max(busy, seconds["input"])}
 
 
 def chip_gb(size: Size, images: float, dtype: str) -> float:
@@ -223,7 +189,7 @@ def plan_training(
         num_sources: classes.
         images: in the training set; an epoch is one pass over first members.
         epochs: of them.
-        machines: keys of `MACHINES`.
+        machines: names, see `find_machine`.
         price: US dollars per chip and hour, instead of those there.
 
     Returns:
@@ -248,13 +214,16 @@ def plan_training(
     steps = epochs * max(images * mixing.drawn // batch, 1)
     rows = {}
     for name in machines:
-        machine = choose("machine", name, MACHINES)
+        machine = find_machine(name)
         if price is not None:
             machine = replace(machine, price=price)
         multiple = machine.chips * mixing.unit
         rows[name] = {"batch_multiple": multiple}
         if batch % multiple == 0:
-            rows[name] |= _estimate(size, machine, batch, config.model.dtype, steps)
+            dtype = config.model.dtype
+            seconds = step_seconds(size, machine, batch, dtype)
+            needed = chip_gb(size, batch / machine.chips, dtype)
+            rows[name] |= price_steps(seconds, needed, machine, batch, steps)
     return {
         "batch_size": batch,
         "dtype": config.model.dtype,
@@ -267,18 +236,27 @@ def plan_training(
     }
 
 
-def _estimate(size: Size, machine: Machine, batch: int, dtype: str, steps: int) -> dict:
-    seconds = step_seconds(size, machine, batch, dtype)
+def price_steps(
+    seconds: dict[str, float], chip_gb: float, machine: Machine, batch: int, steps: int
+) -> dict:
+    """Return what a machine's row of `plan_training` says.
+
+    Args:
+        seconds: what a step consists of, as from `step_seconds`.
+        chip_gb: memory that it needs of a chip.
+        machine: where.
+        batch: images of a step, over all chips.
+        steps: of the training.
+    """
     step = seconds["step"]
     hours = steps * step / 3600
-    needed = chip_gb(size, batch / machine.chips, dtype)
     return {
         **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
         "images_per_second": batch / step,
         "efficiency": seconds["compute"] / step,
         "bound": max(seconds.keys() - {"step"}, key=lambda name: seconds[name]),
-        "chip_gb": needed,
-        "fits": needed < machine.memory_gb,
+        "chip_gb": chip_gb,
+        "fits": chip_gb < machine.memory_gb,
         "hours": hours,
         "dollars": hours * machine.chips * machine.price,
     }

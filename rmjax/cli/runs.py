@@ -140,17 +140,29 @@ def plan_run(
     epochs: int = 30,
     machines: Names = (),
     price: float | None = None,
+    compile: str | None = None,
+    largest: bool = False,
+    save: NewFolder | None = None,
     json: JsonFile = None,
     changes: list[str],
 ) -> None:
-    """Estimate speed, memory, hours and cost of a training on H100 and TPU v5e.
+    """Estimate speed, memory, hours and cost of a training on GPUs and TPUs.
+
+    With --compile, the training's own step is compiled for a machine that need not be
+    here, by its own compiler: libtpu for TPUs, jax's CUDA plugin for GPUs. That takes a
+    few minutes, and says what is exact: the memory, whether it fits, the exchanges
+    between chips, and, for TPUs, the cycles of every part of the network.
 
     Args:
         sources: classes
         images: of training; Attribution88's
         epochs: passes over them
-        machines: A,B (default: all)
+        machines: A,B, such as h100,v5e:2x4 (default: h100,h100x8,v5e-8,v5e-64)
         price: US dollars a chip and hour, for all of them
+        compile: a machine: h100, h100:8, v5e:2x4, v5p:2x2x1, v6e:8x8 ...
+        largest: with --compile, find the largest batch that fits; takes some more
+            compilations, a few minutes each
+        save: with --compile, a folder to keep the compiled programs in, as text
         changes: Any key of the config can be changed, such as --config.batch_size=512
             --config.model.dtype=bfloat16.
     """
@@ -158,12 +170,22 @@ def plan_run(
     from rmjax.cli.bench import show
     from rmjax.experiment.config import load_config
 
-    plan = plan_training(
-        load_config(config, changes),
-        num_sources=sources,
-        images=images,
-        epochs=epochs,
-        machines=machines or tuple(MACHINES),
-        price=price,
+    loaded = load_config(config, changes)
+    numbers = {"num_sources": sources, "images": images, "epochs": epochs}
+    if compile is None:
+        if largest or save:
+            raise InputError("--largest and --save are for --compile MACHINE: add it")
+        named = machines or tuple(MACHINES)
+        plan = plan_training(loaded, **numbers, machines=named, price=price)
+        show(plan, format_plan(plan), json)
+        return
+    if machines:
+        raise InputError("--compile names its machine: leave out --machines")
+    from rmjax.bench.compile import compile_training, format_compiled
+    from rmjax.bench.topology import compile_only
+
+    compile_only()
+    plan = compile_training(
+        loaded, machine=compile, **numbers, price=price, largest=largest, save=save
     )
-    show(plan, format_plan(plan), json)
+    show(plan, format_compiled(plan), json)

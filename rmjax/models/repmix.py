@@ -105,7 +105,8 @@ class RepMix(nn.Module):
         if mix is not None:
             if keys is None:
                 keys = jax.random.split(self.make_rng("mix"), len(x))
-            mixed = mix(keys, h)
+            with jax.named_scope("mix"):
+                mixed = mix(keys, h)
             h, outputs = mixed.h, outputs | {"mixed": mixed}
         h, after = self.backbone(h, train=train, start=level)
         outputs = outputs | after | {"embedding": h}
