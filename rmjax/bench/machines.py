@@ -27,6 +27,8 @@ class Machine:
         tflops: of one's bfloat16 products, as its maker says.
         memory_gb: of one.
         memory_speed: of one's memory, GB/s.
+        memory_share: of that speed, what a training step reaches, counting the bytes
+            as `rmjax.bench.plan` does.
         link_speed: of a ring through it, GB/s in one direction.
         latency_us: of an all-reduce of a few values, microseconds; assumed.
         cores: virtual processors of all hosts, that decode images.
@@ -40,6 +42,7 @@ class Machine:
     tflops: float
     memory_gb: float
     memory_speed: float
+    memory_share: float
     link_speed: float
     latency_us: float
     cores: int
@@ -65,12 +68,15 @@ class Machine:
 # 8,192, which two could not do.) What a program may take of their memory is in the
 # compiler's messages: 15.75, 95.74 and 31.25 GiB. Of a GPU's, JAX takes three quarters
 # unless it is told otherwise. Of a TPU's links, half of what Google gives for both
-# directions goes one way; a ring runs along one of its two or three axes.
+# directions goes one way; a ring runs along one of its two or three axes. The share of
+# memory speed: two steps measured on an H100, 256 images in bfloat16 in 50.9 ms and 64
+# in float32 in 25.7; the cycles that v5e's compiler gives a step,
+# for the others too (docs/scaling.md).
 CHIPS: dict[str, Machine] = {
-    "h100": Machine((1,), 989, 80, 3350, 375, 0, 26, 11.06, "h100", 63.7),
-    "v5e": Machine((1, 1), 197, 16, 819, 100, 0, 28, 1.2, "v5e", 16.91, 1.5),
-    "v5p": Machine((1, 1, 1), 459, 95, 2765, 200, 0, 52, 4.2, "v5p", 102.8, 1.75),
-    "v6e": Machine((1, 1), 918, 32, 1638, 200, 0, 45, 2.7, "v6e", 33.55, 1.75),
+    "h100": Machine((1,), 989, 80, 3350, 0.4, 375, 0, 26, 11.06, "h100", 63.7),
+    "v5e": Machine((1, 1), 197, 16, 819, 0.63, 100, 0, 28, 1.2, "v5e", 16.91, 1.5),
+    "v5p": Machine((1, 1, 1), 459, 95, 2765, 0.63, 200, 0, 52, 4.2, "v5p", 102.8, 1.75),
+    "v6e": Machine((1, 1), 918, 32, 1638, 0.63, 200, 0, 45, 2.7, "v6e", 33.55, 1.75),
 }
 
 # What there is of each: the slices that Google offers, the GPUs of one host.

@@ -1,10 +1,9 @@
 """What a training costs on machines that are not at hand: counted, then estimated.
 
 Counting comes from the network's shapes alone. The estimate rests on what XLA moves
-through an H100's memory in ResNet-50's training step, and on the two steps that were
-measured there: it is at `MEMORY_SHARE` of the memory's speed, in float32 and in bfloat16
-alike. Other machines are scaled by their memory, and by their products where those are
-slower.
+through an H100's memory in ResNet-50's training step, and on the share of a memory's speed
+that such a step reaches: on an H100 as measured, in float32 and in bfloat16 alike; on a
+TPU by the cycles of its compiler. Products count where they take longer.
 
 `rmjax.bench.compile` asks the machines' own compilers instead.
 """
@@ -43,9 +42,8 @@ PASSES = 3
 # their scratch memory (docs/scaling.md): passes over the values that convolutions put
 # out, in the network's type, and over the parameters; values kept for the gradients.
 MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
-# Measured there: 256 images in bfloat16 in 50.9 ms and 64 in float32 in 25.7 ms are 0.4
-# of 3,350 GB/s; a large product reached 590 of 989 TFLOP/s.
-MEMORY_SHARE, PRODUCT_SHARE = 0.4, 0.6
+# Measured there: a large product reached 590 of 989 TFLOP/s.
+PRODUCT_SHARE = 0.6
 # JPEG images of 256 px that one of its host's processors decoded per second.
 DECODED = 970
 ADAM = 4  # values per parameter: itself, its gradient, and two moments
@@ -129,8 +127,8 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
 
     Returns:
         Seconds: `compute`, `gradients` (their all-reduce), `norms` (the statistics of
-        batch norms over all chips: mean, variance and the gradients' sums, one after
-        the other), `input` (decoding on the hosts' cores), and `step`.
+        batch norms over all chips, once forward and once backward, one after the
+        other), `input` (decoding on the hosts' cores), and `step`.
     """
     images = batch / machine.chips
     maps = size.maps * images * jnp.dtype(dtype).itemsize
@@ -139,7 +137,7 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
     return sum_seconds(
         compute=compute_seconds(moved, gflop, machine, dtype),
         gradients=allreduce_seconds(4 * (size.params + size.stats), machine),
-        norms=3 * size.norms * allreduce_seconds(0, machine),
+        norms=2 * size.norms * allreduce_seconds(0, machine),
         images=batch,
         machine=machine,
     )
@@ -147,7 +145,7 @@ def step_seconds(size: Size, machine: Machine, batch: int, dtype: str) -> dict:
 
 def compute_seconds(moved: float, gflop: float, machine: Machine, dtype: str) -> float:
     """Estimate what a chip takes to move so many bytes, or to multiply, if longer."""
-    moving = moved / (MEMORY_SHARE * machine.memory_speed * 1e9)
+    moving = moved / (machine.memory_share * machine.memory_speed * 1e9)
     speed = machine.tflops * (1 if dtype == "bfloat16" else 0.5)  # TF32 is half
     return max(moving, gflop / (PRODUCT_SHARE * speed * 1e3))
 
