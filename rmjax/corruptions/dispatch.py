@@ -31,9 +31,8 @@ def map_images(
         images: `[batch, H, W, C]`.
         args: `[batch, ...]`, what else the function takes.
     """
-    places = jnp.arange(len(images))
     if target_platform() == "cpu":
-        return _replace(function, images, places, *args)
+        return _replace(function, images, None, *args)
     chunks = -(-len(images) // CHUNK)
     # The last chunk repeats the last image, which is then computed, alike, several times.
     places = jnp.minimum(jnp.arange(chunks * CHUNK), len(images) - 1)
@@ -66,26 +65,27 @@ def map_kinds(
         return jax.lax.switch(which, branches, images, *args)
 
     if on_cpu:
-        return _replace(choose, images, jnp.arange(len(images)), which, *args)
+        return _replace(choose, images, None, which, *args)
     which, places = _deal(which, len(kinds))
     return _replace(choose, images, places, which, *(arg[places] for arg in args))
 
 
 def _replace(
-    function: Callable, images: jax.Array, places: jax.Array, *args: jax.Array
+    function: Callable, images: jax.Array, places: jax.Array | None, *args: jax.Array
 ) -> jax.Array:
     """Replace images by `function(images there, ...)`, one place after another.
 
-    Each element of `places` is the index of an image, or those of a chunk.
+    Each element of `places` has the indices of a chunk; None is every image by itself.
     """
+    turns = len(images) if places is None else len(places)
 
-    def step(images: jax.Array, turn: tuple) -> tuple[jax.Array, None]:
-        place, *args = turn
-        # In place: fresh memory costs time.
-        return images.at[place].set(function(images[place], *args)), None
+    def replace(turn: jax.Array, images: jax.Array) -> jax.Array:
+        place = turn if places is None else places[turn]
+        done = function(images[place], *(arg[turn] for arg in args))
+        return images.at[place].set(done)  # in place: fresh memory costs time
 
     # The trace of a loop that is never run would still read a first image.
-    return jax.lax.scan(step, images, (places, *args))[0] if len(images) else images
+    return jax.lax.fori_loop(0, turns, replace, images) if turns else images
 
 
 def _deal(which: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

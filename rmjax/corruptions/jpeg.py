@@ -6,8 +6,7 @@ References:
     are those of the Independent JPEG Group's library, which Pillow uses.
 """
 
-from functools import partial, reduce
-from operator import add
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,26 +64,18 @@ def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
     pixels = round_through(image * 255)
     edge = ((0, -height % 16), (0, -width % 16), (0, 0))
     pixels = jnp.pad(pixels, edge, mode="edge")
-    # Sums of planes: the compiler makes products of matrices as small as these slowly.
-    planes = round_half_up(_mix(TO_YCBCR, pixels.transpose(2, 0, 1)))
-    luma = _code(planes[:1] - 128, LUMINANCE, quality) + 128  # 0..255; chroma around 0
+    planes = jnp.einsum("kc,hwc->khw", TO_YCBCR, pixels, precision="highest")
+    planes = round_half_up(planes)
+    # Luma is in 0..255, chroma around 0.
+    luma = _code(planes[:1] - 128, LUMINANCE, quality) + 128
     chroma = _code(_halve(planes[1:]), CHROMINANCE, quality)
     # The decoder knows the image's size and repeats its last chroma row and column.
     chroma = chroma[:, : -(-height // 2), : -(-width // 2)]
     # To colours before it is doubled, not after: both are linear, this is less work.
-    colour = _double(_mix(FROM_CBCR, chroma))
+    colour = jnp.einsum("ck,khw->chw", FROM_CBCR, chroma, precision="highest")
+    colour = _double(colour)
     pixels = luma[:, :height, :width] + colour[:, :height, :width]
     return jnp.clip(round_half_up(pixels), 0, 255).transpose(1, 2, 0) / 255
-
-
-def _mix(weights: np.ndarray, planes: jax.Array) -> jax.Array:
-    """Return sums of planes `[C, H, W]` by rows of weights `[K, C]`: `[K, H, W]`."""
-    return jnp.stack(
-        [
-            reduce(add, (float(w) * p for w, p in zip(row, planes, strict=True) if w))
-            for row in weights
-        ]
-    )
 
 
 def _code(planes: jax.Array, table: np.ndarray, quality: jax.Array) -> jax.Array:

@@ -188,7 +188,7 @@ def _corrupt_one(
         # A thousandth of a level, lest float error turn a level into the one below.
         corrupted = floor_through(corrupted * 255 + 1e-3) / 255
     # Counts, comparisons and integers would make something of a NaN: it stays one.
-    return jnp.where(jnp.any(jnp.isnan(image)), jnp.nan, corrupted)
+    return jnp.where(jnp.isnan(jnp.sum(image)), jnp.nan, corrupted)
 
 
 def check_images(images: jax.Array) -> jax.Array:

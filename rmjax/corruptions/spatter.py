@@ -95,34 +95,22 @@ def _grow(mask: jax.Array) -> jax.Array:
 def _distance(edges: jax.Array, limit: int) -> jax.Array:
     """Return the distance to the nearest edge in pixels, at most `limit`.
 
-    Along the columns first, and from what that gives over the rows.
+    Squared distances along the columns, then over the rows of those.
     """
-    along = jnp.where(edges, 0.0, 2.0 * limit)
-    step = 1
-    while step < limit:  # twice as far each time
-        for shifted in _both_ways(along, step, 2.0 * limit):
-            along = jnp.minimum(along, shifted + step)
-        step *= 2
-    squared = _nearer(along**2, limit)
+    squared = jnp.where(edges, 0.0, 2.0 * limit**2)
+    for axis in (0, 1):
+        squared = _nearer(squared, limit, axis)
     return jnp.minimum(jnp.sqrt(squared), limit)
 
 
-def _both_ways(x: jax.Array, step: int, beyond: float) -> tuple[jax.Array, jax.Array]:
-    """Return `[H, W]` moved down and up by a step; `beyond` comes in."""
-    border = jnp.full((step, x.shape[1]), beyond)
-    return (
-        jnp.concatenate([border, x[:-step]]),
-        jnp.concatenate([x[step:], border]),
-    )
-
-
-def _nearer(squared: jax.Array, limit: int) -> jax.Array:
-    """Return the least of squared distance + offset**2 along the rows of `[H, W]`."""
-    padded = jnp.pad(squared, ((0, 0), (limit, limit)), constant_values=2.0 * limit**2)
+def _nearer(squared: jax.Array, limit: int, axis: int) -> jax.Array:
+    """Return the least of squared distance + offset**2 along an axis of `[H, W]`."""
+    margin = [(limit, limit) if axis == a else (0, 0) for a in (0, 1)]
+    padded = jnp.pad(squared, margin, constant_values=2.0 * limit**2)
 
     def compare(least: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
         start = limit + offset
-        shifted = jax.lax.dynamic_slice_in_dim(padded, start, least.shape[1], 1)
+        shifted = jax.lax.dynamic_slice_in_dim(padded, start, least.shape[axis], axis)
         return jnp.minimum(least, shifted + 1.0 * offset**2), None
 
     offsets = jnp.arange(-limit, limit + 1)
