@@ -179,6 +179,25 @@ def test_a_step_compiled_for_a_gpu(tmp_path):
     assert compiled["parts"]["layer1"]["norms"] > 0
 
 
+@needs("tpu")
+@pytest.mark.parametrize("layout, chips", [("2x4", 8), ("8x8", 64)])
+def test_a_step_is_dealt_to_the_chips_of_all_hosts(layout, chips):
+    code = f"""
+from rmjax.bench.ahead import StepCompiler
+from rmjax.bench.machines import find_machine
+from rmjax.bench.topology import compile_only, describe_devices
+from rmjax.experiment.config import load_config
+
+compile_only()
+machine = find_machine("v5e:{layout}")
+devices = describe_devices(machine)
+compiler = StepCompiler(load_config("repmix", {SMALL}), 8, machine, devices)
+assert "num_partitions = {chips} " in compiler.lower(compiler.levels[0], 4).as_text()
+"""
+    ran = run("-c", code)
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.slow
 @needs("tpu")
 def test_every_mixing_is_lowered_for_tpus():

@@ -73,7 +73,8 @@ class StepCompiler:
     def lower(self, level: int, per_chip: int) -> jax.stages.Lowered:
         """Return the step, built as a training builds it, of `per_chip` images a chip.
 
-        It is one process's: with the pod's own devices it would hold its own images.
+        It is lowered as one process that had all chips would: a process of a pod has the
+        same program, and its own images alone.
         """
         config, devices = self.config, self.devices
         shared = config.model.sync_batch_norm and len(devices) > 1
@@ -87,7 +88,7 @@ class StepCompiler:
             mixing = make_mixing(**config.mix)
             steps = make_train_steps(config, model, optimizer, mixing, devices)
             state = jax.eval_shape(partial(create_state, model, optimizer, 0, shape))
-            items = (len(parallel.local(devices)), per_chip)
+            items = (len(devices), per_chip)
             image = (*items, config.data.crop, config.data.crop, 3)
             batch = {
                 "image": jax.ShapeDtypeStruct(image, jnp.uint8),
