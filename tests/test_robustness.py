@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rmjax.corruptions import NAMES
+from rmjax.corruptions.dispatch import CHUNK
 from rmjax.data.dataset import take
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
@@ -23,6 +24,7 @@ from rmjax.evaluation.robustness import (
 )
 from rmjax.experiment import parallel
 from rmjax.experiment.data import open_data
+from rmjax.utils.platform import targeting
 
 
 def test_suites_are_as_large_as_they_should_be():
@@ -178,3 +180,24 @@ def test_a_cache_that_cannot_be_written_is_named_at_once(small_config, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't write to .*file"):
         Corrupter(small_config(), parallel.choose_devices(1), tmp_path / "file")
+
+
+def test_on_accelerators_images_are_corrupted_side_by_side():
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 256, (CHUNK + 2, 32, 32, 3), np.uint8),
+        "split": np.ones(CHUNK + 2, np.int32),
+        "index": np.arange(CHUNK + 2, dtype=np.int32),
+    }
+
+    def corrupt():
+        step = jax.jit(lambda batch: robustness._corrupt_batch(3, batch, **how))
+        return step.lower(batch).as_text(), np.asarray(step(batch), int)
+
+    how = {"name": "gaussian_noise", "options": {}}
+    text, expected = corrupt()
+    with targeting("gpu"):
+        chunked, ours = corrupt()
+    chunk = f"tensor<{CHUNK}x32x32x3xf32>"
+    assert chunk in chunked and chunk not in text
+    assert np.abs(ours - expected).max() <= 1  # a level, where rounding falls otherwise

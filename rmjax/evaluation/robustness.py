@@ -30,6 +30,7 @@ from rmjax.corruptions import (
     corrupt,
     reshare,
 )
+from rmjax.corruptions.dispatch import map_images
 from rmjax.data.dataset import Selection
 from rmjax.errors import InputError
 from rmjax.evaluation.results import SETS
@@ -248,14 +249,14 @@ def _corrupt_batch(
     severity: jax.Array, batch: dict[str, jax.Array], *, name: str, options: dict
 ) -> jax.Array:
     """Corrupt one replica's uint8 images, each by a key of its split and number."""
+    key = jax.random.fold_in(kind_key(name), severity)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(batch["split"])
+    keys = jax.vmap(jax.random.fold_in)(keys, batch["index"])
 
-    def one(image: jax.Array, split: jax.Array, index: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(kind_key(name), severity)
-        key = jax.random.fold_in(jax.random.fold_in(key, split), index)
-        return corrupt(key, to_unit(image), name, severity, **options)
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        return corrupt(key, image, name, severity, **options)
 
-    parts = (batch["image"], batch["split"], batch["index"])
-    return _to_8bit(jax.lax.map(lambda item: one(*item), parts))
+    return _to_8bit(map_images(one, to_unit(batch["image"]), keys))
 
 
 def _reshare_batch(
