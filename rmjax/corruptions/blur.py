@@ -19,6 +19,8 @@ from rmjax.corruptions.linear import (
 from rmjax.corruptions.primitives import floor_through, pick
 from rmjax.utils.platform import target_platform
 
+Mode = Literal["edge", "reflect"]  # how an image goes on beyond its edges
+
 GAUSSIAN_SIGMAS = (1.0, 2.0, 3.0, 4.0, 6.0)
 # Sigma of the blur before and after, largest displacement, passes.
 GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
@@ -231,9 +233,8 @@ def _add_waves(
     shape = _padded(image.shape, reach)
 
     def waves(shift: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-        turns = (
-            shift[:, None] * jnp.arange(size) % size
-        )  # whole: a float would lose them
+        # Whole turns are taken off before the angle, a float, would lose what is left.
+        turns = shift[:, None] * jnp.arange(size) % size
         angle = 2 * jnp.pi / size * turns
         return jnp.cos(angle), jnp.sin(angle)
 
@@ -272,7 +273,7 @@ def _convolve(
     spectrum: jax.Array,
     shape: tuple[int, int],
     margin: int,
-    mode: Literal["edge", "reflect"],
+    mode: Mode,
 ) -> jax.Array:
     """Convolve `[H, W, C]`, extended by `margin`, with a kernel's `rfft2` of `shape`."""
     if target_platform() == "tpu":
@@ -290,7 +291,7 @@ def _convolve_by_products(
     spectrum: jax.Array,
     shape: tuple[int, int],
     margin: int,
-    mode: Literal["edge", "reflect"],
+    mode: Mode,
 ) -> jax.Array:
     """Do the same by matrices that transform, and extend by the margins as well.
 
@@ -321,7 +322,7 @@ def _convolve_by_products(
 
 @cache
 def _waves(
-    inputs: int, size: int, margin: int, mode: Literal["edge", "reflect"]
+    inputs: int, size: int, margin: int, mode: Mode
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the Fourier transform of an axis extended by `margin`, and the way back.
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmjax.corruptions.linear import Matrix, dense
 from rmjax.corruptions.primitives import round_half_up, round_through
 from rmjax.inputs import dct_matrix
 from rmjax.utils.platform import target_platform
@@ -108,7 +109,7 @@ def _code_planes(planes: jax.Array, steps: jax.Array) -> jax.Array:
     return _clip(_apply_both(rows.T, _quantise(spectrum, steps), columns))
 
 
-def _apply_both(rows: np.ndarray, planes: jax.Array, columns: np.ndarray) -> jax.Array:
+def _apply_both(rows: Matrix, planes: jax.Array, columns: Matrix) -> jax.Array:
     """Return rows @ plane @ columns of all planes `[planes, H, W]`."""
     planes = jnp.einsum("hH,pHW->phW", rows, planes, precision="highest")
     return jnp.einsum("phW,Ww->phw", planes, columns, precision="highest")
@@ -140,15 +141,15 @@ def _halve(chroma: jax.Array) -> jax.Array:
 def _double(planes: jax.Array) -> jax.Array:
     """Double both axes: every sample three quarters of the nearer, one of the other."""
     if target_platform() != "cpu":
-        rows, columns = (np.zeros((2 * n, n)) for n in planes.shape[1:])
-        for matrix in (rows, columns):
-            near, far = _neighbours(matrix.shape[1])
-            at = np.arange(len(matrix))
-            np.add.at(matrix, (at, near), 0.75)
-            np.add.at(matrix, (at, far), 0.25)
+        rows, columns = map(_doubling, planes.shape[1:])
         return _apply_both(rows, planes, columns.T)
     # A loop over the planes, lest the compiler double columns anew for every row.
     return _double_axis(jax.lax.map(partial(_double_axis, axis=1), planes), axis=1)
+
+
+def _doubling(size: int) -> jax.Array:
+    places = np.stack(_neighbours(size), axis=1)
+    return dense(places, np.broadcast_to([0.75, 0.25], places.shape), size)
 
 
 def _double_axis(planes: jax.Array, axis: int) -> jax.Array:

@@ -63,8 +63,8 @@ def shot_noise(key: jax.Array, image: jax.Array, severity: jax.Array) -> jax.Arr
 def _poisson_table() -> np.ndarray:
     """Return uint32 `[severity, intensity * COUNTS]`: share * 2**24, and below it alias.
 
-    One word, as looking it up is most of the work. Rounded up, a share is more than the
-    same draws of 24 bits as before.
+    One word, as looking it up is most of the work. A share is rounded up, so that the
+    draws of 24 bits that are under it stay under it.
     """
     mean = np.arange(256) / 255 * np.array(PHOTONS)[:, None]
     ratios = mean[..., None] / np.arange(1, COUNTS)  # P(k) / P(k - 1)

@@ -64,20 +64,16 @@ def plasma(key: jax.Array, size: int, decay: jax.Array | float) -> jax.Array:
     """
     noise = primitives.uniform(key, (size * size,), -1.0, 1.0)
     steps, bound = [], jnp.float32(100.0**2)
-    for side in _sides(size):
-        # The steps before have used 3 * (1 + 4 + 16 ...) of the draws.
-        draws = noise[side**2 - 1 : 4 * side**2 - 1]
-        steps.append(bound * draws.reshape(3, side, side))
+    for draws in _cut_steps(noise, size):
+        steps.append(bound * draws)
         bound = bound / decay**2
     grid, coarse = jnp.zeros((1, 1)), min(size, COARSE)
     if target_platform() != "cpu":
         # An accelerator takes as long for a small grid as for a large one.
-        done = len(_sides(coarse))
+        matrix, done = jnp.asarray(_coarse_steps(coarse)), coarse.bit_length() - 1
         first = jnp.concatenate([step.reshape(-1) for step in steps[:done]])
-        grid = jnp.matmul(
-            jnp.asarray(_coarse_steps(coarse)), first, precision="highest"
-        )
-        grid, steps = grid.reshape(coarse, coarse), steps[done:]
+        grid = jnp.matmul(matrix, first, precision="highest").reshape(coarse, coarse)
+        steps = steps[done:]
     for displacements in steps:
         grid = _refine(grid, displacements)
     grid -= jnp.min(grid)
@@ -92,9 +88,11 @@ def plasma_over(
     return plasma(key, size, decay)[:height, :width]
 
 
-def _sides(size: int) -> list[int]:
-    """Return the sides of the grids that are refined to one of `size`: 1, 2, 4 ..."""
-    return [1 << i for i in range(size.bit_length() - 1)]
+def _cut_steps(draws: jax.Array, size: int) -> list[jax.Array]:
+    """Cut draws into those of each step to a grid of `size`: `[3, n, n]`, n = 1, 2, 4 ..."""
+    sides = [1 << i for i in range(size.bit_length() - 1)]
+    # The steps before have used 3 * (1 + 4 + 16 ...) of them.
+    return [draws[n**2 - 1 : 4 * n**2 - 1].reshape(3, n, n) for n in sides]
 
 
 @cache
@@ -107,9 +105,8 @@ def _coarse_steps(size: int) -> np.ndarray:
 
     def refine_all(displacements: jax.Array) -> jax.Array:
         grid = jnp.zeros((1, 1))
-        for side in _sides(size):
-            step = displacements[side**2 - 1 : 4 * side**2 - 1]
-            grid = _refine(grid, step.reshape(3, side, side))
+        for step in _cut_steps(displacements, size):
+            grid = _refine(grid, step)
         return grid.reshape(-1)
 
     with jax.ensure_compile_time_eval(), targeting("cpu"):
