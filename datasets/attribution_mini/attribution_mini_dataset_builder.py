@@ -2,18 +2,22 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from rmjax.datasets.attribution_mini import images
+from rmjax.datasets.attribution_mini.preferences import KINDS
 from rmjax.errors import InputError
 from rmjax.prepare.builder import disk_errors_in_words, only_one
+from rmjax.utils.choose import check_choice
 from rmjax.utils.processes import OrderedMap, cores, ordered_map
 
 MIN_IMAGES_PER_CELL = 5
+ENTANGLEMENT = 1.0  # by default: where the gap to unseen semantics is clearest (README)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -21,15 +25,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     Args:
         images_per_cell: images of each source and semantic, over all splits.
-        seed: names the scenes; the generators' weights do not depend on it.
+        seed: names scenes and preferences; the generators' weights do not depend on it.
         size: side in pixels.
+        entanglement: how far sources prefer certain content, 0 to 1; 0 gives the images
+            of version 1.0.0.
+        preferences: what kinds of it, of `preferences.KINDS`.
         processes: worker processes; 1 draws in this process, None uses every core.
         **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
     """
 
     name = "attribution_mini"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {
+        "1.0.0": "First release.",
+        "2.0.0": "Every source has preferences of its own for each semantic.",
+    }
     pkg_dir_path = Path(__file__).parent
 
     def __init__(
@@ -38,10 +48,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         images_per_cell: int = 200,
         seed: int = 0,
         size: int = 64,
+        entanglement: float = ENTANGLEMENT,
+        preferences: Sequence[str] = KINDS,
         processes: int | None = None,
         **kwargs,
     ):
-        self._made_with = made_with(images_per_cell, seed, size)
+        self._made_with = made_with(
+            images_per_cell, seed, size, entanglement, preferences
+        )
         self._processes = processes or cores()
         self._draw: OrderedMap[images.Task, list[bytes]]  # while images are written
         self._bar: tqdm | None = None
@@ -90,8 +104,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, start: int, stop: int) -> Iterator[tuple[str, dict]]:
-        seed, size = self._made_with["seed"], self._made_with["size"]
-        for task, encoded in self._draw(images.tasks_of(start, stop, seed, size)):
+        numbers = {name: self._made_with[name] for name in images.Recipe._fields}
+        recipe = images.Recipe(**numbers)
+        for task, encoded in self._draw(images.tasks_of(start, stop, recipe)):
             for index, data in enumerate(encoded, task.start):
                 path = f"{task.source}/{task.semantic}/{index:05d}.png"
                 yield (
@@ -120,11 +135,17 @@ def split_bounds(images_per_cell: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def made_with(images_per_cell: int, seed: int, size: int) -> dict[str, int]:
-    """Check the numbers that determine the data, and return them by name.
+def made_with(
+    images_per_cell: int,
+    seed: int,
+    size: int,
+    entanglement: float,
+    preferences: Sequence[str],
+) -> dict[str, Any]:
+    """Check what determines the data, and return it by name, as JSON can hold it.
 
     Raises:
-        InputError: if one is out of range.
+        InputError: if a number is out of range, or there is no such kind of preferences.
     """
     if images_per_cell < MIN_IMAGES_PER_CELL:
         raise InputError(
@@ -135,7 +156,17 @@ def made_with(images_per_cell: int, seed: int, size: int) -> dict[str, int]:
         raise InputError(f"seed is {seed}; it must be in 0 .. 2^63 - 1")
     if size < 32 or size % 16:
         raise InputError(f"size is {size}; it must be a multiple of 16 from 32 on")
-    return {"images_per_cell": images_per_cell, "seed": seed, "size": size}
+    if not 0 <= entanglement <= 1:
+        raise InputError(f"entanglement is {entanglement}; it must be in 0 .. 1")
+    for kind in preferences:
+        check_choice("kind of preferences", kind, KINDS)
+    return {
+        "images_per_cell": images_per_cell,
+        "seed": seed,
+        "size": size,
+        "entanglement": float(entanglement),
+        "preferences": [kind for kind in KINDS if kind in preferences],
+    }
 
 
 def prepare(
@@ -143,6 +174,8 @@ def prepare(
     images_per_cell: int = 200,
     seed: int = 0,
     size: int = 64,
+    entanglement: float = ENTANGLEMENT,
+    preferences: Sequence[str] = KINDS,
     processes: int | None = None,
 ) -> Path:
     """Make the data set under `data_dir`, unless it is there already.
@@ -150,24 +183,27 @@ def prepare(
     Args:
         data_dir: root of TFDS data sets; made where missing.
         images_per_cell: images of each of the 88 cells, split 7 : 1 : 2.
-        seed: names the scenes, 0 .. 2^63 - 1.
+        seed: names scenes and preferences, 0 .. 2^63 - 1.
         size: side in pixels, a multiple of 16 from 32 on.
+        entanglement: how far sources prefer certain content, 0 to 1; 0 gives the images
+            of version 1.0.0.
+        preferences: what kinds of it, of `preferences.KINDS`.
         processes: worker processes; 1 draws in this process, None uses every core.
 
     Returns:
         The folder that `tfds.builder_from_directory` opens.
 
     Raises:
-        InputError: if a number is out of range, the folder holds the data set made
-            with other numbers, the disk is full, or another process makes the same.
+        InputError: if an argument is out of range, the folder holds the data set made
+            with others, the disk is full, or another process makes the same.
     """
-    asked = made_with(images_per_cell, seed, size)
+    asked = made_with(images_per_cell, seed, size, entanglement, preferences)
     folder = Path(data_dir).expanduser() / Builder.name / str(Builder.VERSION)
     if folder.exists():
-        found = _made_with_on_disk(folder)
-        if found != asked:
+        on_disk = _made_with_on_disk(folder)
+        if on_disk != asked:
             raise InputError(
-                f"{folder} was made with {_words(found)}, not with {_words(asked)}: "
+                f"{folder} was made with {_words(on_disk)}, not with {_words(asked)}: "
                 "remove it or choose another data_dir"
             )
         return folder
@@ -179,10 +215,13 @@ def prepare(
     return folder
 
 
-def _made_with_on_disk(folder: Path) -> dict[str, int]:
+def _made_with_on_disk(folder: Path) -> dict[str, Any]:
     path = folder / "metadata.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _words(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in numbers.items()) or "unknown numbers"
+def _words(made_with: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={'+'.join(value) if isinstance(value, list) else value}"
+        for name, value in made_with.items()
+    ) or "unknown numbers"

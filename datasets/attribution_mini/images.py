@@ -8,6 +8,7 @@ import numpy as np
 from rmjax.datasets.attribution_mini import exact
 from rmjax.datasets.attribution_mini.exact import Draws
 from rmjax.datasets.attribution_mini.png import encode_png
+from rmjax.datasets.attribution_mini.preferences import KINDS, Preferences
 from rmjax.datasets.attribution_mini.scenes import SCENES, draw_scenes
 from rmjax.datasets.attribution_mini.tails import SOURCES, apply_tail
 
@@ -15,9 +16,23 @@ SEMANTICS = tuple(SCENES)
 BLOCK = 20  # images drawn together
 
 
-def draw_block(
-    source: str, semantic: str, block: int, seed: int = 0, size: int = 64
-) -> np.ndarray:
+class Recipe(NamedTuple):
+    """What determines the images, but for how many there are.
+
+    Attributes:
+        seed: names scenes and preferences, non-negative integer below 2^63.
+        size: side in pixels, a multiple of 16.
+        entanglement: how much of the content is the source's preference, 0 to 1.
+        preferences: of which kinds, of `preferences.KINDS`.
+    """
+
+    seed: int = 0
+    size: int = 64
+    entanglement: float = 1.0
+    preferences: tuple[str, ...] = KINDS
+
+
+def draw_block(source: str, semantic: str, block: int, recipe: Recipe) -> np.ndarray:
     """Draw images `block * BLOCK ...` of a cell.
 
     Every block has its own random stream, named by seed, source, semantic and block: an
@@ -28,15 +43,17 @@ def draw_block(
         source: one of `SOURCES`.
         semantic: one of `SEMANTICS`.
         block: number of the block, from 0.
-        seed: non-negative integer below 2^63.
-        size: side in pixels, a multiple of 16.
+        recipe: of the data set.
 
     Returns:
         uint8 `[BLOCK, size, size, 3]`.
     """
     cell = SOURCES.index(source) * len(SEMANTICS) + SEMANTICS.index(semantic)
-    draws = Draws((seed, (cell << 32) + block), BLOCK)
-    scene = draw_scenes(semantic, draws, size)
+    draws = Draws((recipe.seed, (cell << 32) + block), BLOCK)
+    preferences = Preferences(
+        recipe.seed, cell, recipe.entanglement, recipe.preferences
+    )
+    scene = draw_scenes(semantic, draws, recipe.size, preferences)
     image = exact.clip01(apply_tail(source, scene, draws))
     pixels = np.rint(image * np.float32(255.0)).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 3, 0))
@@ -49,11 +66,10 @@ class Task(NamedTuple):
     semantic: str
     start: int
     stop: int
-    seed: int
-    size: int
+    recipe: Recipe
 
 
-def tasks_of(start: int, stop: int, seed: int, size: int) -> Iterator[Task]:
+def tasks_of(start: int, stop: int, recipe: Recipe) -> Iterator[Task]:
     """Cut images start..stop of every cell into tasks, blocks outermost.
 
     The cells take turns, so that a reader of the first part sees all of them.
@@ -62,13 +78,13 @@ def tasks_of(start: int, stop: int, seed: int, size: int) -> Iterator[Task]:
         end = min(stop, (start // BLOCK + 1) * BLOCK)
         for source in SOURCES:
             for semantic in SEMANTICS:
-                yield Task(source, semantic, start, end, seed, size)
+                yield Task(source, semantic, start, end, recipe)
         start = end
 
 
 def encode_range(task: Task) -> list[bytes]:
     """Draw a task's images and encode them as PNG."""
     block = task.start // BLOCK
-    drawn = draw_block(task.source, task.semantic, block, task.seed, task.size)
+    drawn = draw_block(task.source, task.semantic, block, task.recipe)
     first = block * BLOCK
     return [encode_png(drawn[i - first]) for i in range(task.start, task.stop)]

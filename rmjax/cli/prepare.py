@@ -85,13 +85,28 @@ def prepare_mini(
     images_per_cell: Annotated[int, "images a cell"] = 200,
     size: Annotated[int, "side in pixels"] = 64,
     seed: Annotated[int, "of the scenes"] = 0,
+    entanglement: float = 1.0,
+    preferences: tuple[str, ...] = (),
     data_dir: Target = "data",
 ) -> None:
-    """8 simulated sources x 11 semantics, drawn on the spot."""
+    """8 simulated sources x 11 semantics, drawn on the spot.
+
+    Args:
+        entanglement: how far each source prefers certain content, 0 to 1
+        preferences: which kinds of it, such as palette,pose (default: all)
+    """
     from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder as mini
+    from rmjax.datasets.attribution_mini.preferences import KINDS
 
     _describe(
-        mini.prepare(data_dir, images_per_cell=images_per_cell, seed=seed, size=size)
+        mini.prepare(
+            data_dir,
+            images_per_cell=images_per_cell,
+            seed=seed,
+            size=size,
+            entanglement=entanglement,
+            preferences=preferences or KINDS,
+        )
     )
 
 
