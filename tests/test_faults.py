@@ -414,7 +414,7 @@ def test_kills_of_a_preparation(mini_dir, tmp_path, table, delay):
     kill_when(
         start(command),
         begun=lambda: any(tmp_path.glob("attribution_mini/incomplete*")),
-        during=lambda: not any(tmp_path.glob("attribution_mini/1.0.0")),
+        during=lambda: not any(tmp_path.glob("attribution_mini/2.0.0")),
         delay=delay,
     )
     assert start(command).wait() == 0
@@ -426,7 +426,7 @@ def test_kills_of_a_preparation(mini_dir, tmp_path, table, delay):
     for split, size in wanted.split_sizes.items():
         numbers = range(size)
         assert found.files(split).read(numbers) == wanted.files(split).read(numbers)
-    assert os.listdir(tmp_path / "attribution_mini") == ["1.0.0"]
+    assert os.listdir(tmp_path / "attribution_mini") == ["2.0.0"]
     table["SIGKILL in a preparation"].append(None)
 
 

@@ -17,7 +17,6 @@ from rmjax.utils.choose import check_choice
 from rmjax.utils.processes import OrderedMap, cores, ordered_map
 
 MIN_IMAGES_PER_CELL = 5
-ENTANGLEMENT = 1.0  # by default: where the gap to unseen semantics is clearest (README)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -48,7 +47,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         images_per_cell: int = 200,
         seed: int = 0,
         size: int = 64,
-        entanglement: float = ENTANGLEMENT,
+        entanglement: float = images.ENTANGLEMENT,
         preferences: Sequence[str] = KINDS,
         processes: int | None = None,
         **kwargs,
@@ -174,7 +173,7 @@ def prepare(
     images_per_cell: int = 200,
     seed: int = 0,
     size: int = 64,
-    entanglement: float = ENTANGLEMENT,
+    entanglement: float = images.ENTANGLEMENT,
     preferences: Sequence[str] = KINDS,
     processes: int | None = None,
 ) -> Path:
@@ -221,7 +220,10 @@ def _made_with_on_disk(folder: Path) -> dict[str, Any]:
 
 
 def _words(made_with: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name}={'+'.join(value) if isinstance(value, list) else value}"
-        for name, value in made_with.items()
-    ) or "unknown numbers"
+    return (
+        ", ".join(
+            f"{name}={'+'.join(value) if isinstance(value, list) else value}"
+            for name, value in made_with.items()
+        )
+        or "unknown numbers"
+    )

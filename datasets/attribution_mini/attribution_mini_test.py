@@ -13,41 +13,66 @@ from numpy._core import _multiarray_umath as umath
 from PIL import Image
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from rmjax.datasets.attribution_mini import exact, hardness, images, png, scenes, tails
+from rmjax.datasets.attribution_mini import (
+    exact,
+    hardness,
+    images,
+    png,
+    preferences,
+    scenes,
+    tails,
+)
 from rmjax.datasets.attribution_mini.attribution_mini_dataset_builder import (
     prepare,
     split_bounds,
 )
 from rmjax.errors import InputError
 
-DIGEST = "92beccd641ab8adfb8608d40e22dca75fc831d4e3e47c10a3f5deb21a25a9f2f"
+# By entanglement. 0 gives the images of version 1.0.0.
+DIGESTS = {
+    0.0: "92beccd641ab8adfb8608d40e22dca75fc831d4e3e47c10a3f5deb21a25a9f2f",
+    0.5: "b345103410278a6974dca53a12222b642661bc214fe94f567244b95202af68be",
+}
 
 
-def digest() -> str:
+def digest(entanglement: float = 0.5) -> str:
     """Hash the first blocks of eleven cells that cover all sources and semantics."""
     sha = hashlib.sha256()
+    recipe = images.Recipe(entanglement=entanglement)
     for i, semantic in enumerate(images.SEMANTICS):
-        for image in images.draw_block(images.SOURCES[i % 8], semantic, 0):
+        for image in images.draw_block(images.SOURCES[i % 8], semantic, 0, recipe):
             sha.update(png.encode_png(image))
     return sha.hexdigest()
 
 
+def draw_grid(entanglement: float) -> np.ndarray:
+    """Draw two blocks of every cell, uint8 `[source, semantic, 40, 64, 64, 3]`."""
+    recipe = images.Recipe(entanglement=entanglement)
+
+    def cell(source: str, semantic: str) -> np.ndarray:
+        blocks = (images.draw_block(source, semantic, i, recipe) for i in (0, 1))
+        return np.concatenate([*blocks])
+
+    return np.array([[cell(s, m) for m in images.SEMANTICS] for s in images.SOURCES])
+
+
 @pytest.fixture(scope="module")
 def grid() -> np.ndarray:
-    """Two blocks of every cell, uint8 `[source, semantic, 40, 64, 64, 3]`."""
-    return np.array(
-        [
-            [
-                np.concatenate([images.draw_block(s, m, block) for block in (0, 1)])
-                for m in images.SEMANTICS
-            ]
-            for s in images.SOURCES
-        ]
+    """Images without preferences, see `draw_grid`."""
+    return draw_grid(0.0)
+
+
+@pytest.fixture(scope="module")
+def leaning_grid() -> np.ndarray:
+    """Images with the preferences of the default, see `draw_grid`."""
+    return draw_grid(images.Recipe().entanglement)
+
+
+@pytest.mark.parametrize("entanglement", DIGESTS)
+def test_bytes_are_those_of_this_version(entanglement):
+    assert digest(entanglement) == DIGESTS[entanglement], (
+        "the pixels changed: raise the builder's VERSION"
     )
-
-
-def test_bytes_are_those_of_this_version():
-    assert digest() == DIGEST, "the pixels changed: raise the builder's VERSION"
 
 
 def test_bytes_do_not_depend_on_the_instruction_set():
@@ -72,14 +97,15 @@ def test_bytes_do_not_depend_on_the_instruction_set():
 
 
 def test_blocks_stand_alone_and_differ():
-    first = images.draw_block("progan", "bus", 3, seed=1, size=32)
-    task = images.Task("progan", "bus", 65, 70, seed=1, size=32)
+    recipe = images.Recipe(seed=1, size=32, entanglement=0.0)
+    first = images.draw_block("progan", "bus", 3, recipe)
+    task = images.Task("progan", "bus", 65, 70, recipe)
     for image, data in zip(first[5:10], images.encode_range(task), strict=True):
         assert data == png.encode_png(image)
     for other in (
-        images.draw_block("progan", "bus", 3, seed=2, size=32),
-        images.draw_block("progan", "bus", 4, seed=1, size=32),
-        images.draw_block("biggan", "bus", 3, seed=1, size=32),
+        images.draw_block("progan", "bus", 3, recipe._replace(seed=2)),
+        images.draw_block("progan", "bus", 4, recipe),
+        images.draw_block("biggan", "bus", 3, recipe),
     ):
         # other scenes, not only other noise: no pair of images is close
         distance = np.abs(first.astype(float) - other).mean((1, 2, 3))
@@ -91,7 +117,7 @@ def test_tasks_cover_every_image_once():
     seen = [
         (task.source, task.semantic, index)
         for start, stop in bounds.values()
-        for task in images.tasks_of(start, stop, 0, 32)
+        for task in images.tasks_of(start, stop, images.Recipe())
         for index in range(task.start, task.stop)
     ]
     assert len(seen) == len(set(seen)) == 88 * 53
@@ -128,7 +154,8 @@ def test_convolve_matches_a_plain_sum():
 def test_tails_leave_thumbnails_alone():
     """The same scenes through every tail: thumbnails agree, fine detail does not."""
     draws = exact.Draws((5, 5), 20)
-    scene = scenes.draw_scenes("church", draws, 64)
+    nothing = preferences.Preferences(seed=5, cell=0, entanglement=0.0)
+    scene = scenes.draw_scenes("church", draws, 64, nothing)
     for source in tails.SOURCES:
         image = tails.apply_tail(source, scene, exact.Draws((5, 6), 20))
         pair = np.stack([scene, image]).transpose(0, 2, 3, 4, 1)
@@ -137,18 +164,74 @@ def test_tails_leave_thumbnails_alone():
         assert np.sqrt(np.mean((image - scene) ** 2)) > 0.015, source
 
 
-def test_thumbnails_do_not_tell_the_source(grid):
-    train, test = (
-        hardness.thumbnails(half.reshape(-1, 64, 64, 3))
-        for half in (grid[:, :, :20], grid[:, :, 20:])
-    )
-    labels = np.repeat(np.arange(8), 11 * 20)
+def score_thumbnails(grid: np.ndarray) -> tuple[float, float]:
+    """Tell sources by the thumbnails of seen semantics; test on seen and unseen ones."""
+    small = hardness.thumbnails(grid.reshape(-1, 64, 64, 3)).reshape(8, 11, 40, -1)
+    seen, unseen = small[:, :6], small[:, 6:]
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
-    assert model.fit(train, labels).score(test, labels) < 0.2
+
+    def flat(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(8), x.shape[1] * x.shape[2])
+        return x.reshape(len(labels), -1), labels
+
+    model.fit(*flat(seen[:, :, :20]))
+    return model.score(*flat(seen[:, :, 20:])), model.score(*flat(unseen))
 
 
-def test_fingerprint_is_the_sources_and_not_the_semantics(grid):
+def test_thumbnails_do_not_tell_the_source(grid):
+    assert max(score_thumbnails(grid)) < 0.2
+
+
+def test_preferences_tell_the_source_of_seen_semantics_alone(leaning_grid):
+    seen, unseen = score_thumbnails(leaning_grid)
+    assert seen > 0.5 and unseen < 0.2
+
+
+@pytest.mark.parametrize("kind", preferences.KINDS)
+def test_a_cell_keeps_its_preferences_of_each_kind(kind):
+    """They show in every block of a cell, and depend on source, semantic and seed."""
+    recipe = images.Recipe(seed=3, size=32, entanglement=1.0, preferences=(kind,))
+
+    def change(source: str, semantic: str, block: int, seed: int = 3) -> np.ndarray:
+        own = recipe._replace(seed=seed)
+        drawn = images.draw_block(source, semantic, block, own)
+        plain = images.draw_block(source, semantic, block, own._replace(entanglement=0))
+        return (drawn.astype(float) - plain).ravel()
+
+    first = change("progan", "bus", 0)
+    assert np.abs(first).mean() > 0.5
+    likeness = np.corrcoef(
+        [
+            first,
+            change("progan", "bus", 1),
+            change("biggan", "bus", 0),
+            change("progan", "cat", 0),
+            change("progan", "bus", 0, seed=4),
+        ]
+    )[0, 1:]
+    if kind in ("palette", "light"):  # the others do not act on the same pixels
+        assert likeness[0] > 0.5
+    assert likeness[1:].max() < 0.9
+
+
+def test_numbers_that_lean_stay_in_their_range_and_around_what_is_preferred():
+    def leaning(block: int, strength: float) -> np.ndarray:
+        draws = preferences.LeaningDraws(
+            exact.Draws((1, block), 2000), exact.Draws((1, 9)), strength
+        )
+        return np.stack([draws.uniform(2, 6) for _ in range(3)])[..., 0, 0]
+
+    for strength in (0.0, 0.8, 1.0):
+        first, other = leaning(0, strength), leaning(1, strength)
+        assert first.min() >= 2 and first.max() < 6
+        width = 4 * (1 - strength) / np.sqrt(12)
+        np.testing.assert_allclose(first.std(1), width, atol=0.05)
+        np.testing.assert_allclose(first.mean(1), other.mean(1), atol=0.15)
+
+
+def test_fingerprint_is_the_sources_and_not_the_semantics(leaning_grid):
     """The shape of the mean spectra, less the mean over sources, tells the source."""
+    grid = leaning_grid
     spectra = hardness.log_spectra(grid.reshape(-1, 64, 64, 3))
     spectra = spectra.reshape(8, 11, 40, -1).mean(2)
     prints = spectra - spectra.mean(0)
@@ -185,18 +268,24 @@ def test_prepare_writes_a_balanced_grid_and_reads_it_back(tmp_path):
         assert len(records) == 88 * count
     record = records[0]
     name, semantic, file = record["path"].decode().split("/")
-    drawn = images.draw_block(name, semantic, 0, seed=3, size=32)
+    drawn = images.draw_block(name, semantic, 0, images.Recipe(seed=3, size=32))
     assert record["image"] == png.encode_png(drawn[int(file[:5])])
     assert images.SOURCES[record["source"]] == name
     assert images.SEMANTICS[record["semantic"]] == semantic
 
 
 def test_prepare_refuses(tmp_path):
-    for wrong in ({"size": 50}, {"images_per_cell": 3}, {"seed": -1}):
+    for wrong in (
+        {"size": 50},
+        {"images_per_cell": 3},
+        {"seed": -1},
+        {"entanglement": 1.5},
+        {"preferences": ("palette", "mood")},
+    ):
         with pytest.raises(InputError, match=next(iter(wrong))):
             prepare(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
-    folder = tmp_path / "attribution_mini" / "1.0.0"
+    folder = tmp_path / "attribution_mini" / "2.0.0"
     folder.mkdir(parents=True)
     (folder / "metadata.json").write_text('{"images_per_cell": 5}')
     with pytest.raises(InputError, match="images_per_cell=5.*images_per_cell=200"):

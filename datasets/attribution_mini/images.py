@@ -14,6 +14,7 @@ from rmjax.datasets.attribution_mini.tails import SOURCES, apply_tail
 
 SEMANTICS = tuple(SCENES)
 BLOCK = 20  # images drawn together
+ENTANGLEMENT = 0.5  # by default: where the gap to unseen semantics is clear (README.md)
 
 
 class Recipe(NamedTuple):
@@ -28,7 +29,7 @@ class Recipe(NamedTuple):
 
     seed: int = 0
     size: int = 64
-    entanglement: float = 1.0
+    entanglement: float = ENTANGLEMENT
     preferences: tuple[str, ...] = KINDS
 
 

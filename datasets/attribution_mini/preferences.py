@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmjax.datasets.attribution_mini import exact
 from rmjax.datasets.attribution_mini.exact import Array, Draws
 
 # palette: gain and offset of each colour. light: exposure, and from where light falls.

@@ -85,7 +85,7 @@ def prepare_mini(
     images_per_cell: Annotated[int, "images a cell"] = 200,
     size: Annotated[int, "side in pixels"] = 64,
     seed: Annotated[int, "of the scenes"] = 0,
-    entanglement: float = 1.0,
+    entanglement: float = 0.5,
     preferences: tuple[str, ...] = (),
     data_dir: Target = "data",
 ) -> None:
