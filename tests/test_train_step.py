@@ -55,7 +55,8 @@ def compiled(batch):
             loss=LOSSES[loss],
             optimizer=optimizer,
             mixing=mixing,
-            augment=partial(augment, crop=CROP, flip=True, corrupt=None, transform=rgb),
+            augment=partial(augment, crop=CROP, flip=True, corrupt=None),
+            transform=rgb,
             pieces=pieces,
             seed=0,
         )

@@ -97,6 +97,7 @@ def build_step(
         optimizer=optimizer,
         mixing=mixing,
         augment=build_augment(config),
+        transform=build_input(config),
         pieces=config.accumulate_steps,
         seed=config.seed,
     )
@@ -121,13 +122,12 @@ def make_train_steps(
 
 
 def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return what makes the network's input of training images; errors as below."""
+    """Return what cuts and corrupts training images; errors as below."""
     return partial(
         augment,
         crop=config.data.crop,
         flip=config.data.flip,
         corrupt=build_corruption(config),
-        transform=build_input(config),
     )
 
 

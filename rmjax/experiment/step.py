@@ -32,7 +32,7 @@ Batch = dict[str, jax.Array]
 InputTransform = Callable[[jax.Array], jax.Array]
 # (keys `[batch]`, images `[batch, H, W, 3]` in [0, 1]) -> such images.
 CorruptFn = Callable[[jax.Array, jax.Array], jax.Array]
-# (keys `[batch]`, uint8 `[batch, H, W, 3]`) -> the network's input.
+# (keys `[batch]`, uint8 `[batch, H, W, 3]`) -> images `[batch, h, w, 3]` in [0, 1].
 AugmentFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -105,6 +105,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
     augment: AugmentFn,
+    transform: InputTransform,
     pieces: int,
     seed: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -122,7 +123,8 @@ def train_step(
         loss: what is asked of it.
         optimizer: turns gradients into updates.
         mixing: how representations are mixed.
-        augment: makes the network's input of images.
+        augment: cuts and corrupts images.
+        transform: makes the network's input of them.
         pieces: equal parts of the share that go through the network one after the
             other; each is normalised with its own statistics, and contrasts its own
             samples.
@@ -140,12 +142,13 @@ def train_step(
         forward = partial(
             _forward_loss,
             batch_stats=stats,
-            inputs=augment(keys, piece["image"]),
+            images=augment(keys, piece["image"]),
             sources=piece["source"],
             level=level,
             model=model,
             loss=loss,
             mixing=mixing,
+            transform=transform,
             keys=fold_keys(keys, KEY_MIX),
         )
         grads, (stats, metrics) = jax.grad(forward, has_aux=True)(state.params)
@@ -203,9 +206,8 @@ def augment(
     crop: int,
     flip: bool,
     corrupt: CorruptFn | None,
-    transform: InputTransform,
 ) -> jax.Array:
-    """Make the network's input of training images.
+    """Cut windows out of training images, and corrupt them.
 
     Args:
         keys: typed random keys `[images]`.
@@ -213,45 +215,53 @@ def augment(
         crop: side of the random window in pixels.
         flip: whether to mirror at random.
         corrupt: what images suffer after that, each by its own key; None: nothing.
-        transform: from images in [0, 1] to the network's input.
 
     Returns:
-        `[images, crop, crop, channels]`, before a transform that changes the size.
+        `[images, crop, crop, 3]`, float32 in [0, 1].
     """
     # These scopes, as those of the network's modules, stay in the compiled program:
     # `rmjax plan --compile` says by them where its time goes.
     with jax.named_scope("augment"):
         images = random_flip_crop(fold_keys(keys, KEY_AUGMENT), images, crop, flip=flip)
         images = to_unit(images)
-    if corrupt is not None:
-        with jax.named_scope("corrupt"):
-            images = corrupt(fold_keys(keys, KEY_CORRUPT), images)
-    with jax.named_scope("augment"):
-        return transform(images)
+    if corrupt is None:
+        return images
+    with jax.named_scope("corrupt"):
+        return corrupt(fold_keys(keys, KEY_CORRUPT), images)
 
 
 def _forward_loss(
     params: PyTree,
     *,
     batch_stats: PyTree,
-    inputs: jax.Array,
+    images: jax.Array,
     sources: jax.Array,
     level: int,
     model: RepMix,
     loss: losses.Loss,
     mixing: Mixing,
+    transform: InputTransform,
     keys: jax.Array,
 ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
     """Return the loss of images mixed at `level`, the new statistics and metrics."""
+    mixed = None
+    if level == 0:  # pixels: of two images' spectra or statistics no image has the sum
+        with jax.named_scope("mix"):
+            mixed = mixing(keys, images)
+        images = mixed.h
+    with jax.named_scope("augment"):
+        inputs = transform(images)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
         inputs,
         train=True,
-        mix=mixing,
+        mix=mixing if mixed is None else None,
         level=level,
         keys=keys,
         mutable=["batch_stats"],
     )
+    if mixed is not None:
+        outputs |= {"mixed": mixed}
     with jax.named_scope("loss"):
         metrics = _measure(outputs, sources, loss)
     return metrics["loss"], (updated.get("batch_stats", {}), metrics)

@@ -13,7 +13,12 @@ from rmjax.data.dataset import check_every_source
 from rmjax.errors import InputError
 from rmjax.evaluation.robustness import parse_suite
 from rmjax.experiment import run as workdirs
-from rmjax.experiment.build import build_augment, build_model, build_optimizer
+from rmjax.experiment.build import (
+    build_augment,
+    build_input,
+    build_model,
+    build_optimizer,
+)
 from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.data import ExperimentData, check_validation, open_data
 from rmjax.sweep.grid import read_grid, read_value, split
@@ -147,6 +152,7 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
         if config.fit.name:
             check_fit(config, len(data.sources))
             build_augment(config)
+            build_input(config)
             return STEP
         # As many as are asked for: which there are is known where the run starts.
         devices = jax.local_devices()[:1] * max(config.num_devices, 1)
@@ -154,6 +160,7 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
         build_model(config, len(data.sources))
         build_optimizer(config, steps)
         build_augment(config)
+        build_input(config)
         return config.num_epochs * steps
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from error

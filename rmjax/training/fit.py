@@ -29,6 +29,7 @@ from rmjax.evaluation.predict import Runner, make_runner
 from rmjax.experiment import parallel
 from rmjax.experiment.build import (
     build_augment,
+    build_input,
     build_model,
     network_input,
     variable_shapes,
@@ -171,12 +172,13 @@ def _read(
     Raises:
         InputError: at their end, if a source has none.
     """
-    augment, root = build_augment(config), jax.random.key(config.seed)
+    augment, transform = build_augment(config), build_input(config)
+    root = jax.random.key(config.seed)
 
     @jax.jit
     def compute(position: jax.Array, images: jax.Array) -> jax.Array:
         keys = jax.vmap(partial(jax.random.fold_in, root))(position)
-        return features(augment(keys, images))[:, 0]  # a crop is one tile
+        return features(transform(augment(keys, images)))[:, 0]  # a crop is one tile
 
     batches = train_batches(
         data.seen,
