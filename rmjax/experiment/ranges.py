@@ -27,6 +27,7 @@ class Range:
         whole: integers alone.
         open_low: more than `low`.
         open_high: less than `high`.
+        or_names: texts are right too; what they name is checked where it is looked up.
     """
 
     low: float
@@ -34,9 +35,12 @@ class Range:
     whole: bool = False
     open_low: bool = False
     open_high: bool = False
+    or_names: bool = False
 
     def __contains__(self, value: object) -> bool:
         """Tell whether a value is a number of this range; booleans are none."""
+        if self.or_names and isinstance(value, str):
+            return True
         if isinstance(value, bool) or not isinstance(value, Real):
             return False
         number = float(value)
@@ -71,6 +75,8 @@ _DECAY = Range(0, 1, open_high=True)
 # By key; of a tuple, for each of its entries.
 RANGES: dict[str, Range] = {
     "seed": _integers(0, 2**32 - 1),
+    "data.train_cells": Range(1, MAX_INT, whole=True, or_names=True),
+    "data.cells_seed": _integers(0, 2**32 - 1),
     "data.resize": _integers(0, MAX_SIDE),
     "data.size": _integers(MIN_SIDE, MAX_SIDE),
     "data.crop": _integers(MIN_SIDE, MAX_SIDE),
