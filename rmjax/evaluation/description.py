@@ -15,7 +15,7 @@ import numpy as np
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
-from rmjax.evaluation.results import SCHEMA, SCHEMA_VERSION, name_subset
+from rmjax.evaluation.results import SCHEMA, SCHEMA_VERSION, subset_words
 from rmjax.experiment.data import ExperimentData
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.calibration import Calibration
@@ -118,7 +118,7 @@ def _without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
             logger.warning(
                 "no test images of %s among %s: not in its macro F1",
                 ", ".join(absent[subset]),
-                name_subset(subset),
+                subset_words(subset),
             )
     return absent
 

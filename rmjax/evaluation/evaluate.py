@@ -30,9 +30,9 @@ from rmjax.evaluation.predict import (
 from rmjax.evaluation.protocol import measure_clean, measure_grid
 from rmjax.evaluation.results import (
     EVALUATIONS,
-    name_subset,
     new_folder,
     partial_folder,
+    subset_words,
     write_results,
 )
 from rmjax.evaluation.robustness import parse_suite
@@ -294,7 +294,7 @@ def _choose_parts(
     for subset, (selection, used) in list(parts.items()):
         if not selection.size(*used):
             logger.warning(
-                "no images of %s in %s", name_subset(subset), ", ".join(used)
+                "no images of %s in %s", subset_words(subset), ", ".join(used)
             )
             del parts[subset]
     if not parts:

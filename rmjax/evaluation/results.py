@@ -124,7 +124,7 @@ def find_evaluation(workdir: Path, name: str | None = None) -> Path:
     return folder / name
 
 
-def name_subset(subset: str) -> str:
+def subset_words(subset: str) -> str:
     """Return what a subset of test images is called in a sentence."""
     return "new pairs" if subset == "new_pairs" else f"{subset} semantics"
 
@@ -176,7 +176,7 @@ def _format_summary(summary: dict[str, dict]) -> str:
         if name in first:
             add(name.replace("_", " "), {g: own[name] for g, own in summary.items()})
     worst = [
-        f"worst, {name_subset(subset)}: {own['worst']['condition']}, attribution "
+        f"worst, {subset_words(subset)}: {own['worst']['condition']}, attribution "
         f"{own['worst']['attribution_accuracy']:.4f}"
         for subset, own in summary.items()
     ]
@@ -206,7 +206,7 @@ def _format_decisions(results: dict) -> list[str]:
             f"%: {round(point['achieved'] * real)} of {real} real validation images): "
             f"{_format_number(cell[f'tpr_at_{name}'])} of synthetic and "
             f"{_format_number(cell[f'fpr_at_{name}'])} of real images, clean, "
-            f"{name_subset(cell['semantics'])}"
+            f"{subset_words(cell['semantics'])}"
         )
     for name, by_kin in (results["open_set"] or {"scores": {}})["scores"].items():
         texts = [
