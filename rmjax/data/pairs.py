@@ -5,6 +5,7 @@ index of the selection's sources, and of the data set's semantics.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,13 +35,20 @@ def name_pairs(selection: Selection, table: np.ndarray) -> dict[str, list[str]]:
     }
 
 
+def name_semantics(selection: Selection, table: np.ndarray) -> tuple[str, ...]:
+    """Return those of a selection's semantics that have a pair in a table."""
+    columns = {n: table[:, i] for i, n in enumerate(selection.dataset.semantic_names)}
+    return tuple(name for name in selection.semantic_names if columns[name].any())
+
+
 def keep_pairs(selection: Selection, table: np.ndarray) -> Selection:
-    """Keep the images of some pairs, in every split; names stay as they are."""
+    """Keep the images and semantics of some pairs, in every split, and all sources."""
     rows = {
         split: np.flatnonzero(table[labels["source"], labels["semantic"]])
         for split, labels in selection.labels.items()
     }
-    return take_rows(selection, rows)
+    names = name_semantics(selection, table)
+    return replace(take_rows(selection, rows), semantic_names=names)
 
 
 def choose_pairs(

@@ -1,7 +1,7 @@
 """The data of an experiment: a config's choice of sources and semantics."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from rmjax.data.pairs import (
     equalize_sources,
     keep_pairs,
     name_pairs,
+    name_semantics,
     pairs_with_images,
 )
 from rmjax.errors import InputError
@@ -132,46 +133,33 @@ def _part_pairs(
     # Of a source without any training image no pair is new: a training refuses it, and
     # a data set that is there for testing alone is seen as a whole.
     trained |= ~trained.any(1, keepdims=True)
-    names, present = (
-        whole.dataset.semantic_names,
-        pairs_with_images(whole, *whole.records),
-    )
-    by_any = trained.any(0)
-    untrained = {names[i] for i in np.flatnonzero(present.any(0) & ~by_any)}
-    seen_names = tuple(name for name in whole.semantic_names if name not in untrained)
-    seen = replace(keep_pairs(whole, trained), semantic_names=seen_names)
+    seen = keep_pairs(whole, trained)
     if data.train_cells:
         seen = equalize_sources(seen, data.cells_seed)
+    present = pairs_with_images(whole, *whole.records)
+    by_any = trained.any(0)
     new = present & ~trained & by_any
-    new_names = tuple(n for n in whole.semantic_names if new[:, names.index(n)].any())
-    new_pairs = replace(keep_pairs(whole, new), semantic_names=new_names)
-    left = tuple(name for name in whole.semantic_names if name in untrained)
-    return seen, new_pairs if new_names else None, left
+    untrained = name_semantics(whole, present & ~by_any)
+    return seen, keep_pairs(whole, new) if new.any() else None, untrained
 
 
 def log_pairs(config: ConfigDict, data: ExperimentData) -> None:
     """Say how many of the pairs of source and semantic are trained on, if not all."""
-    named = config.data.unseen_semantics
-    others = (
-        [n for n in data.unseen.semantic_names if n not in named] if data.unseen else []
-    )
+    unseen = data.unseen.semantic_names if data.unseen else ()
+    others = [name for name in unseen if name not in config.data.unseen_semantics]
     if others:
         logger.info("no training images of %s: unseen semantics", ", ".join(others))
-    by_source = data.trained_pairs
-    count = sum(map(len, by_source.values()))
-    total = len(by_source) * len(
-        {name for names in by_source.values() for name in names}
-    )
-    if not config.data.train_cells and count == total:
-        return
-    of_each = np.bincount(data.seen.labels["train"]["source"])
-    spread = dict.fromkeys((of_each.min(), of_each.max()))
-    logger.info(
-        "trained on %d of %d pairs of source and semantic, %s images of each source",
-        count,
-        total,
-        " to ".join(map(str, spread)),
-    )
+    count = sum(map(len, data.trained_pairs.values()))
+    total = len(data.sources) * len(data.seen.semantic_names)
+    if config.data.train_cells or count < total:
+        of_each = np.bincount(data.seen.labels["train"]["source"])
+        spread = dict.fromkeys((of_each.min(), of_each.max()))
+        logger.info(
+            "trained on %d of %d pairs of source and semantic, %s images of each source",
+            count,
+            total,
+            " to ".join(map(str, spread)),
+        )
 
 
 def check_validation(config: ConfigDict, data: ExperimentData) -> None:

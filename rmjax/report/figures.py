@@ -52,6 +52,7 @@ LONGEST = 18  # characters of a name beside an axis
 NAMED = 30  # names beside an axis that are read one by one
 SUBSETS = {  # how a subset of semantics is drawn
     "seen": {"color": BLUE, "marker": "o", "mfc": BLUE},
+    "new_pairs": {"color": GREEN, "marker": "^", "mfc": "none"},
     "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
     "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from rmjax.errors import InputError
 from rmjax.evaluation.results import subset_words
 from rmjax.report.comparison import excludes_zero, points
-from rmjax.report.figures import SETS, render
+from rmjax.report.figures import SETS, SUBSETS, render
 from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
@@ -128,7 +128,7 @@ def _cells_table(
 ) -> Table:
     """Return mean and difference of every cell, by subset of semantics."""
     rows = findings.select(of_set, metric)
-    parts = [s for s in dict.fromkeys(r["semantics"] for r in rows) if s != "combined"]
+    parts = [s for s in SUBSETS if any(row["semantics"] == s for row in rows)]
     by_place = {(row["cell"], row["semantics"]): row for row in rows}
     lines = []
     for label, name in findings.names().items():
