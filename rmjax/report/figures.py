@@ -19,7 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rmjax.report.view import SETS, by_kind, words
+from rmjax.report.view import SETS, by_kind, subset_words, words
 from rmjax.utils.files import replace_bytes
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
@@ -52,6 +52,7 @@ LONGEST = 18  # characters of a name beside an axis
 NAMED = 30  # names beside an axis that are read one by one
 SUBSETS = {  # how a subset of semantics is drawn
     "seen": {"color": BLUE, "marker": "o", "mfc": BLUE},
+    "new_pairs": {"color": GREEN, "marker": "^", "mfc": "none"},
     "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
     "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
 }
@@ -134,7 +135,7 @@ def dots(
         size: of the dots, in points.
         **options: of the dots.
     """
-    style = SUBSETS[subset] | {"label": f"{subset} semantics", "ls": ""} | options
+    style = SUBSETS[subset] | {"label": subset_words(subset), "ls": ""} | options
     for _, low, high, row in points:
         if low is not None and high is not None:
             bar = {"color": style["color"], "lw": 2, "solid_capstyle": "butt"}
@@ -155,7 +156,7 @@ def name_rows(axes: Axes, labels: Sequence[str], size: float = 9) -> None:
 def name_subsets(figure: Figure, subsets: Sequence[str]) -> None:
     """Add a legend of the subsets of semantics, if there are several."""
     if len(subsets) > 1:
-        figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=3)
 
 
 def share_axis(axes: Axes) -> None:

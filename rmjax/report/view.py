@@ -9,6 +9,7 @@ from rmjax.evaluation.results import SETS as SET_NAMES
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
+HARD = ("unseen", "new_pairs")  # subsets that were not trained on, hardest first
 KINS = ("near", "far")  # of unknown sources
 HARM = 0.01  # of calibration error, that is worth saying
 EXCESS = 0.05  # of attributions to a source, that is worth saying
@@ -29,6 +30,11 @@ NAMES = {  # spoken otherwise than they are spelt
 def words(name: str) -> str:
     """Return the name of a kind, set or score as it is spoken."""
     return NAMES.get(name, name.replace("_", " "))
+
+
+def subset_words(subset: str) -> str:
+    """Return how the images of a subset are called, such as "seen semantics"."""
+    return words(subset) if subset == "new_pairs" else f"{subset} semantics"
 
 
 SETS = {name: words(name) for name in SET_NAMES}
@@ -87,7 +93,27 @@ def guessing(results: dict) -> str:
 
 def hardest_subset(results: dict) -> str:
     """Return the subset of semantics that asks the most of the network."""
-    return "unseen" if "unseen" in results["summary"] else main_subset(results)
+    return next((g for g in HARD if g in results["summary"]), main_subset(results))
+
+
+def gap(
+    summary: Mapping[str, dict],
+    subset: str,
+    metric: str = "attribution_accuracy",
+    conditions: str = "clean",
+) -> float | None:
+    """Return a share on seen semantics minus that on a subset; None without either.
+
+    Args:
+        summary: by subset of semantics, as in `results.json`.
+        subset: key of it, such as "unseen".
+        metric: which share.
+        conditions: set of conditions.
+    """
+    if subset == "seen" or not {"seen", subset} <= summary.keys():
+        return None
+    seen, other = (summary[own][conditions][metric] for own in ("seen", subset))
+    return None if seen is None or other is None else seen - other
 
 
 def hardest_set(results: dict) -> str | None:
