@@ -176,7 +176,9 @@ def _conditions(full: bool) -> list[tuple]:
 
 def _cell(rng, name, kind, part, value, group, images, strength) -> dict:
     hard = {"clean": 0.0, "resharing": 0.3}.get(part, 0.12 * (value or 0) + 0.1)
-    hard = hard * rng.uniform(0.6, 1.4) + {"unseen": 0.04, "new_pairs": 0.09}.get(group, 0)
+    hard = hard * rng.uniform(0.6, 1.4) + {"unseen": 0.04, "new_pairs": 0.09}.get(
+        group, 0
+    )
     accuracy = float(np.clip(0.95 - hard, 0.1, 1)) * strength
     found = {
         "condition": name, "kind": kind, "set": part, "value": value,

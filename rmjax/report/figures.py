@@ -25,6 +25,7 @@ from rmjax.utils.files import replace_bytes
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
 INK, GREY, PALE = "#222222", "#6b6b6b", "#ececec"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+PALETTE = (BLUE, "#E69F00", GREEN, PURPLE, "#56B4E9", ORANGE, INK, "#9c8f00")
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,

@@ -1,12 +1,18 @@
 """Figures of a sweep's cells beside each other, each from plain data to a Figure."""
 
 from collections.abc import Sequence
+from os.path import commonprefix
+from typing import Any
 
+import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.optimize import isotonic_regression
 
 from rmjax.report.figures import (
     GREY,
+    PALETTE,
     SUBSETS,
     dots,
     name_rows,
@@ -15,8 +21,11 @@ from rmjax.report.figures import (
     short,
     styled,
 )
+from rmjax.report.view import subset_words
 
 LINE = 34  # characters of a line of a label
+BESIDE = 24  # characters of a label beside the dots
+APART = 0.15  # inches from one label beside the dots to the next
 # What is drawn of a row: its value and the two ends of its interval.
 MEAN = ("mean", "mean_low", "mean_high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
@@ -63,8 +72,7 @@ def cell_dots(
         dots(axes, subset, points)
     name_rows(axes, labels, 9 if lines == 1 else 8)
     axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g}")
+    _number(axes.xaxis)
     axes.set_xlabel("right answers, %")
     if what == DIFFERENCE:
         axes.set_xlabel("percentage points more than the reference")
@@ -74,3 +82,115 @@ def cell_dots(
             axes.text(0, places[label], words, va="center", color=GREY, size=8)
     name_subsets(figure, subsets)
     return figure
+
+
+@styled
+def seen_against(
+    rows: Sequence[dict], names: dict[str, str], other: str, reference: str = ""
+) -> Figure | None:
+    """Draw each cell's share on another subset (y) against that on seen semantics (x).
+
+    Where y = x, which is drawn, there is no gap. Names stand in a column beside the dots,
+    in the order of y, and a line leads from each dot to its own: so many dots in one
+    place can be told apart.
+
+    Args:
+        rows: of one set of conditions and one metric, as `rmjax.sweep.collect` gives
+            them.
+        names: by label of a cell what it is called.
+        other: subset of semantics, such as "unseen".
+        reference: label of the cell that is drawn as a star.
+
+    Returns:
+        None where no cell has both.
+    """
+    by_place = {(row["cell"], row["semantics"]): row for row in rows}
+    both = [
+        (label, by_place[label, "seen"], by_place[label, other])
+        for label in names
+        if {(label, "seen"), (label, other)} <= by_place.keys()
+    ]
+    if not both:
+        return None
+    room = max(3.2, APART * len(both))  # inches, of the axes
+    figure, axes = new_figure(room + 0.8)
+    across = [_ends(seen) for _, seen, _ in both]
+    least, most = min(low for low, _ in across), max(high for _, high in across)
+    upward = [(least, most), *(_ends(row) for *_, row in both)]  # y = x is in sight
+    margin = 0.04 * (most - least) + 1e-3
+    axes.set_xlim(least - margin, most + margin)
+    axes.set_ylim(
+        min(low for low, _ in upward) - margin, max(high for _, high in upward) + margin
+    )
+    axes.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", zorder=0)
+    slanted: dict[str, Any] = {"rotation": 45, "transform_rotates_text": True}
+    slanted |= {"rotation_mode": "anchor", "va": "center", "size": 8, "color": GREY}
+    slanted["bbox"] = {"fc": "white", "ec": "none", "pad": 1}
+    axes.text(least, least, "no gap", zorder=0, **slanted)
+
+    both.sort(key=lambda cell: (-cell[2]["mean"], -cell[1]["mean"]))
+    shown = _own_parts([names[label] for label, *_ in both])
+    bottom, top = axes.get_ylim()
+    heights = [(row["mean"] - bottom) / (top - bottom) for *_, row in both]
+    places = _spread(heights, APART / room)
+    for number, (label, seen, row) in enumerate(both):
+        colour = PALETTE[number % len(PALETTE)]
+        x, y = seen["mean"], row["mean"]
+        cross: dict[str, Any] = {"color": colour, "lw": 0.8, "alpha": 0.5, "zorder": 1}
+        axes.plot(_ends(seen), (y, y), **cross)
+        axes.plot((x, x), _ends(row), **cross)
+        is_base = label == reference
+        look: dict[str, Any] = {"marker": "*", "ms": 13} if is_base else {"marker": "o"}
+        axes.plot(x, y, color=colour, mec="white", mew=0.6, **look)
+        axes.annotate(
+            short(shown[number], BESIDE) + (" (reference)" if is_base else ""),
+            (x, y),
+            xytext=(1.05, places[number]),
+            textcoords="axes fraction",
+            va="center",
+            size=8,
+            weight="bold" if is_base else "normal",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 1,
+                "ls": ":",
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+        )
+    axes.grid()
+    _number(axes.xaxis, axes.yaxis)
+    trained = "trained pairs" if other == "new_pairs" else "seen semantics"
+    axes.set_xlabel(f"right answers, {trained}, %")
+    axes.set_ylabel(f"right answers, {subset_words(other)}, %")
+    return figure
+
+
+def _ends(row: dict) -> tuple[float, float]:
+    """Return the interval of a mean, which alone is its interval if it has none."""
+    low, high = row["mean_low"], row["mean_high"]
+    return (row["mean"],) * 2 if low is None or high is None else (low, high)
+
+
+def _own_parts(names: Sequence[str]) -> list[str]:
+    """Return names without the keys that all of them begin with."""
+    same = commonprefix(names)
+    start = max(same.rfind("="), same.rfind(",")) + 1
+    return [name[start:] for name in names]
+
+
+def _spread(heights: Sequence[float], apart: float) -> np.ndarray:
+    """Return the heights nearest to falling ones that are so far apart, within 0 to 1."""
+    steps = apart * np.arange(len(heights))
+    # Of heights whose distances are taken out only the order is to be kept.
+    level = isotonic_regression(heights + steps, increasing=False).x
+    return np.clip(level, steps[-1], 1) - steps
+
+
+def _number(*axes: Axis) -> None:
+    """Number axes over shares as per cent, with decimals where they are close."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+        axis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g}")

@@ -143,7 +143,9 @@ def points_table(results: dict) -> Table:
             clean = cells_of(results, subset)[0]
             rates = [clean[f"{rate}_at_{point['fpr']:g}"] for rate in ("fpr", "tpr")]
             threshold = decimal(point["threshold"])
-            rows.append([aim, words(subset), *map(percent, rates), in_validation, threshold])
+            rows.append(
+                [aim, words(subset), *map(percent, rates), in_validation, threshold]
+            )
     head = ["aim", "semantics", "false alarms, %", "detected, %"]
     head += ["false alarms in validation", "threshold"]
     return {"head": head, "rows": rows, "text": 2}
