@@ -61,10 +61,10 @@ def cell_dots(
         for name in names.values()
     ]
     lines = max(label.count("\n") for label in labels) + 1
-    pitch = max(0.17 * lines, 0.16 * len(subsets)) + 0.14
+    pitch = max(0.17 * lines, 0.14 * len(subsets)) + 0.14
     figure, axes = new_figure(1.0 + pitch * len(labels))
     for k, subset in enumerate(subsets):
-        offset = 0.15 * (2 * k - len(subsets) + 1)
+        offset = 0.13 * (2 * k - len(subsets) + 1)
         own = [row for row in drawn if row["semantics"] == subset]
         points = [
             (*(row[name] for name in what), places[row["cell"]] + offset) for row in own
