@@ -52,6 +52,7 @@ def evaluated(guess, source, group, unseen=None):
         "source": np.array(source),
         "group": np.array(group),
         "unseen": unseen,
+        "new_pairs": np.zeros(len(source), bool),
         "conditions": np.array(list(conditions)),
         "guess": np.array(guess),
     }

@@ -12,6 +12,7 @@ from rmjax.evaluation.differences import (
     differences,
     read_runs,
 )
+from rmjax.evaluation.results import BESIDE_SEEN, subset_words
 from rmjax.report import view
 from rmjax.report.figures import render
 from rmjax.report.figures_accuracy import robustness_difference
@@ -102,12 +103,13 @@ def excludes_zero(row: dict) -> bool | None:
 def verdicts(rows: Sequence[dict], name: str) -> list[str]:
     """Return a sentence on each set of conditions: attribution, hardest or all images."""
     subsets = {row["semantics"] for row in rows}
-    subset = next((g for g in view.HARD if g in subsets), next(iter(subsets)))
+    hard = [subset for subset in BESIDE_SEEN if subset in subsets]
+    subset = hard[-1] if hard else next(iter(subsets))
     lines = []
     for row in rows:
         if row["semantics"] != subset or row["metric"] != "attribution":
             continue
-        where = f"{SETS[row['set']]}, {view.subset_words(subset)}"
+        where = f"{SETS[row['set']]}, {subset_words(subset)}"
         ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
         how = {
             None: f"no interval, as all draws agree ({points(row['difference'])})",

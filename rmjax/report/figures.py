@@ -19,7 +19,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rmjax.report.view import SETS, by_kind, subset_words, words
+from rmjax.evaluation.results import subset_words
+from rmjax.report.view import SETS, by_kind, words
 from rmjax.utils.files import replace_bytes
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
+from rmjax.evaluation.results import subset_words
 from rmjax.report.figures import (
     GREY,
     PALETTE,
@@ -21,7 +22,6 @@ from rmjax.report.figures import (
     short,
     styled,
 )
-from rmjax.report.view import subset_words
 
 LINE = 34  # characters of a line of a label
 BESIDE = 24  # characters of a label beside the dots

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from rmjax.errors import InputError
-from rmjax.evaluation.results import find_evaluation, read_results
+from rmjax.evaluation.results import find_evaluation, read_results, subset_words
 from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
@@ -200,7 +200,7 @@ def make_environment() -> Environment:
         "percent": view.percent,
         "decimal": view.decimal,
         "words": view.words,
-        "subset_words": view.subset_words,
+        "subset_words": subset_words,
         "spoken": view.spoken,
     }
     environment.globals |= {

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from rmjax.evaluation.results import BESIDE_SEEN
 from rmjax.evaluation.results import SETS as SET_NAMES
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
 DASH = "–"
-HARD = ("unseen", "new_pairs")  # subsets that were not trained on, hardest first
 KINS = ("near", "far")  # of unknown sources
 HARM = 0.01  # of calibration error, that is worth saying
 EXCESS = 0.05  # of attributions to a source, that is worth saying
@@ -30,11 +30,6 @@ NAMES = {  # spoken otherwise than they are spelt
 def words(name: str) -> str:
     """Return the name of a kind, set or score as it is spoken."""
     return NAMES.get(name, name.replace("_", " "))
-
-
-def subset_words(subset: str) -> str:
-    """Return how the images of a subset are called, such as "seen semantics"."""
-    return words(subset) if subset == "new_pairs" else f"{subset} semantics"
 
 
 SETS = {name: words(name) for name in SET_NAMES}
@@ -93,7 +88,8 @@ def guessing(results: dict) -> str:
 
 def hardest_subset(results: dict) -> str:
     """Return the subset of semantics that asks the most of the network."""
-    return next((g for g in HARD if g in results["summary"]), main_subset(results))
+    hard = [subset for subset in BESIDE_SEEN if subset in results["summary"]]
+    return hard[-1] if hard else main_subset(results)
 
 
 def gap(

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmjax.errors import InputError
+from rmjax.evaluation.results import BESIDE_SEEN, subset_words
 from rmjax.report.comparison import excludes_zero, points
 from rmjax.report.figures import SETS, render
 from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots, seen_against
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
-from rmjax.report.view import DASH, HARD, interval, percent, subset_words, words
+from rmjax.report.view import DASH, interval, percent, words
 from rmjax.sweep.collect import COLUMNS
 from rmjax.sweep.runs import Sweep
 from rmjax.utils.files import write_csv
@@ -62,7 +63,7 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
     """
     pictures = {}
     reference = findings.sweep.reference
-    for subset in HARD:
+    for subset in BESIDE_SEEN:
         rows = findings.select(findings.sets()[0], "attribution")
         if drawn := seen_against(rows, findings.names(), subset, reference):
             pictures[f"seen_{subset}"] = render(drawn)
@@ -120,9 +121,9 @@ def format_findings(findings: Findings) -> str:
 def describe_run(results: dict) -> str:
     """Return a run's shares of clean images on a line, as it ends."""
     shares = [
-        f"{percent(figures['clean']['attribution_accuracy'])} % {subset_words(subset)}"
-        for subset, figures in results["summary"].items()
-        if subset != "combined"
+        f"{percent(figures['clean']['attribution_accuracy'])} % {subset_words(semantics)}"
+        for semantics, figures in results["summary"].items()
+        if semantics != "combined"
     ]
     return f"attribution, clean images: {', '.join(shares)}"
 
