@@ -162,7 +162,7 @@ def seen_unseen(
             if less is not None:
                 ends = own[metric], own[metric] + less
                 axes.plot(ends, (row, row), color="#bbbbbb", lw=1.2, zorder=1)
-                text = f"{100 * less:.1f}".replace("-", "−")
+                text = percent(less).replace("-", "−")
                 _write_beside(axes, row, text, 72, weight="bold")
         dots(axes, subset, points)
     name_rows(axes, labels)

@@ -5,6 +5,7 @@ from os.path import commonprefix
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -112,60 +113,56 @@ def seen_against(
     ]
     if not both:
         return None
+    both.sort(key=lambda cell: (-cell[2]["mean"], -cell[1]["mean"]))
     room = max(3.2, APART * len(both))  # inches, of the axes
     figure, axes = new_figure(room + 0.8)
-    across = [_ends(seen) for _, seen, _ in both]
-    least, most = min(low for low, _ in across), max(high for _, high in across)
-    upward = [(least, most), *(_ends(row) for *_, row in both)]  # y = x is in sight
-    margin = 0.04 * (most - least) + 1e-3
-    axes.set_xlim(least - margin, most + margin)
-    axes.set_ylim(
-        min(low for low, _ in upward) - margin, max(high for _, high in upward) + margin
+    _draw_no_gap(
+        axes, [_ends(seen) for _, seen, _ in both], [_ends(y) for *_, y in both]
     )
-    axes.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", zorder=0)
-    slanted: dict[str, Any] = {"rotation": 45, "transform_rotates_text": True}
-    slanted |= {"rotation_mode": "anchor", "va": "center", "size": 8, "color": GREY}
-    slanted["bbox"] = {"fc": "white", "ec": "none", "pad": 1}
-    axes.text(least, least, "no gap", zorder=0, **slanted)
-
-    both.sort(key=lambda cell: (-cell[2]["mean"], -cell[1]["mean"]))
-    shown = _own_parts([names[label] for label, *_ in both])
     bottom, top = axes.get_ylim()
     heights = [(row["mean"] - bottom) / (top - bottom) for *_, row in both]
-    places = _spread(heights, APART / room)
-    for number, (label, seen, row) in enumerate(both):
+    shown = _own_parts([names[label] for label, *_ in both])
+    for number, (place, name) in enumerate(
+        zip(_spread(heights, APART / room), shown, strict=True)
+    ):
+        label, seen, row = both[number]
+        dot = seen["mean"], row["mean"]
         colour = PALETTE[number % len(PALETTE)]
-        x, y = seen["mean"], row["mean"]
         cross: dict[str, Any] = {"color": colour, "lw": 0.8, "alpha": 0.5, "zorder": 1}
-        axes.plot(_ends(seen), (y, y), **cross)
-        axes.plot((x, x), _ends(row), **cross)
-        is_base = label == reference
-        look: dict[str, Any] = {"marker": "*", "ms": 13} if is_base else {"marker": "o"}
-        axes.plot(x, y, color=colour, mec="white", mew=0.6, **look)
-        axes.annotate(
-            short(shown[number], BESIDE) + (" (reference)" if is_base else ""),
-            (x, y),
-            xytext=(1.05, places[number]),
-            textcoords="axes fraction",
-            va="center",
-            size=8,
-            weight="bold" if is_base else "normal",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "lw": 1,
-                "ls": ":",
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 4,
-            },
-        )
+        axes.plot(_ends(seen), (dot[1], dot[1]), **cross)
+        axes.plot((dot[0], dot[0]), _ends(row), **cross)
+        look: dict[str, Any] = {"marker": "o"}
+        text: dict[str, Any] = {"text": short(name, BESIDE)}
+        if label == reference:
+            look = {"marker": "*", "ms": 13}
+            text = {"text": f"{short(name, BESIDE)} (reference)", "weight": "bold"}
+        axes.plot(*dot, color=colour, mec="white", mew=0.6, **look)
+        lead: dict[str, Any] = {"arrowstyle": "-", "color": colour, "lw": 1, "ls": ":"}
+        lead |= {"relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4}
+        text |= {"xytext": (1.05, place), "textcoords": "axes fraction", "va": "center"}
+        axes.annotate(xy=dot, size=8, arrowprops=lead, **text)
     axes.grid()
     _number(axes.xaxis, axes.yaxis)
     trained = "trained pairs" if other == "new_pairs" else "seen semantics"
     axes.set_xlabel(f"right answers, {trained}, %")
     axes.set_ylabel(f"right answers, {subset_words(other)}, %")
     return figure
+
+
+def _draw_no_gap(axes: Axes, across: Sequence[tuple], upward: Sequence[tuple]) -> None:
+    """Draw y = x, and limit the axes to all intervals and to it over all of x."""
+    least, most = min(low for low, _ in across), max(high for _, high in across)
+    upward = [(least, most), *upward]
+    margin = 0.04 * (most - least) + 1e-3  # a single share may have no interval
+    axes.set_xlim(least - margin, most + margin)
+    axes.set_ylim(
+        min(low for low, _ in upward) - margin, max(high for _, high in upward) + margin
+    )
+    axes.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", zorder=0)
+    text: dict[str, Any] = {"rotation": 45, "transform_rotates_text": True}
+    text |= {"rotation_mode": "anchor", "va": "center", "size": 8, "color": GREY}
+    text["bbox"] = {"fc": "white", "ec": "none", "pad": 1}
+    axes.text(least, least, "no gap", zorder=0, **text)
 
 
 def _ends(row: dict) -> tuple[float, float]:
