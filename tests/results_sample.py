@@ -37,6 +37,7 @@ def sample_results(
     sources: Sequence[str] = SOURCES,
     seen: Sequence[str] = SEEN,
     unseen: Sequence[str] = UNSEEN,
+    new_pairs: bool = False,
     full: bool = True,
     calibrated: bool = True,
     open_set: bool = True,
@@ -46,8 +47,12 @@ def sample_results(
     """Return results of that shape; `strength` scales the accuracies."""
     rng = np.random.default_rng(0)
     groups = {group: list(seen)}
+    if new_pairs:
+        groups["new_pairs"] = list(seen)
     if unseen:
-        groups |= {"unseen": list(unseen), "combined": [*seen, *unseen]}
+        groups["unseen"] = list(unseen)
+    if len(groups) > 1:
+        groups["combined"] = [*seen, *unseen]
     conditions = _conditions(full)
     cells = [
         _cell(rng, name, kind, part, value, g, 40 * len(sources), strength)
@@ -171,7 +176,9 @@ def _conditions(full: bool) -> list[tuple]:
 
 def _cell(rng, name, kind, part, value, group, images, strength) -> dict:
     hard = {"clean": 0.0, "resharing": 0.3}.get(part, 0.12 * (value or 0) + 0.1)
-    hard = hard * rng.uniform(0.6, 1.4) + (0.04 if group == "unseen" else 0)
+    hard = hard * rng.uniform(0.6, 1.4) + {"unseen": 0.04, "new_pairs": 0.09}.get(
+        group, 0
+    )
     accuracy = float(np.clip(0.95 - hard, 0.1, 1)) * strength
     found = {
         "condition": name, "kind": kind, "set": part, "value": value,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmjax.errors import InputError
-from rmjax.evaluation.results import subset_words
+from rmjax.evaluation.results import BESIDE_SEEN, subset_words
 from rmjax.report.comparison import excludes_zero, points
 from rmjax.report.figures import SETS, SUBSETS, render
-from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots
+from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots, seen_against
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
 from rmjax.report.view import DASH, interval, percent, words
@@ -62,10 +62,15 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
         InputError: the folder can't be written to.
     """
     pictures = {}
+    reference = findings.sweep.reference
+    for subset in BESIDE_SEEN:
+        rows = findings.select(findings.sets()[0], "attribution")
+        if drawn := seen_against(rows, findings.names(), subset, reference):
+            pictures[f"seen_{subset}"] = render(drawn)
     for of_set in findings.sets():
         rows = findings.select(of_set, "attribution")
         for name, what in (("means", MEAN), ("differences", DIFFERENCE)):
-            drawn = cell_dots(rows, findings.names(), what, findings.sweep.reference)
+            drawn = cell_dots(rows, findings.names(), what, reference)
             if drawn:
                 pictures[f"{name}_{of_set}"] = render(drawn)
     apart, compared = _count_verdicts(findings)
