@@ -92,7 +92,9 @@ def sample_results(
             "digest": "5f3a" * 16,
             "images": 40 * len(sources) * (2 if unseen else 1),
             "bootstrap_groups": 40 * len(sources),
-        },
+            "training_images": 1000,
+        }
+        | ({"trained_pairs": {s: list(seen[:3]) for s in sources}} if new_pairs else {}),
         "sources": list(sources),
         "semantics": {g: names for g, names in groups.items() if g != "combined"},
         "without_images": {g: [] for g in groups if g != "combined"},

@@ -88,6 +88,13 @@ def semantics_table(results: dict) -> Table:
     return {"head": head, "rows": rows, "text": 2}
 
 
+def pairs_table(results: dict) -> Table:
+    """Return the semantics that each source was trained on."""
+    pairs = results["data"]["trained_pairs"].items()
+    rows = [[source, ", ".join(names), f"{len(names)}"] for source, names in pairs]
+    return {"head": ["source", "trained on", "semantics"], "rows": rows, "text": 2}
+
+
 def confusions_table(results: dict) -> Table:
     """Return the most frequent wrong attributions of clean images."""
     sources = results["sources"]
