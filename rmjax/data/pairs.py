@@ -157,7 +157,7 @@ def _find_pair(selection: Selection, name: str) -> tuple[int, int]:
 
 
 def equalize_sources(selection: Selection, seed: int) -> Selection:
-    """Cut the training images of every source to the number that the least has.
+    """Cut every source to as many training images as the one with the fewest has.
 
     What is left is spread over the semantics of a source as evenly as it can be. Other
     splits stay whole.
