@@ -30,6 +30,11 @@ def get_config() -> ConfigDict:
     config.data.near_sources = ()  # those of them whose kin is trained on
     config.data.seen_semantics = ()  # trained on; empty: all that are not unseen
     config.data.unseen_semantics = ()  # kept for testing
+    # (3,): train each source on 3 of the seen semantics alone, or on the pairs that are
+    # named: ("real/cat", "gan/dog"); empty: all. Other pairs are tested on as new ones,
+    # and every source is cut to as many images as the one with the fewest has.
+    config.data.train_cells = ()
+    config.data.cells_seed = 0  # of the draw; the same for all seeds of a sweep
     config.data.unseen_split = "test"  # "all": every image of the unseen semantics
     config.data.resize = 256  # shorter side in pixels; 0: native resolution
     config.data.size = 256  # square cut on the host

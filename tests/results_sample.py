@@ -37,6 +37,7 @@ def sample_results(
     sources: Sequence[str] = SOURCES,
     seen: Sequence[str] = SEEN,
     unseen: Sequence[str] = UNSEEN,
+    new_pairs: bool = False,
     full: bool = True,
     calibrated: bool = True,
     open_set: bool = True,
@@ -46,8 +47,12 @@ def sample_results(
     """Return results of that shape; `strength` scales the accuracies."""
     rng = np.random.default_rng(0)
     groups = {group: list(seen)}
+    if new_pairs:
+        groups["new_pairs"] = list(seen)
     if unseen:
-        groups |= {"unseen": list(unseen), "combined": [*seen, *unseen]}
+        groups["unseen"] = list(unseen)
+    if len(groups) > 1:
+        groups["combined"] = [*seen, *unseen]
     conditions = _conditions(full)
     cells = [
         _cell(rng, name, kind, part, value, g, 40 * len(sources), strength)
@@ -87,7 +92,9 @@ def sample_results(
             "digest": "5f3a" * 16,
             "images": 40 * len(sources) * (2 if unseen else 1),
             "bootstrap_groups": 40 * len(sources),
-        },
+            "training_images": 1000,
+        }
+        | ({"trained_pairs": {s: list(seen[:3]) for s in sources}} if new_pairs else {}),
         "sources": list(sources),
         "semantics": {g: names for g, names in groups.items() if g != "combined"},
         "without_images": {g: [] for g in groups if g != "combined"},
@@ -171,7 +178,9 @@ def _conditions(full: bool) -> list[tuple]:
 
 def _cell(rng, name, kind, part, value, group, images, strength) -> dict:
     hard = {"clean": 0.0, "resharing": 0.3}.get(part, 0.12 * (value or 0) + 0.1)
-    hard = hard * rng.uniform(0.6, 1.4) + (0.04 if group == "unseen" else 0)
+    hard = hard * rng.uniform(0.6, 1.4) + {"unseen": 0.04, "new_pairs": 0.09}.get(
+        group, 0
+    )
     accuracy = float(np.clip(0.95 - hard, 0.1, 1)) * strength
     found = {
         "condition": name, "kind": kind, "set": part, "value": value,

@@ -1,5 +1,7 @@
 """Comparison of runs: paired, by the same draws, and no winner without an interval."""
 
+import json
+
 import numpy as np
 import pytest
 from results_sample import sample_results, write_answers, write_run
@@ -52,6 +54,7 @@ def evaluated(guess, source, group, unseen=None):
         "source": np.array(source),
         "group": np.array(group),
         "unseen": unseen,
+        "new_pairs": np.zeros(len(source), bool),
         "conditions": np.array(list(conditions)),
         "guess": np.array(guess),
     }
@@ -196,6 +199,14 @@ def test_another_digest_is_refused(make_run):
     other["data"]["digest"] = "0" * 64
     folders = [make_run("a", sample_results()), make_run("b", other)]
     with pytest.raises(InputError, match="different images"):
+        read_runs(folders)
+    # Of other pairs of source and semantic that is no mistake to be put right.
+    for run, semantics in zip(folders, (["cat"], ["dog"]), strict=True):
+        path = run / "evaluation" / "full" / "results.json"
+        results = json.loads(path.read_text())
+        results["data"]["trained_pairs"] = {"real": semantics}
+        path.write_text(json.dumps(results))
+    with pytest.raises(InputError, match="data.train_cells"):
         read_runs(folders)
 
 

@@ -19,6 +19,7 @@ from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import calibrate
 from rmjax.evaluation.description import DEFAULTS, name_evaluation, write_command
+from rmjax.evaluation.differences import differences, read_run
 from rmjax.evaluation.evaluate import _choose_parts, evaluate
 from rmjax.evaluation.results import format_results, read_results
 from rmjax.experiment.build import build_model, network_input
@@ -42,12 +43,16 @@ def results(workdir):
 
 @pytest.fixture(scope="module")
 def open_run(small_config, tmp_path_factory):
-    """An evaluated network that does not know two of the sources (nor anything)."""
+    """An evaluated network that does not know two of the sources (nor anything).
+
+    Of the others it is to know three of six semantics each.
+    """
     workdir = tmp_path_factory.mktemp("open")
     config = small_config(
         **{
             "data.held_out_sources": ("cips", "stylegan3"),
             "data.near_sources": ("stylegan3",),
+            "data.train_cells": (3,),
         }
     )
     data = open_data(config)
@@ -196,6 +201,28 @@ def test_unknown_sources_are_scored_apart(open_run):
     assert {"known", "near", "far", "all"} <= set(found["rejected"])
     assert "unknown" in open_run["map"]["semantics"]
     assert "AUROC of unknown by knn: near" in format_results(open_run)
+
+
+def test_new_pairs_are_a_subset_of_their_own(open_run):
+    assert list(open_run["summary"]) == ["seen", "new_pairs", "unseen", "combined"]
+    images = {c["semantics"]: c["images"] for c in open_run["cells"]}
+    assert images == {"seen": 18, "new_pairs": 18, "unseen": 30, "combined": 66}
+    assert open_run["open_set"]["known_images"] == 18
+    trained = open_run["data"]["trained_pairs"]
+    assert [len(trained[source]) for source in open_run["sources"]] == [3] * 6
+    recalls = {g: own["recall_by_semantic"] for g, own in open_run["clean"].items()}
+    for semantic in open_run["semantics"]["seen"]:
+        for source in open_run["sources"]:
+            known = semantic in trained[source]
+            assert (recalls["seen"][semantic][source] is not None) == known
+            assert (recalls["new_pairs"][semantic][source] is None) == known
+    assert {"seen", "new_pairs", "unseen", "unknown"} == {*open_run["map"]["semantics"]}
+    assert "new pairs" in format_results(open_run)
+    # What the file of predictions says of each image gives the same figures.
+    run = read_run(Path(open_run["folder"]).parents[1])
+    for row in differences(run, run, draws=5):
+        cell = cell_of(open_run, "clean", row["semantics"])
+        assert row["first"] == pytest.approx(cell[f"{row['metric']}_accuracy"])
 
 
 def test_too_few_images_for_a_figure_are_said_to_be(workdir):

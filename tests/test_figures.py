@@ -13,7 +13,9 @@ from results_sample import SOURCES, UNSEEN, sample_results
 
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
-from rmjax.report.figures import SETS, ink, render, short, write_figures
+from rmjax.report import view
+from rmjax.report.figures import SETS, SUBSETS, ink, render, short, write_figures
+from rmjax.report.figures_sweep import seen_against
 from rmjax.report.page import draw_figures
 
 LONG = "a-generator-with-a-name-of-sixty-characters-and-$x^$ in it-01"
@@ -71,6 +73,115 @@ def test_only_what_there_is_gets_a_figure():
         *("map_source", "map_semantic"),
         *("reliability_attribution_clean", "reliability_detection_clean"),
     }
+
+
+def test_new_pairs_are_drawn_beside_seen_and_unseen():
+    results = sample_results(new_pairs=True, full=False, open_set=False)
+    figures = draw_figures(results, [])
+    assert "confusion_new_pairs" in figures
+    drawn = markers(figures["recall"])
+    recall = results["clean"]["new_pairs"]["recall"]
+    assert drawn[SUBSETS["new_pairs"]["marker"]][0] == list(recall.values())
+    legend = [t.get_text() for t in figures["map_semantic"].legends[0].get_texts()]
+    assert len(legend) == len(set(legend))
+
+
+def markers(figure):
+    """Places of dots by their marker, without those that are none: x, y."""
+    found = {}
+    for line in figure.axes[0].lines:
+        if line.get_marker() not in ("None", None, ""):
+            x, y = found.setdefault(line.get_marker(), ([], []))
+            x += list(line.get_xdata())
+            y += list(line.get_ydata())
+    return found
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("more", [{}, {"new_pairs": True}, {"unseen": []}])
+def test_shares_of_subsets_are_drawn_and_their_gaps_written(more, full):
+    summary = sample_results(full=full, **more)["summary"]
+    subsets = [subset for subset in SUBSETS if subset in summary]
+    sets = [name for name in SETS if name in summary["seen"]]
+    figure = accuracy.seen_unseen(summary, "attribution_accuracy", 0.125)
+    drawn = markers(figure)
+    assert len(drawn) == len(subsets)
+    rows = []
+    for subset in subsets:
+        x, y = drawn[SUBSETS[subset]["marker"]]
+        assert x == [summary[subset][s]["attribution_accuracy"] for s in sets]
+        rows += y
+    assert len(set(rows)) == len(sets) * len(subsets)
+    written = texts(figure)
+    for subset in set(subsets) - {"seen"}:
+        for name in sets:
+            less = view.gap(summary, subset, conditions=name)
+            assert f"{100 * less:.1f}".replace("-", "−") in written
+    assert ("gap" in written) == (len(subsets) > 1)
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()
+    assert box.x1 <= figure.get_figwidth() and box.x0 >= 0
+
+
+def test_a_gap_is_seen_minus_the_other():
+    of = {"seen": 0.9, "unseen": 0.7, "new_pairs": None}
+    summary = {g: {"clean": {"attribution_accuracy": v}} for g, v in of.items()}
+    assert view.gap(summary, "unseen") == pytest.approx(0.2)
+    for subset in ("seen", "new_pairs", "chosen"):
+        assert view.gap(summary, subset) is None
+    figure = accuracy.seen_unseen(summary, "attribution_accuracy", 0.1)
+    assert "20.0" in texts(figure) and "–" in texts(figure)
+
+
+def sweep_rows(count, reach=0.02):
+    """Rows of so many cells, and their names; the first has no intervals."""
+    rng = np.random.default_rng(0)
+    names = {f"{i}": f"mix.name=mixing-of-kind-{i}" for i in range(count)}
+    rows = []
+    for label in names:
+        seen = rng.uniform(0.93, 0.97)
+        shares = {"seen": seen, "unseen": seen - rng.uniform(0, 0.04)}
+        for subset, mean in shares.items():
+            ends = (None, None) if label == "0" else (mean - reach, mean + reach)
+            keys = ("cell", "semantics", "mean", "mean_low", "mean_high")
+            rows.append(dict(zip(keys, (label, subset, mean, *ends), strict=True)))
+    return rows, names
+
+
+@pytest.mark.parametrize("count", [1, 3, 24])
+def test_cells_are_where_their_shares_are_and_no_name_hides_another(count):
+    rows, names = sweep_rows(count)
+    figure = seen_against(rows, names, "unseen", reference="0")
+    axes = figure.axes[0]
+    of = {(row["cell"], row["semantics"]): row["mean"] for row in rows}
+    labels = [text for text in axes.texts if hasattr(text, "xy")]
+    # Each name has a line to the dot of its own cell.
+    for text in labels:
+        number = re.search(r"kind-(\d+)", text.get_text())[1]
+        assert text.xy == (of[number, "seen"], of[number, "unseen"])
+    drawn = markers(figure)
+    assert drawn["*"] == ([of["0", "seen"]], [of["0", "unseen"]])
+    places = {dot for of_kind in drawn.values() for dot in zip(*of_kind, strict=True)}
+    assert places == {(of[n, "seen"], of[n, "unseen"]) for n in names}
+    # Equal shares, which have no gap, are in sight from end to end.
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert bottom <= left and right <= top
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in labels]
+    assert len(boxes) == count
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    dots = axes.get_window_extent()
+    assert all(box.x0 >= dots.x1 and box.x1 <= figure.bbox.x1 for box in boxes)
+    figure.savefig(stream := io.BytesIO(), format="svg")
+    assert len(stream.getvalue()) < 100_000
+
+
+def test_cells_without_other_semantics_have_no_gap_to_draw():
+    rows, names = sweep_rows(2)
+    assert seen_against(rows, names, "new_pairs") is None
+    rows += [row | {"semantics": "new_pairs"} for row in rows if row["cell"] == "1"]
+    figure = seen_against(rows, names, "new_pairs")
+    assert len(markers(figure)["o"][0]) == 1
 
 
 def test_files_are_pictures_and_the_same_every_time(results, tmp_path):

@@ -18,6 +18,17 @@ def say(name, results):
     return str(getattr(template.module, name)(results))
 
 
+def test_the_gaps_are_named_first():
+    results = sample_results(new_pairs=True)
+    for subset, share in (("unseen", 0.8), ("new_pairs", 0.737)):
+        results["summary"][subset]["clean"]["attribution_accuracy"] = share
+    results["summary"]["seen"]["clean"]["attribution_accuracy"] = 0.96
+    text = say("headline", results)
+    assert "16.0" in text and "22.3" in text and "96.0 %" in text
+    del results["summary"]["unseen"], results["summary"]["new_pairs"]
+    assert " gap" not in say("headline", results)
+
+
 def test_better_than_guessing_is_said_in_words():
     results = sample_results(sources=["real", *(f"gan {i}" for i in range(30))])
     assert say("chance", results).endswith("is better than guessing.")

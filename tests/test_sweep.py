@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,15 +259,26 @@ def test_page_says_what_was_found_and_what_was_not(findings, tmp_path):
     assert "One seed alone: the intervals of mix.name=old *" in page
     assert "rmjax sweep --grid mix.name=none,repmix" in page
     assert "None" not in page and "nan<" not in page
-    assert page.count("<img") == 8 and "http" not in page.split("<body>")[1]
+    assert page.count("<img") == 9 and "http" not in page.split("<body>")[1]
     names = {path.name for path in paths["figures"].iterdir()}
     sets = ("clean", "seen_corruptions", "unseen_corruptions", "resharing")
+    figures = [f"{what}_{part}" for what in ("means", "differences") for part in sets]
     assert names == {
-        f"{what}_{part}.{kind}"
-        for what in ("means", "differences")
-        for part in sets
+        f"{figure}.{kind}"
+        for figure in ("seen_unseen", *figures)
         for kind in ("svg", "png")
     }
+
+
+def test_new_pairs_have_their_own_figure_and_columns(findings, tmp_path, monkeypatch):
+    files = {"svg": b"<svg/>", "png": b""}
+    monkeypatch.setattr("rmjax.sweep.report.render", lambda figure: files)
+    seen = [row for row in findings.rows if row["semantics"] == "seen"]
+    rows = findings.rows + [row | {"semantics": "new_pairs"} for row in seen]
+    paths = write_sweep(tmp_path, replace(findings, rows=rows))
+    assert (paths["figures"] / "seen_new_pairs.svg").exists()
+    page = paths["report"].read_text()
+    assert "new pairs, %" in page and "new_pairs, %" not in page
 
 
 def test_text_has_a_row_for_each_cell_in_each_set(findings):

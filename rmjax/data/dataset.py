@@ -283,11 +283,18 @@ def select(
 
 def take(selection: Selection, split: str, rows: np.ndarray) -> Selection:
     """Keep of a selection some images of one split, by their places in it."""
-    labels = {name: values[rows] for name, values in selection.labels[split].items()}
+    return take_rows(selection, {split: rows})
+
+
+def take_rows(selection: Selection, rows: Mapping[str, np.ndarray]) -> Selection:
+    """Keep of a selection some images of some splits, by their places in each."""
     return replace(
         selection,
-        records={split: selection.records[split][rows]},
-        labels={split: labels},
+        records={split: selection.records[split][own] for split, own in rows.items()},
+        labels={
+            split: {k: v[own] for k, v in selection.labels[split].items()}
+            for split, own in rows.items()
+        },
     )
 
 

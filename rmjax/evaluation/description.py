@@ -15,7 +15,7 @@ import numpy as np
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR
 from rmjax.evaluation.predict import Grid, Part, digest_images
-from rmjax.evaluation.results import SCHEMA, SCHEMA_VERSION
+from rmjax.evaluation.results import SCHEMA, SCHEMA_VERSION, subset_words
 from rmjax.experiment.data import ExperimentData
 from rmjax.inference.attributor import Attributor
 from rmjax.inference.calibration import Calibration
@@ -96,6 +96,8 @@ def describe(
             "digest": digest_images(parts),
             "images": len(grid.truth["source"]),
             "bootstrap_groups": len(np.unique(grid.truth["group"])),
+            "training_images": data.seen.size("train"),
+            "trained_pairs": data.trained_pairs,
         },
         "sources": list(data.sources),
         "semantics": {
@@ -114,9 +116,9 @@ def _without_images(grid: Grid, sources: Sequence[str]) -> dict[str, list[str]]:
         absent[subset] = [n for i, n in enumerate(sources) if i not in present]
         if absent[subset]:
             logger.warning(
-                "no test images of %s among %s semantics: not in its macro F1",
+                "no test images of %s among %s: not in its macro F1",
                 ", ".join(absent[subset]),
-                subset,
+                subset_words(subset),
             )
     return absent
 

@@ -17,11 +17,11 @@ from rmjax.evaluation.bootstrap import (
     draw_sums,
     interval,
 )
-from rmjax.evaluation.results import SETS, find_evaluation, read_results
+from rmjax.evaluation.results import BESIDE_SEEN, SETS, find_evaluation, read_results
 
 METRICS = ("attribution", "detection")
 # What says which images were evaluated, and how.
-KEYS = ("source", "semantic", "group", "split", "index", "unseen", "conditions")
+KEYS = ("source", "semantic", "group", "split", "index", *BESIDE_SEEN, "conditions")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ def _read_answers(path: Path, results: dict) -> dict[str, np.ndarray]:
     """Return the arrays of `predictions.npz`, which are to be of these results."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            answers = {key: file[key] for key in (*KEYS, "guess")}
+            # In a file of before there were new pairs there are none.
+            older = {"new_pairs": np.zeros_like(file["unseen"])}
+            answers = {
+                key: (file if key in file else older)[key] for key in (*KEYS, "guess")
+            }
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: run `rmjax evaluate` again") from error
     except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
@@ -106,6 +110,13 @@ def check_comparable(first: Evaluated, other: Evaluated) -> None:
         )
     same = all(np.array_equal(first.answers[k], other.answers[k]) for k in KEYS)
     if a["data"]["digest"] != b["data"]["digest"] or not same:
+        trained = [results["data"].get("trained_pairs") for results in (a, b)]
+        if None not in trained and trained[0] != trained[1]:
+            raise InputError(
+                f"{pair}: trained on other pairs of source and semantic, so that other "
+                "images are new to them; compare runs with the same data.train_cells "
+                "and data.seen_semantics"
+            )
         raise InputError(
             f"{pair}: evaluated on different images of {a['data']['directory']} and "
             f"{b['data']['directory']}; evaluate both on the same"
@@ -177,11 +188,12 @@ def differences(first: Evaluated, other: Evaluated, draws: int = DRAWS) -> list[
 
 def parts_of(run: Evaluated) -> dict[str, np.ndarray]:
     """Return the image numbers of each subset of semantics; they share none."""
-    unseen = run.answers["unseen"]
+    masks = {name: run.answers[name] for name in BESIDE_SEEN}
     names = [name for name in run.results["summary"] if name != "combined"]
     if len(names) == 1:
-        return {names[0]: np.arange(len(unseen))}
-    return {"seen": np.flatnonzero(~unseen), "unseen": np.flatnonzero(unseen)}
+        return {names[0]: np.arange(len(masks["unseen"]))}
+    masks["seen"] = ~np.any([*masks.values()], axis=0)
+    return {name: np.flatnonzero(masks[name]) for name in names}
 
 
 def right_by_set(run: Evaluated, metric: str) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ from rmjax.evaluation.results import (
     EVALUATIONS,
     new_folder,
     partial_folder,
+    subset_words,
     write_results,
 )
 from rmjax.evaluation.robustness import parse_suite
@@ -77,7 +78,8 @@ def evaluate(
     Args:
         workdir: folder of a training run.
         split: which split, or "all" of them.
-        semantics: evaluate on these alone instead of the config's seen and unseen.
+        semantics: evaluate on these alone, instead of on seen ones, new pairs and
+            unseen ones.
         suite: what happens to the images, see `robustness.parse_suite`.
         checkpoint: "best" by validation loss, "last", or a step.
         data_dir: where the data lies now, if not where the run found it.
@@ -284,12 +286,16 @@ def _choose_parts(
         parts = {"chosen": (chosen, splits)}
     else:
         parts = {"seen": (data.seen, splits)}
+        if data.new_pairs is not None and data.new_pairs.size(*splits):
+            parts["new_pairs"] = (data.new_pairs, splits)
         if data.unseen is not None:
             unseen_splits = data.unseen_splits if split == "test" else splits
             parts["unseen"] = (data.unseen, unseen_splits)
     for subset, (selection, used) in list(parts.items()):
         if not selection.size(*used):
-            logger.warning("no images of %s semantics in %s", subset, ", ".join(used))
+            logger.warning(
+                "no images of %s in %s", subset_words(subset), ", ".join(used)
+            )
             del parts[subset]
     if not parts:
         raise InputError(f"no images to evaluate on in split '{split}'")

@@ -13,6 +13,7 @@ from rmjax.data.images import decode_rgb
 from rmjax.evaluation.clusters import fingerprint_map
 from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.predict import Grid, Part
+from rmjax.evaluation.results import BESIDE_SEEN
 from rmjax.experiment.data import ExperimentData
 from rmjax.inference.calibration import Calibration
 
@@ -95,12 +96,14 @@ def save_predictions(folder: Path, grid: Grid) -> None:
         np.concatenate([grid.predictions(k, part).guess for part in grid.rows])
         for k in range(len(grid.conditions))
     ]
-    unseen = np.zeros(len(grid.truth["source"]), bool)
-    if "unseen" in grid.rows:
-        unseen[grid.rows["unseen"]] = True
+    count = len(grid.truth["source"])
+    masks = {name: np.zeros(count, bool) for name in BESIDE_SEEN}
+    for name, mask in masks.items():
+        if name in grid.rows:
+            mask[grid.rows[name]] = True
     arrays: dict[str, Any] = {
         **grid.truth,
-        "unseen": unseen,
+        **masks,
         "conditions": np.array([str(condition) for condition in grid.conditions]),
         "guess": np.array(guess, np.int16),
     }

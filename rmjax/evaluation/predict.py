@@ -20,6 +20,7 @@ from rmjax.data.dataset import Selection
 from rmjax.data.pipeline import ImageCache, eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.metrics import Predictions
+from rmjax.evaluation.results import subset_words
 from rmjax.evaluation.robustness import (
     CLEAN,
     IMAGE_CODE,
@@ -250,7 +251,7 @@ def predict_grid(
         start, stop = rows[name].start, rows[name].stop
         if max(done, start) >= stop:
             continue
-        bar.set_description(f"{name} semantics")
+        bar.set_description(subset_words(name))
         first = max(done - start, 0) // runner.batch_size
         for number, k, outputs in runner.run(variables, part, conditions, first):
             bar.update(len(outputs["attribution"]))

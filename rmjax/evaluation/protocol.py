@@ -35,7 +35,7 @@ from rmjax.evaluation.predict import Grid
 from rmjax.evaluation.robustness import CLEAN, SET_KINDS, Condition
 from rmjax.inference.calibration import UNCALIBRATED, Calibration
 
-COMBINED = "combined"  # the name of seen and unseen semantics together
+COMBINED = "combined"  # the name of all subsets together
 
 Samples = dict[str, np.ndarray]  # draws of each score
 

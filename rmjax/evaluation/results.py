@@ -13,6 +13,9 @@ SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
 # Sets of conditions, in the order in which they are listed.
 SETS = ("clean", "seen_corruptions", "unseen_corruptions", "resharing")
+# Subsets of test images beside `seen`, which is the rest: of pairs of source and semantic
+# that were never trained on together, and of semantics that were never trained on.
+BESIDE_SEEN = ("new_pairs", "unseen")
 EVALUATIONS = "evaluation"  # folder of a run's evaluations
 RESULTS_FILE = "results.json"
 KEYS = (
@@ -121,6 +124,11 @@ def find_evaluation(workdir: Path, name: str | None = None) -> Path:
     return folder / name
 
 
+def subset_words(subset: str) -> str:
+    """Return what a subset of test images is called in a sentence."""
+    return "new pairs" if subset == "new_pairs" else f"{subset} semantics"
+
+
 def format_results(results: dict) -> str:
     """Return the main figures as lines of text."""
     blocks = [_format_clean(results["cells"])]
@@ -147,13 +155,14 @@ def _format_clean(cells: Sequence[dict]) -> str:
             texts = {name: _format_number(cell[key]) for name, key in keys.items()}
             low, high = (cell[f"attribution_accuracy_{end}"] for end in ("low", "high"))
             texts["95 % interval"] = "-" if low is None else f"{low:.3f}-{high:.3f}"
-            rows.append([cell["semantics"], *texts.values()])
+            rows.append([cell["semantics"].replace("_", " "), *texts.values()])
     return _lay_out(rows, 14, 14)
 
 
 def _format_summary(summary: dict[str, dict]) -> str:
     columns = [(g, name) for g in summary for name in ("attribution", "detection")]
-    rows = [["mean over severities", *(f"{g} {name[:6]}." for g, name in columns)]]
+    head = [f"{g.replace('_', ' ')} {name[:6]}." for g, name in columns]
+    rows = [["mean over severities", *head]]
 
     def add(label: str, means: Mapping[str, dict]) -> None:
         shares = (means[subset][f"{name}_accuracy"] for subset, name in columns)
@@ -167,7 +176,7 @@ def _format_summary(summary: dict[str, dict]) -> str:
         if name in first:
             add(name.replace("_", " "), {g: own[name] for g, own in summary.items()})
     worst = [
-        f"worst, {subset} semantics: {own['worst']['condition']}, attribution "
+        f"worst, {subset_words(subset)}: {own['worst']['condition']}, attribution "
         f"{own['worst']['attribution_accuracy']:.4f}"
         for subset, own in summary.items()
     ]
@@ -197,7 +206,7 @@ def _format_decisions(results: dict) -> list[str]:
             f"%: {round(point['achieved'] * real)} of {real} real validation images): "
             f"{_format_number(cell[f'tpr_at_{name}'])} of synthetic and "
             f"{_format_number(cell[f'fpr_at_{name}'])} of real images, clean, "
-            f"{cell['semantics']} semantics"
+            f"{subset_words(cell['semantics'])}"
         )
     for name, by_kin in (results["open_set"] or {"scores": {}})["scores"].items():
         texts = [

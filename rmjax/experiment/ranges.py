@@ -71,6 +71,7 @@ _DECAY = Range(0, 1, open_high=True)
 # By key; of a tuple, for each of its entries.
 RANGES: dict[str, Range] = {
     "seed": _integers(0, 2**32 - 1),
+    "data.cells_seed": _integers(0, 2**32 - 1),
     "data.resize": _integers(0, MAX_SIDE),
     "data.size": _integers(MIN_SIDE, MAX_SIDE),
     "data.crop": _integers(MIN_SIDE, MAX_SIDE),
@@ -107,6 +108,9 @@ RANGES: dict[str, Range] = {
     "log_every_steps": _integers(1),
     "checkpoint_every_steps": _integers(1),
 }
+
+# Where a number may stand in place of names.
+OR_NUMBER: dict[str, Range] = {"data.train_cells": _integers(1)}
 
 # What is cut, and what from: where the second is 0, from images as they are.
 _CUTS = (
@@ -153,5 +157,8 @@ def _check_value(key: str, value: object, entry: object, default: object) -> Non
         right, wanted = isinstance(entry, bool), "True or False"
     else:
         right, wanted = isinstance(entry, str), "text"
+        if key in OR_NUMBER:
+            right |= entry in OR_NUMBER[key]
+            wanted = f"names, or one number: {OR_NUMBER[key]}"
     if not right:
         raise InputError(f"{key} = {value!r}: give {wanted}")

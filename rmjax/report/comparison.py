@@ -12,6 +12,7 @@ from rmjax.evaluation.differences import (
     differences,
     read_runs,
 )
+from rmjax.evaluation.results import BESIDE_SEEN, subset_words
 from rmjax.report import view
 from rmjax.report.figures import render
 from rmjax.report.figures_accuracy import robustness_difference
@@ -100,14 +101,15 @@ def excludes_zero(row: dict) -> bool | None:
 
 
 def verdicts(rows: Sequence[dict], name: str) -> list[str]:
-    """Return a sentence on each set of conditions: attribution, all or unseen images."""
+    """Return a sentence on each set of conditions: attribution, hardest or all images."""
     subsets = {row["semantics"] for row in rows}
-    subset = "unseen" if "unseen" in subsets else next(iter(subsets))
+    hard = [subset for subset in BESIDE_SEEN if subset in subsets]
+    subset = hard[-1] if hard else next(iter(subsets))
     lines = []
     for row in rows:
         if row["semantics"] != subset or row["metric"] != "attribution":
             continue
-        where = f"{SETS[row['set']]}, {subset} semantics"
+        where = f"{SETS[row['set']]}, {subset_words(subset)}"
         ends = f"95 % interval {points(row['low'])} to {points(row['high'])}"
         how = {
             None: f"no interval, as all draws agree ({points(row['difference'])})",
@@ -129,7 +131,7 @@ def difference_tables(rows: Sequence[dict], name: str) -> dict[str, Table]:
         ends = f"{points(row['low'])} to {points(row['high'])}"
         body = [
             SETS[row["set"]],
-            row["semantics"],
+            words(row["semantics"]),
             points(row["difference"]),
             DASH if row["low"] is None else ends,
             "all alike" if row["alike"] else excluded[excludes_zero(row)],

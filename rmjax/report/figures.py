@@ -19,12 +19,14 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from rmjax.evaluation.results import subset_words
 from rmjax.report.view import SETS, by_kind, words
 from rmjax.utils.files import replace_bytes
 
 WIDTH = 5.0  # inches, 360 pt: what 9 pt letters are read at on a phone
 INK, GREY, PALE = "#222222", "#6b6b6b", "#ececec"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+PALETTE = (BLUE, "#E69F00", GREEN, PURPLE, "#56B4E9", ORANGE, INK, "#9c8f00")
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -52,6 +54,7 @@ LONGEST = 18  # characters of a name beside an axis
 NAMED = 30  # names beside an axis that are read one by one
 SUBSETS = {  # how a subset of semantics is drawn
     "seen": {"color": BLUE, "marker": "o", "mfc": BLUE},
+    "new_pairs": {"color": GREEN, "marker": "^", "mfc": "none"},
     "unseen": {"color": ORANGE, "marker": "D", "mfc": "none"},
     "chosen": {"color": BLUE, "marker": "o", "mfc": BLUE},
 }
@@ -134,7 +137,7 @@ def dots(
         size: of the dots, in points.
         **options: of the dots.
     """
-    style = SUBSETS[subset] | {"label": f"{subset} semantics", "ls": ""} | options
+    style = SUBSETS[subset] | {"label": subset_words(subset), "ls": ""} | options
     for _, low, high, row in points:
         if low is not None and high is not None:
             bar = {"color": style["color"], "lw": 2, "solid_capstyle": "butt"}
@@ -155,7 +158,7 @@ def name_rows(axes: Axes, labels: Sequence[str], size: float = 9) -> None:
 def name_subsets(figure: Figure, subsets: Sequence[str]) -> None:
     """Add a legend of the subsets of semantics, if there are several."""
     if len(subsets) > 1:
-        figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=3)
 
 
 def share_axis(axes: Axes) -> None:

@@ -30,7 +30,7 @@ from rmjax.report.figures import (
     short,
     styled,
 )
-from rmjax.report.view import SETS, mean
+from rmjax.report.view import SETS, gap, mean, percent, words
 
 NUMBERED = 12  # columns of a matrix, above which it has no numbers
 Shares = dict[str, dict[str, float | None]]
@@ -134,7 +134,10 @@ def _graded(cell: dict) -> bool:
 def seen_unseen(
     summary: dict[str, dict], metric: str, chance: float, guess: str = "guessing"
 ) -> Figure:
-    """Draw a share by set of conditions and subset, with its 95 % intervals.
+    """Draw a share by set of conditions and subset, its 95 % intervals and the gaps.
+
+    A gap is the share on seen semantics minus that on a subset, in percentage points. It
+    is a line between the two, and a number.
 
     Args:
         summary: by subset of semantics, as in `results.json`.
@@ -144,23 +147,66 @@ def seen_unseen(
     """
     subsets = [subset for subset in SUBSETS if subset in summary]
     sets = [conditions for conditions in SETS if conditions in summary[subsets[0]]]
-    figure, axes = new_figure(1.0 + 0.42 * len(sets))
-    for k, subset in enumerate(subsets):
-        offset = 0.16 * (2 * k - len(subsets) + 1)
-        points = [
-            (*(summary[subset][s].get(metric + end) for end in ("", "_low", "_high")),
-             row + offset)
-            for row, s in enumerate(sets)
-        ]  # fmt: skip
+    labels, rows, heads = _subset_rows(sets, subsets)
+    figure, axes = new_figure(1.1 + 0.25 * len(labels))
+    if len(subsets) > 1:
+        _write_beside(axes, -0.75, "%", 38, color=GREY)
+        _write_beside(axes, -0.75, "gap", 72, color=GREY)
+    for subset in subsets:
+        points = []
+        for conditions in sets:
+            own, row = summary[subset][conditions], rows[conditions, subset]
+            points.append((*(own.get(metric + e) for e in ("", "_low", "_high")), row))
+            _write_beside(axes, row, percent(own[metric]), 38)
+            less = gap(summary, subset, metric, conditions)
+            if less is not None:
+                ends = own[metric], own[metric] + less
+                axes.plot(ends, (row, row), color="#bbbbbb", lw=1.2, zorder=1)
+                text = percent(less).replace("-", "−")
+                _write_beside(axes, row, text, 72, weight="bold")
         dots(axes, subset, points)
-    name_rows(axes, [SETS[conditions] for conditions in sets])
+    name_rows(axes, labels)
+    paper = {"fc": "white", "ec": "none", "pad": 1}
+    style: dict[str, Any] = {"va": "center", "weight": "bold", "color": GREY}
+    for row, name in heads.items():
+        axes.text(0, row, name, bbox=paper, **style)
     share_axis(axes)
     axes.set_xlabel("right answers, %")
     axes.axvline(chance, color=GREY, ls=":", lw=1)
     side = "left" if chance < 0.5 else "right"
-    axes.text(chance, len(sets) - 0.55, f" {guess} ", size=8, color=GREY, ha=side)
-    name_subsets(figure, subsets)
+    axes.text(chance, -0.75, guess, size=8, color=GREY, ha=side, va="center")
     return figure
+
+
+def _write_beside(axes: Axes, row: float, text: str, end: float, **style: Any) -> None:
+    """Write a text that ends so many points right of the axes."""
+    place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform()}
+    # In points, not in parts of the axes: the layout knows how much room that takes.
+    place |= {"xytext": (end, 0), "textcoords": "offset points"}
+    style |= {"ha": "right", "va": "center", "annotation_clip": False}
+    axes.annotate(text, (1, row), **place, **style)
+
+
+def _subset_rows(
+    sets: Sequence[str], subsets: Sequence[str]
+) -> tuple[list[str], dict[tuple[str, str], int], dict[int, str]]:
+    """Lay out rows: one for each set of conditions and subset, under a head for each set.
+
+    There are no heads where there is but one set, or but one subset.
+
+    Returns:
+        The name beside each row, the row of each set and subset, and heads by row.
+    """
+    labels: list[str] = []
+    rows, heads = {}, {}
+    for conditions in sets:
+        if len(subsets) > 1 and len(sets) > 1:
+            heads[len(labels)] = SETS[conditions]
+            labels.append("")
+        for subset in subsets:
+            rows[conditions, subset] = len(labels)
+            labels.append(words(subset) if len(subsets) > 1 else SETS[conditions])
+    return labels, rows, heads
 
 
 @styled

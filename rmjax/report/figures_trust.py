@@ -16,6 +16,7 @@ from rmjax.report.figures import (
     INK,
     ORANGE,
     PALE,
+    PALETTE,
     PURPLE,
     kind_rows,
     name_rows,
@@ -27,7 +28,6 @@ from rmjax.report.figures import (
 )
 from rmjax.report.view import mean, words
 
-PALETTE = (BLUE, "#E69F00", GREEN, PURPLE, "#56B4E9", ORANGE, INK, "#9c8f00")
 MARKERS = "osD^vP"
 LINES = {
     "max_probability": (BLUE, "-"),

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from rmjax.errors import InputError
-from rmjax.evaluation.results import find_evaluation, read_results
+from rmjax.evaluation.results import find_evaluation, read_results, subset_words
 from rmjax.experiment.log import read_log
 from rmjax.report import figures_accuracy as accuracy
 from rmjax.report import figures_trust as trust
@@ -159,7 +159,10 @@ def reliability_shown(results: dict) -> list[tuple[str, str]]:
 
 def _maps(points: dict, results: dict) -> dict[str, Figure]:
     """Draw the map by source, and by semantic if there are several."""
-    semantics = [name for names in results["semantics"].values() for name in names]
+    # New pairs are of semantics that others were trained on.
+    semantics = dict.fromkeys(
+        name for names in results["semantics"].values() for name in names
+    )
     sources, unseen = results["sources"], results["semantics"].get("unseen", [])
     figures = {}
     for what, names, outside in (
@@ -197,6 +200,7 @@ def make_environment() -> Environment:
         "percent": view.percent,
         "decimal": view.decimal,
         "words": view.words,
+        "subset_words": subset_words,
         "spoken": view.spoken,
     }
     environment.globals |= {

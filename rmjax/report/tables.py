@@ -39,7 +39,7 @@ def main_table(results: dict) -> Table:
     head = ["attribution, %", "detection, %", "macro F1, %", "NMI"]
     rows = [
         [
-            subset,
+            words(subset),
             SETS[conditions],
             *(interval(summary[conditions], f"{name}_accuracy") for name in ANSWERS),
             percent(summary[conditions]["macro_f1"]),
@@ -60,7 +60,7 @@ def kinds_table(results: dict) -> Table:
         [words(kind), *(percent(kinds[g][kind][f"{n}_accuracy"]) for g, n in columns)]
         for kind in next(iter(kinds.values()))
     ]
-    head = ["kind", *(f"{name}, {subset}, %" for subset, name in columns)]
+    head = ["kind", *(f"{name}, {words(subset)}, %" for subset, name in columns)]
     return {"head": head, "rows": rows, "text": 1}
 
 
@@ -72,20 +72,27 @@ def recall_table(results: dict) -> Table:
         shares = [subsets[subset]["recall"].get(source) for subset in subsets]
         told = ["no images" if share is None else percent(share) for share in shares]
         rows.append([f"{number}", source, *told])
-    head = ["no.", "source", *(f"{subset}, %" for subset in subsets)]
+    head = ["no.", "source", *(f"{words(subset)}, %" for subset in subsets)]
     return {"head": head, "rows": rows, "text": 2}
 
 
 def semantics_table(results: dict) -> Table:
     """Return both accuracies on each semantic."""
     rows = [
-        [name, subset, f"{own['images']:,}"]
+        [name, words(subset), f"{own['images']:,}"]
         + [percent(own[f"{answer}_accuracy"]) for answer in ANSWERS]
         for subset in subsets(results)
         for name, own in results["clean"][subset]["by_semantic"].items()
     ]
     head = ["semantic", "group", "images", "attribution, %", "detection, %"]
     return {"head": head, "rows": rows, "text": 2}
+
+
+def pairs_table(results: dict) -> Table:
+    """Return the semantics that each source was trained on."""
+    pairs = results["data"]["trained_pairs"].items()
+    rows = [[source, ", ".join(names), f"{len(names)}"] for source, names in pairs]
+    return {"head": ["source", "trained on", "semantics"], "rows": rows, "text": 2}
 
 
 def confusions_table(results: dict) -> Table:
@@ -122,7 +129,7 @@ def calibration_table(results: dict, prefix: str = "") -> Table:
     """
     rows = [
         [
-            subset,
+            words(subset),
             SETS[conditions],
             *(change(results, subset, conditions, prefix + score) for score in SCORES),
         ]
@@ -143,7 +150,9 @@ def points_table(results: dict) -> Table:
             clean = cells_of(results, subset)[0]
             rates = [clean[f"{rate}_at_{point['fpr']:g}"] for rate in ("fpr", "tpr")]
             threshold = decimal(point["threshold"])
-            rows.append([aim, subset, *map(percent, rates), in_validation, threshold])
+            rows.append(
+                [aim, words(subset), *map(percent, rates), in_validation, threshold]
+            )
     head = ["aim", "semantics", "false alarms, %", "detected, %"]
     head += ["false alarms in validation", "threshold"]
     return {"head": head, "rows": rows, "text": 2}
@@ -209,7 +218,7 @@ def map_table(results: dict) -> Table:
     """Return purities and Fréchet ratio of each subset."""
     names = ("purity", "fingerprint_purity", "frechet_ratio")
     rows = [
-        [subset, *(decimal(own.get(name)) for name in names)]
+        [words(subset), *(decimal(own.get(name)) for name in names)]
         for subset, own in results["clean"].items()
     ]
     head = ["semantics", "purity", "purity of fingerprints", "Fréchet ratio"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rmjax.evaluation.results import BESIDE_SEEN
 from rmjax.evaluation.results import SETS as SET_NAMES
 
 CORRUPTED = ("unseen_corruptions", "seen_corruptions", "resharing")
@@ -87,7 +88,28 @@ def guessing(results: dict) -> str:
 
 def hardest_subset(results: dict) -> str:
     """Return the subset of semantics that asks the most of the network."""
-    return "unseen" if "unseen" in results["summary"] else main_subset(results)
+    hard = [subset for subset in BESIDE_SEEN if subset in results["summary"]]
+    return hard[-1] if hard else main_subset(results)
+
+
+def gap(
+    summary: Mapping[str, dict],
+    subset: str,
+    metric: str = "attribution_accuracy",
+    conditions: str = "clean",
+) -> float | None:
+    """Return a share on seen semantics minus that on a subset; None without either.
+
+    Args:
+        summary: by subset of semantics, as in `results.json`.
+        subset: key of it, such as "unseen".
+        metric: which share.
+        conditions: set of conditions.
+    """
+    if subset == "seen" or not {"seen", subset} <= summary.keys():
+        return None
+    seen, other = (summary[own][conditions][metric] for own in ("seen", subset))
+    return None if seen is None or other is None else seen - other
 
 
 def hardest_set(results: dict) -> str | None:

@@ -16,8 +16,8 @@ from rmjax.evaluation.differences import (
 from rmjax.sweep.intervals import Estimate, estimate, image_spread
 from rmjax.sweep.runs import Cell
 
-# Of a cell, semantics (seen, unseen, and combined of both), set of conditions and metric;
-# `difference` is against the reference, by the `paired_seeds` that both have.
+# Of a cell, semantics (seen, new_pairs, unseen, and combined of all), set of conditions
+# and metric; `difference` is against the reference, by the `paired_seeds` both have.
 COLUMNS = (
     "cell present semantics set metric seeds mean mean_low mean_high paired_seeds "
     "difference difference_low difference_high"

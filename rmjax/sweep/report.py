@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmjax.errors import InputError
+from rmjax.evaluation.results import BESIDE_SEEN, subset_words
 from rmjax.report.comparison import excludes_zero, points
-from rmjax.report.figures import SETS, render
-from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots
+from rmjax.report.figures import SETS, SUBSETS, render
+from rmjax.report.figures_sweep import DIFFERENCE, MEAN, cell_dots, seen_against
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
-from rmjax.report.view import DASH, interval, percent
+from rmjax.report.view import DASH, interval, percent, words
 from rmjax.sweep.collect import COLUMNS
 from rmjax.sweep.runs import Sweep
 from rmjax.utils.files import write_csv
@@ -61,10 +62,15 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
         InputError: the folder can't be written to.
     """
     pictures = {}
+    reference = findings.sweep.reference
+    for subset in BESIDE_SEEN:
+        rows = findings.select(findings.sets()[0], "attribution")
+        if drawn := seen_against(rows, findings.names(), subset, reference):
+            pictures[f"seen_{subset}"] = render(drawn)
     for of_set in findings.sets():
         rows = findings.select(of_set, "attribution")
         for name, what in (("means", MEAN), ("differences", DIFFERENCE)):
-            drawn = cell_dots(rows, findings.names(), what, findings.sweep.reference)
+            drawn = cell_dots(rows, findings.names(), what, reference)
             if drawn:
                 pictures[f"{name}_{of_set}"] = render(drawn)
     apart, compared = _count_verdicts(findings)
@@ -115,19 +121,19 @@ def format_findings(findings: Findings) -> str:
 def describe_run(results: dict) -> str:
     """Return a run's shares of clean images on a line, as it ends."""
     shares = [
-        f"{percent(figures['clean']['attribution_accuracy'])} % {semantics}"
+        f"{percent(figures['clean']['attribution_accuracy'])} % {subset_words(semantics)}"
         for semantics, figures in results["summary"].items()
         if semantics != "combined"
     ]
-    return f"attribution, clean images: {', '.join(shares)} semantics"
+    return f"attribution, clean images: {', '.join(shares)}"
 
 
 def _cells_table(
     findings: Findings, of_set: str, metric: str, first: str = "cell"
 ) -> Table:
-    """Return mean and difference of every cell, by seen and unseen semantics."""
+    """Return mean and difference of every cell, by subset of semantics."""
     rows = findings.select(of_set, metric)
-    parts = [s for s in dict.fromkeys(r["semantics"] for r in rows) if s != "combined"]
+    parts = [s for s in SUBSETS if any(row["semantics"] == s for row in rows)]
     by_place = {(row["cell"], row["semantics"]): row for row in rows}
     lines = []
     for label, name in findings.names().items():
@@ -137,8 +143,8 @@ def _cells_table(
             line += [interval(row or {}, "mean") for row in own]
             lines.append([*line, next(_seeds(row) for row in own if row)])
     # What decides first: a narrow screen shows no more.
-    head = [first, *(f"{part} − reference" for part in parts)]
-    head += [*(f"{part}, %" for part in parts), "seeds"]
+    head = [first, *(f"{words(part)} − reference" for part in parts)]
+    head += [*(f"{words(part)}, %" for part in parts), "seeds"]
     return {"head": head, "rows": lines, "text": 1}
 
 

@@ -35,7 +35,12 @@ from rmjax.experiment.build import (
     variable_shapes,
 )
 from rmjax.experiment.checkpoints import Checkpoints, saved_steps
-from rmjax.experiment.data import ExperimentData, check_validation, open_data
+from rmjax.experiment.data import (
+    ExperimentData,
+    check_validation,
+    log_pairs,
+    open_data,
+)
 from rmjax.experiment.log import RunLog
 from rmjax.experiment.ranges import check_values
 from rmjax.experiment.run import CHECKPOINTS, hold_workdir, start_workdir
@@ -90,6 +95,7 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
                 return restored
             if started:  # it was damaged
                 state = make_state(_start(config, method))
+            log_pairs(config, data)
             samples = _draw(config, data, model, state, show_progress)
             runner = make_runner(config, len(data.sources), devices)
             with closing(RunLog(workdir, 0)) as log:

@@ -26,7 +26,12 @@ from rmjax.experiment.build import (
     network_input,
 )
 from rmjax.experiment.checkpoints import Checkpoints, saved_steps
-from rmjax.experiment.data import ExperimentData, check_validation, open_data
+from rmjax.experiment.data import (
+    ExperimentData,
+    check_validation,
+    log_pairs,
+    open_data,
+)
 from rmjax.experiment.log import RunLog
 from rmjax.experiment.ranges import check_values
 from rmjax.experiment.run import (
@@ -144,6 +149,7 @@ def _train(
         start = int(state.step)
         pending = progress is not None and checkpoints.is_pending(start)
         _log_sizes(config, data, state, devices)
+        log_pairs(config, data)
         silent = not hosts.is_first()
         log = RunLog(workdir, start, pending=pending, silent=silent)
         bar = tqdm(
