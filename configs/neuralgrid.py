@@ -34,8 +34,7 @@ def get_config() -> ConfigDict:
     config.data.eval_size = 192
     # FSRCNN and LapSRN change the luminance alone, of which `chroma` sees nothing.
     config.model.input = "luma_chroma"
-    # Chosen by leaving out each of the seen semantics. RepMix, which makes one sample of
-    # two images, needs more than the 400 steps of `scenes256` (docs/results.md).
+    # More than the 400 steps of `scenes256`, after which RepMix was still behind.
     config.steps_per_epoch = 100
     config.num_epochs = 10
     return config
