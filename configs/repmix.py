@@ -51,8 +51,8 @@ def get_config() -> ConfigDict:
     # yu_net, patch_cnn
     config.model.arch = "resnet50"
     config.model.init = ""  # weights to start from: a file, or the folder of a run
-    # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma: for
-    # shallow
+    # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma,
+    # luma_chroma: for shallow
     config.model.input = "rgb"
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps

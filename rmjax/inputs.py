@@ -148,11 +148,10 @@ def dcthist(images: jax.Array) -> jax.Array:
     height, width = images.shape[1:3]
     if min(height, width) < 14:
         raise InputError(f"input 'dcthist' needs 14 x 14 px, not {height} x {width}")
-    luma = images @ jnp.array(LUMA) * 255
     basis = dct_matrix(8)
     kernels = np.einsum("ki,lj->ijkl", basis, basis).reshape(8, 8, 1, 64)[..., 1:]
     coefficients = jax.lax.conv_general_dilated(
-        luma[..., None],
+        255 * _luma(images),
         jnp.asarray(kernels),
         window_strides=(2, 2),
         padding="VALID",
@@ -191,29 +190,25 @@ def chroma(images: jax.Array) -> jax.Array:
         Popescu and Farid, Exposing digital forgeries by detecting traces of resampling,
             2005, https://doi.org/10.1109/TSP.2004.839932 (neighbours)
     """
-    batch, height, width, _ = images.shape
-    if min(height, width) < 16:
-        raise InputError(f"input 'chroma' needs 16 x 16 px, not {height} x {width}")
-    rows, columns = (height - 8) // 8, (width - 8) // 8
-    x = 255 * (images[..., ::2] - images[..., 1:2])
-    # Rows of neighbours lie together then, which a CPU adds many at a time.
-    x = jnp.moveaxis(x - _box_mean(x, 3), -1, 1)
+    return _autocorrelations("chroma", _colours(images))
 
-    def every_8th(row: int, column: int) -> jax.Array:
-        return x[:, :, row : row + 8 * rows - 7 : 8, column : column + 8 * columns]
 
-    def sum_rows(down: int, right: int) -> jax.Array:
-        products = (
-            every_8th(i, 4) * every_8th(i + down, 4 + right) for i in range(4, 12)
-        )
-        return reduce(add, products)
+def luma_chroma(images: jax.Array) -> jax.Array:
+    """Take the local autocorrelations of `chroma`, and those of the luminance.
 
-    lags = [(i, j) for i in range(5) for j in range(-4, 5) if i > 0 or j >= 0]
-    sums = jnp.stack([sum_rows(*lag) for lag in lags], axis=1)
-    # Then over the columns of every window: [batch, 41, 2, rows, columns].
-    sums = reduce(add, (sums[..., i::8] for i in range(8))) / 64
-    correlations = sums[:, 1:] / (sums[:, :1] + 0.25)
-    return correlations.transpose(0, 3, 4, 2, 1).reshape(batch, rows, columns, -1)
+    Many networks that enlarge an image change its luminance alone, and enlarge the
+    colours by interpolation: in the colours they are all alike. More of what an image
+    shows is left in the luminance, so take `chroma` where that tells sources apart.
+
+    Returns:
+        `[batch, (H - 8) // 8, (W - 8) // 8, 120]`: the lags of red, of blue, and of
+        the luminance.
+
+    Raises:
+        InputError: H or W is under 16.
+    """
+    planes = jnp.concatenate([_colours(images), _luma(images)], axis=-1)
+    return _autocorrelations("luma_chroma", planes)
 
 
 INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -225,6 +220,7 @@ INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "logdct": logdct,
     "dcthist": dcthist,
     "chroma": chroma,
+    "luma_chroma": luma_chroma,
 }
 
 
@@ -244,6 +240,53 @@ def dct_matrix(size: int) -> np.ndarray:
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
     matrix[0] /= np.sqrt(2)
     return matrix.astype(np.float32)
+
+
+def _colours(images: jax.Array) -> jax.Array:
+    """Return the differences of red and of blue to green, `[batch, H, W, 2]`."""
+    return images[..., ::2] - images[..., 1:2]
+
+
+def _luma(images: jax.Array) -> jax.Array:
+    """Return the luminance, `[batch, H, W, 1]`."""
+    # No matrix product: an accelerator would round the pixels for it, and with them
+    # the fine detail that is looked for.
+    return jnp.sum(images * jnp.array(LUMA), axis=-1, keepdims=True)
+
+
+def _autocorrelations(name: str, planes: jax.Array) -> jax.Array:
+    """Take local autocorrelations of the fine residual of every plane, as in `chroma`.
+
+    Args:
+        name: of the input, for the message.
+        planes: `[batch, H, W, P]`, of a range of 1.
+
+    Returns:
+        `[batch, (H - 8) // 8, (W - 8) // 8, P * 40]`.
+    """
+    batch, height, width, _ = planes.shape
+    if min(height, width) < 16:
+        raise InputError(f"input '{name}' needs 16 x 16 px, not {height} x {width}")
+    rows, columns = (height - 8) // 8, (width - 8) // 8
+    x = 255 * planes
+    # Rows of neighbours lie together then, which a CPU adds many at a time.
+    x = jnp.moveaxis(x - _box_mean(x, 3), -1, 1)
+
+    def every_8th(row: int, column: int) -> jax.Array:
+        return x[:, :, row : row + 8 * rows - 7 : 8, column : column + 8 * columns]
+
+    def sum_rows(down: int, right: int) -> jax.Array:
+        products = (
+            every_8th(i, 4) * every_8th(i + down, 4 + right) for i in range(4, 12)
+        )
+        return reduce(add, products)
+
+    lags = [(i, j) for i in range(5) for j in range(-4, 5) if i > 0 or j >= 0]
+    sums = jnp.stack([sum_rows(*lag) for lag in lags], axis=1)
+    # Then over the columns of every window: [batch, 41, P, rows, columns].
+    sums = reduce(add, (sums[..., i::8] for i in range(8))) / 64
+    correlations = sums[:, 1:] / (sums[:, :1] + 0.25)
+    return correlations.transpose(0, 3, 4, 2, 1).reshape(batch, rows, columns, -1)
 
 
 def _box_mean(x: jax.Array, side: int) -> jax.Array:

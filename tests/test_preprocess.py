@@ -142,14 +142,30 @@ def test_dcthist_ignores_brightness_and_place():
         preprocess.dcthist(jnp.zeros((1, 13, 32, 3)))
 
 
-def test_chroma_is_the_autocorrelation_of_colour_residuals():
+def difference_to_green(channel):
+    return lambda images: images[..., channel] - images[..., 1]
+
+
+def luma(images):
+    return images @ np.array([0.299, 0.587, 0.114])
+
+
+@pytest.mark.parametrize(
+    "name, planes",
+    [
+        ("chroma", [difference_to_green(0), difference_to_green(2)]),
+        ("luma_chroma", [difference_to_green(0), difference_to_green(2), luma]),
+    ],
+)
+def test_chroma_inputs_are_autocorrelations_of_residuals(name, planes):
     images = np.random.default_rng(3).integers(0, 256, (2, 40, 60, 3)).astype(float)
-    ours = jax.jit(preprocess.chroma)(jnp.asarray(images / 255, jnp.float32))
-    assert ours.shape == (2, 4, 6, 80)
-    for plane, channel in enumerate((0, 2)):
-        difference = images[..., channel] - images[..., 1]
-        mean = ndimage.uniform_filter(difference, (0, 3, 3), mode="nearest")
-        x = difference - mean
+    transform = jax.jit(preprocess.get_input(name))
+    ours = transform(jnp.asarray(images / 255, jnp.float32))
+    assert ours.shape == (2, 4, 6, 40 * len(planes))
+    for index, plane in enumerate(planes):
+        values = plane(images)
+        mean = ndimage.uniform_filter(values, (0, 3, 3), mode="nearest")
+        x = values - mean
         for row, column in ((0, 0), (3, 5)):
             top, left = 4 + 8 * row, 4 + 8 * column
             own = x[:, top : top + 8, left : left + 8]
@@ -159,7 +175,7 @@ def test_chroma_is_the_autocorrelation_of_colour_residuals():
             products = np.einsum("bijyx,byx->bij", windows, own) / 64
             power = (own**2).mean((1, 2))[:, None] + 0.25
             expected = products.reshape(2, 81)[:, 41:] / power
-            found = ours[:, row, column, 40 * plane : 40 * plane + 40]
+            found = ours[:, row, column, 40 * index : 40 * index + 40]
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -167,8 +183,24 @@ def test_chroma_ignores_what_is_grey(images):
     grey = np.repeat(images[..., :1], 3, axis=-1)
     x = jax.jit(preprocess.chroma)(preprocess.to_unit(jnp.asarray(grey)))
     assert np.abs(x).max() == 0
-    with pytest.raises(InputError, match="16 x 16 px, not 15 x 32"):
-        preprocess.chroma(jnp.zeros((1, 15, 32, 3)))
+
+
+def test_luma_chroma_tells_apart_what_differs_in_luminance_alone():
+    """Two ways to enlarge the luminance, and one for the colours."""
+    generator = np.random.default_rng(4)
+    colours = np.repeat(np.repeat(generator.random((1, 24, 24, 3)), 2, 1), 2, 2) * 0.2
+    small = generator.random((24, 24)) * 0.4
+    enlarged = [ndimage.zoom(small, 2, order=order) for order in (0, 1)]
+    both = colours + np.stack(enlarged)[..., None] + 0.2
+    a, b = jax.jit(preprocess.luma_chroma)(jnp.asarray(both, jnp.float32))
+    np.testing.assert_allclose(a[..., :80], b[..., :80], atol=1e-3)
+    assert np.abs(a[..., 80:] - b[..., 80:]).mean() > 0.1
+
+
+@pytest.mark.parametrize("name", ["chroma", "luma_chroma"])
+def test_chroma_inputs_need_a_window_and_its_border(name):
+    with pytest.raises(InputError, match=f"'{name}' needs 16 x 16 px, not 15 x 32"):
+        preprocess.get_input(name)(jnp.zeros((1, 15, 32, 3)))
 
 
 def test_unknown_input_lists_the_choices():

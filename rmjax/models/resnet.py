@@ -219,8 +219,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         stem_stride=1,
         stem_pool=False,
     ),
-    # For `dcthist` and `chroma`, whose channels hold the detail already: every place by
-    # itself, one hidden layer, then the average. Few images can't teach it their content.
+    # For `dcthist`, `chroma` and `luma_chroma`, whose channels hold the detail already:
+    # every place by itself, one hidden layer, then the average. Few images can't teach
+    # it their content.
     "shallow": dict(
         depths=(0, 0, 0, 0),
         widths=(64, 64, 64, 64),
