@@ -91,7 +91,7 @@ def test_page_loads_whole_and_asks_for_nothing(browser, page):
     pictures = browser.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
     )
-    assert len(pictures) == of_page(page, report=35, comparison=2, sweep=8)
+    assert len(pictures) == of_page(page, report=35, comparison=2, sweep=9)
     assert all(done and width > 0 and alt for done, width, alt in pictures)
 
 
