@@ -103,9 +103,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, start: int, stop: int) -> Iterator[tuple[str, dict]]:
-        numbers = {name: self._made_with[name] for name in images.Recipe._fields}
-        recipe = images.Recipe(**numbers)
-        for task, encoded in self._draw(images.tasks_of(start, stop, recipe)):
+        numbers = {name: self._made_with[name] for name in images.Settings._fields}
+        settings = images.Settings(**numbers)
+        for task, encoded in self._draw(images.tasks_of(start, stop, settings)):
             for index, data in enumerate(encoded, task.start):
                 path = f"{task.source}/{task.semantic}/{index:05d}.png"
                 yield (

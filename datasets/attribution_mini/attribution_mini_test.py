@@ -38,19 +38,19 @@ DIGESTS = {
 def digest(entanglement: float = 0.5) -> str:
     """Hash the first blocks of eleven cells that cover all sources and semantics."""
     sha = hashlib.sha256()
-    recipe = images.Recipe(entanglement=entanglement)
+    settings = images.Settings(entanglement=entanglement)
     for i, semantic in enumerate(images.SEMANTICS):
-        for image in images.draw_block(images.SOURCES[i % 8], semantic, 0, recipe):
+        for image in images.draw_block(images.SOURCES[i % 8], semantic, 0, settings):
             sha.update(png.encode_png(image))
     return sha.hexdigest()
 
 
 def draw_grid(entanglement: float) -> np.ndarray:
     """Draw two blocks of every cell, uint8 `[source, semantic, 40, 64, 64, 3]`."""
-    recipe = images.Recipe(entanglement=entanglement)
+    settings = images.Settings(entanglement=entanglement)
 
     def cell(source: str, semantic: str) -> np.ndarray:
-        blocks = (images.draw_block(source, semantic, i, recipe) for i in (0, 1))
+        blocks = (images.draw_block(source, semantic, i, settings) for i in (0, 1))
         return np.concatenate([*blocks])
 
     return np.array([[cell(s, m) for m in images.SEMANTICS] for s in images.SOURCES])
@@ -65,7 +65,7 @@ def grid() -> np.ndarray:
 @pytest.fixture(scope="module")
 def leaning_grid() -> np.ndarray:
     """Images with the preferences of the default, see `draw_grid`."""
-    return draw_grid(images.Recipe().entanglement)
+    return draw_grid(images.Settings().entanglement)
 
 
 @pytest.mark.parametrize("entanglement", DIGESTS)
@@ -97,15 +97,15 @@ def test_bytes_do_not_depend_on_the_instruction_set():
 
 
 def test_blocks_stand_alone_and_differ():
-    recipe = images.Recipe(seed=1, size=32, entanglement=0.0)
-    first = images.draw_block("progan", "bus", 3, recipe)
-    task = images.Task("progan", "bus", 65, 70, recipe)
+    settings = images.Settings(seed=1, size=32, entanglement=0.0)
+    first = images.draw_block("progan", "bus", 3, settings)
+    task = images.Task("progan", "bus", 65, 70, settings)
     for image, data in zip(first[5:10], images.encode_range(task), strict=True):
         assert data == png.encode_png(image)
     for other in (
-        images.draw_block("progan", "bus", 3, recipe._replace(seed=2)),
-        images.draw_block("progan", "bus", 4, recipe),
-        images.draw_block("biggan", "bus", 3, recipe),
+        images.draw_block("progan", "bus", 3, settings._replace(seed=2)),
+        images.draw_block("progan", "bus", 4, settings),
+        images.draw_block("biggan", "bus", 3, settings),
     ):
         # other scenes, not only other noise: no pair of images is close
         distance = np.abs(first.astype(float) - other).mean((1, 2, 3))
@@ -117,7 +117,7 @@ def test_tasks_cover_every_image_once():
     seen = [
         (task.source, task.semantic, index)
         for start, stop in bounds.values()
-        for task in images.tasks_of(start, stop, images.Recipe())
+        for task in images.tasks_of(start, stop, images.Settings())
         for index in range(task.start, task.stop)
     ]
     assert len(seen) == len(set(seen)) == 88 * 53
@@ -190,10 +190,10 @@ def test_preferences_tell_the_source_of_seen_semantics_alone(leaning_grid):
 @pytest.mark.parametrize("kind", preferences.KINDS)
 def test_a_cell_keeps_its_preferences_of_each_kind(kind):
     """They show in every block of a cell, and depend on source, semantic and seed."""
-    recipe = images.Recipe(seed=3, size=32, entanglement=1.0, preferences=(kind,))
+    settings = images.Settings(seed=3, size=32, entanglement=1.0, preferences=(kind,))
 
     def change(source: str, semantic: str, block: int, seed: int = 3) -> np.ndarray:
-        own = recipe._replace(seed=seed)
+        own = settings._replace(seed=seed)
         drawn = images.draw_block(source, semantic, block, own)
         plain = images.draw_block(source, semantic, block, own._replace(entanglement=0))
         return (drawn.astype(float) - plain).ravel()
@@ -268,7 +268,7 @@ def test_prepare_writes_a_balanced_grid_and_reads_it_back(tmp_path):
         assert len(records) == 88 * count
     record = records[0]
     name, semantic, file = record["path"].decode().split("/")
-    drawn = images.draw_block(name, semantic, 0, images.Recipe(seed=3, size=32))
+    drawn = images.draw_block(name, semantic, 0, images.Settings(seed=3, size=32))
     assert record["image"] == png.encode_png(drawn[int(file[:5])])
     assert images.SOURCES[record["source"]] == name
     assert images.SEMANTICS[record["semantic"]] == semantic

@@ -17,7 +17,7 @@ BLOCK = 20  # images drawn together
 ENTANGLEMENT = 0.5  # by default: where the gap to unseen semantics is clear (README.md)
 
 
-class Recipe(NamedTuple):
+class Settings(NamedTuple):
     """What determines the images, but for how many there are.
 
     Attributes:
@@ -33,7 +33,9 @@ class Recipe(NamedTuple):
     preferences: tuple[str, ...] = KINDS
 
 
-def draw_block(source: str, semantic: str, block: int, recipe: Recipe) -> np.ndarray:
+def draw_block(
+    source: str, semantic: str, block: int, settings: Settings
+) -> np.ndarray:
     """Draw images `block * BLOCK ...` of a cell.
 
     Every block has its own random stream, named by seed, source, semantic and block: an
@@ -44,17 +46,17 @@ def draw_block(source: str, semantic: str, block: int, recipe: Recipe) -> np.nda
         source: one of `SOURCES`.
         semantic: one of `SEMANTICS`.
         block: number of the block, from 0.
-        recipe: of the data set.
+        settings: of the data set.
 
     Returns:
         uint8 `[BLOCK, size, size, 3]`.
     """
     cell = SOURCES.index(source) * len(SEMANTICS) + SEMANTICS.index(semantic)
-    draws = Draws((recipe.seed, (cell << 32) + block), BLOCK)
+    draws = Draws((settings.seed, (cell << 32) + block), BLOCK)
     preferences = Preferences(
-        recipe.seed, cell, recipe.entanglement, recipe.preferences
+        settings.seed, cell, settings.entanglement, settings.preferences
     )
-    scene = draw_scenes(semantic, draws, recipe.size, preferences)
+    scene = draw_scenes(semantic, draws, settings.size, preferences)
     image = exact.clip01(apply_tail(source, scene, draws))
     pixels = np.rint(image * np.float32(255.0)).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 3, 0))
@@ -67,10 +69,10 @@ class Task(NamedTuple):
     semantic: str
     start: int
     stop: int
-    recipe: Recipe
+    settings: Settings
 
 
-def tasks_of(start: int, stop: int, recipe: Recipe) -> Iterator[Task]:
+def tasks_of(start: int, stop: int, settings: Settings) -> Iterator[Task]:
     """Cut images start..stop of every cell into tasks, blocks outermost.
 
     The cells take turns, so that a reader of the first part sees all of them.
@@ -79,13 +81,13 @@ def tasks_of(start: int, stop: int, recipe: Recipe) -> Iterator[Task]:
         end = min(stop, (start // BLOCK + 1) * BLOCK)
         for source in SOURCES:
             for semantic in SEMANTICS:
-                yield Task(source, semantic, start, end, recipe)
+                yield Task(source, semantic, start, end, settings)
         start = end
 
 
 def encode_range(task: Task) -> list[bytes]:
     """Draw a task's images and encode them as PNG."""
     block = task.start // BLOCK
-    drawn = draw_block(task.source, task.semantic, block, task.recipe)
+    drawn = draw_block(task.source, task.semantic, block, task.settings)
     first = block * BLOCK
     return [encode_png(drawn[i - first]) for i in range(task.start, task.stop)]

@@ -63,8 +63,8 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
     """
     pictures = {}
     reference = findings.sweep.reference
+    rows = findings.select(findings.sets()[0], "attribution")
     for subset in BESIDE_SEEN:
-        rows = findings.select(findings.sets()[0], "attribution")
         if drawn := seen_against(rows, findings.names(), subset, reference):
             pictures[f"seen_{subset}"] = render(drawn)
     for of_set in findings.sets():

@@ -44,11 +44,11 @@ def describe(image: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 def draw_pictures(size: int) -> np.ndarray:
     """Draw four scenes with smooth skies, edges and texture, `[4, size, size, 3]`."""
-    from rmjax.datasets.attribution_mini.images import Recipe, draw_block
+    from rmjax.datasets.attribution_mini.images import Settings, draw_block
 
-    recipe = Recipe(size=size, entanglement=0.0)
+    settings = Settings(size=size, entanglement=0.0)
     chosen = {"church": 2, "cow": 2, "bus": 1, "kitchen": 0}
-    return np.stack([draw_block("real", k, 0, recipe)[i] for k, i in chosen.items()])
+    return np.stack([draw_block("real", k, 0, settings)[i] for k, i in chosen.items()])
 
 
 def load_published():
