@@ -97,9 +97,10 @@ def make_mixing(
 
     Args:
         name: key of `MIXINGS`.
-        level: where to mix, 0..6, for those that leave it open: 0 the network's input,
-            1 after the stem, 2..5 after the residual stages, 6 the embedding. None: 5,
-            as published, or the last before it that has a map, where one is needed.
+        level: where to mix, 0..6, for those that leave it open: 0 the network's input
+            (in `rmjax train` the pixels that it is made of), 1 after the stem, 2..5
+            after the residual stages, 6 the embedding. None: 5, as published, or the
+            last before it that has a map, where one is needed.
         members: images in a sample, at least 1, for those that leave it open.
         beta: concentration of the weights, see `sample_weights`; 0: uniform.
         block: adjacent images that are mixed among each other, for those within blocks.

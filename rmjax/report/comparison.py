@@ -12,7 +12,7 @@ from rmjax.evaluation.differences import (
     differences,
     read_runs,
 )
-from rmjax.evaluation.results import BESIDE_SEEN, subset_words
+from rmjax.evaluation.results import subset_words
 from rmjax.report import view
 from rmjax.report.figures import render
 from rmjax.report.figures_accuracy import robustness_difference
@@ -103,8 +103,7 @@ def excludes_zero(row: dict) -> bool | None:
 def verdicts(rows: Sequence[dict], name: str) -> list[str]:
     """Return a sentence on each set of conditions: attribution, hardest or all images."""
     subsets = {row["semantics"] for row in rows}
-    hard = [subset for subset in BESIDE_SEEN if subset in subsets]
-    subset = hard[-1] if hard else next(iter(subsets))
+    subset = view.beside_seen(subsets) or next(iter(subsets))
     lines = []
     for row in rows:
         if row["semantics"] != subset or row["metric"] != "attribution":

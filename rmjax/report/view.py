@@ -1,6 +1,6 @@
 """What a report looks at in results, and how it writes it; what is not defined is a dash."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,12 @@ def guessing(results: dict) -> str:
 
 def hardest_subset(results: dict) -> str:
     """Return the subset of semantics that asks the most of the network."""
-    hard = [subset for subset in BESIDE_SEEN if subset in results["summary"]]
-    return hard[-1] if hard else main_subset(results)
+    return beside_seen(results["summary"]) or main_subset(results)
+
+
+def beside_seen(subsets: Collection[str]) -> str | None:
+    """Return which subset is furthest from what was trained on; None if it was all."""
+    return next((name for name in reversed(BESIDE_SEEN) if name in subsets), None)
 
 
 def gap(
