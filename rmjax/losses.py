@@ -10,6 +10,8 @@ References:
         https://arxiv.org/abs/2004.11362 (equation 2)
     Yang et al., Deepfake Network Architecture Attribution (DNA-Det), AAAI 2022,
         https://arxiv.org/abs/2202.13417: the contrastive loss beside cross-entropy
+    Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021,
+        https://arxiv.org/abs/2007.07314 (equation 10, of whole classes): `adjust`
 """
 
 from collections.abc import Mapping
@@ -33,14 +35,18 @@ class Loss:
         gated: whether detection scales the attribution logits, see `gate`.
         detects: whether there is a detection head, and a term for it.
         contrasts: whether `contrastive_loss` is added.
+        adjusts: whether `adjust` takes the semantics of the images into account.
     """
 
     gated: bool
     detects: bool
     contrasts: bool = False
+    adjusts: bool = False
 
 
 TEMPERATURE = 0.07  # of `contrastive_loss`, as Khosla et al. and DNA-Det have it
+# Of `adjust`; chosen from 0.02, 0.1 and 0.3 (docs/results.md).
+SMOOTHING = 0.1
 
 # compound is published; the others are what it is compared with.
 LOSSES = {
@@ -48,6 +54,7 @@ LOSSES = {
     "ungated": Loss(gated=False, detects=True),
     "attribution": Loss(gated=False, detects=False),
     "contrastive": Loss(gated=False, detects=False, contrasts=True),
+    "adjusted": Loss(gated=False, detects=False, adjusts=True),
 }
 
 
@@ -61,21 +68,21 @@ def get_loss(name: str) -> Loss:
 
 
 def label_members(
-    sources: jax.Array, mixed: Mixed | None
+    labels: jax.Array, mixed: Mixed | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the sources and the weights of each sample's members.
+    """Return the labels and the weights of each sample's members.
 
     Args:
-        sources: of the images of a batch, int `[images]`.
+        labels: sources, or semantics, of the images of a batch, int `[images]`.
         mixed: what a mixing made of them; None: nothing was mixed.
 
     Returns:
         int and float32 `[samples, members]`.
     """
-    sources = jnp.asarray(sources)
+    labels = jnp.asarray(labels)
     if mixed is None:
-        return sources[:, None], jnp.ones((len(sources), 1), jnp.float32)
-    return sources[mixed.places], mixed.weights
+        return labels[:, None], jnp.ones((len(labels), 1), jnp.float32)
+    return labels[mixed.places], mixed.weights
 
 
 def compound_loss(
@@ -136,6 +143,35 @@ def loss_terms(
         "attribution": _mean_cross_entropy(attribution, sources, weights),
         "detection": _mean_cross_entropy(detection, synthetic, weights * class_weights),
     }
+
+
+def adjust(
+    attribution: jax.Array,
+    semantics: jax.Array,
+    weights: jax.Array,
+    shares: jax.Array,
+) -> jax.Array:
+    """Add to attribution logits what a sample's semantics alone say of its source.
+
+    Where not every source is trained on every semantic, the semantic of an image rules
+    sources out, and a network that is trained by its cross-entropy learns that. Trained
+    by that of these sums it need not: what content tells is there already, and is left
+    out when the network is asked. In a mix the shares are mixed as the labels are. Our
+    own for semantics and mixes; Menon et al. add the shares of whole classes.
+
+    Args:
+        attribution: logits `[samples, num_sources]`.
+        semantics: of each sample's members, int `[samples, members]`.
+        weights: `[samples, members]`, rows sum to one.
+        shares: `[semantics, num_sources]`, of a semantic's training images, by source;
+            `SMOOTHING` of them is spread evenly, so that no source is ruled out.
+
+    Returns:
+        Logits `[samples, num_sources]`.
+    """
+    mixed = jnp.sum(weights[..., None] * jnp.asarray(shares)[semantics], axis=1)
+    even = 1 / attribution.shape[-1]
+    return attribution + jnp.log((1 - SMOOTHING) * mixed + SMOOTHING * even)
 
 
 def contrastive_loss(

@@ -5,7 +5,9 @@ import pytest
 
 from rmjax.errors import InputError
 from rmjax.losses import (
+    SMOOTHING,
     TEMPERATURE,
+    adjust,
     compound_loss,
     contrastive_loss,
     get_loss,
@@ -98,6 +100,30 @@ def test_contrastive_loss_reaches_over_replicas():
     np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
     # Each replica's is of the sum of both losses, by its own samples.
     np.testing.assert_allclose(grads.reshape(8, 5) / 2, grad, rtol=1e-3, atol=1e-5)
+
+
+def test_what_content_tells_is_added_as_a_log_probability():
+    """Semantic 0 shows sources 0 and 1 alone; the second sample is half of each."""
+    shares = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    semantics, weights = (
+        jnp.array([[0, 0], [0, 1]]),
+        jnp.array([[0.3, 0.7], [0.5, 0.5]]),
+    )
+    p = jax.nn.softmax(adjust(jnp.zeros((2, 3)), semantics, weights, shares))
+    expected = np.array([[0.5, 0.5, 0], [0.25, 0.25, 0.5]])
+    expected = (1 - SMOOTHING) * expected + SMOOTHING / 3
+    np.testing.assert_allclose(p, expected, rtol=1e-5)
+
+
+def test_even_shares_change_no_loss():
+    logits = jax.random.normal(jax.random.key(0), (4, 5))
+    sources, weights = jnp.array([[0], [1], [3], [4]]), jnp.ones((4, 1))
+    adjusted = adjust(logits, jnp.zeros((4, 1), int), weights, np.full((1, 5), 0.2))
+    found, expected = (
+        loss_terms(x, logits[:, :2], sources, weights)["attribution"]
+        for x in (adjusted, logits)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_unknown_loss_lists_the_choices():

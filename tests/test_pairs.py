@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from rmjax.data.pairs import draw_pairs
+from rmjax.data.pairs import draw_pairs, share_sources
 from rmjax.errors import InputError
 from rmjax.experiment import data as experiment_data
 from rmjax.experiment.config import load_config
@@ -106,6 +106,14 @@ def test_sources_have_equally_many_training_images(open_cells):
     assert data.seen.size("test") == 18 and data.new_pairs is None
     _, whole = open_cells(counts)  # nothing is cut unless asked for
     assert whole.seen.size("train") == 12 + 17 + 9
+
+
+def test_shares_of_the_sources_in_each_semantic(open_cells):
+    counts = {("real", "cat"): {"train": 6}, ("a", "cat"): {"train": 2}}
+    counts |= {("b", "dog"): {"train": 5}, ("b", "owl"): {"test": 3}}
+    shares = share_sources(open_cells(counts)[1].seen)
+    expected = [[0.75, 0.25, 0], [0, 0, 1], [1 / 3] * 3]  # of owls nothing is known
+    np.testing.assert_allclose(shares, expected, rtol=1e-6)
 
 
 def test_pairs_by_name(open_cells, caplog):

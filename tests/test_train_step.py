@@ -36,6 +36,7 @@ def batch():
     return {
         "image": rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8),
         "source": rng.integers(0, 3, IMAGES, np.int32),
+        "semantic": rng.integers(0, 2, IMAGES, np.int32),
         "position": np.arange(IMAGES, dtype=np.int32) + 100,
     }
 
@@ -53,6 +54,7 @@ def compiled(batch):
             level=mixing.levels[0],
             model=model,
             loss=LOSSES[loss],
+            shares=np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]),
             optimizer=optimizer,
             mixing=mixing,
             augment=partial(augment, crop=CROP, flip=True, corrupt=None),
@@ -125,6 +127,22 @@ def test_a_contrasting_loss_adds_its_term(batch, compiled):
     found = make(1, loss="contrastive")(state, cut(batch, 0, IMAGES))[1]
     # About log(samples - 1) at first, and more where the source has few others.
     assert 1 < found["loss"] - found["attribution_loss"] < 10
+
+
+def test_an_adjusting_loss_expects_of_a_semantic_its_sources(batch, compiled):
+    """At first, an image of another source costs more, and one of its own less."""
+    state, make = compiled
+    expected = batch | {"source": batch["semantic"]}  # semantic 1 shows 1 and 2
+    other = batch | {"source": 1 - batch["semantic"]}
+
+    def losses(loss):
+        step = make(1, mixing=PAIRS, loss=loss)
+        return [
+            float(step(state, cut(b, 0, IMAGES))[1]["loss"]) for b in (expected, other)
+        ]
+
+    plain, adjusted = losses("attribution"), losses("adjusted")
+    assert adjusted[0] < plain[0] and adjusted[1] > plain[1] + 1
 
 
 def test_levels_are_drawn_alike_by_everybody_and_evenly():

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax.bench.machines import Machine
@@ -86,13 +87,15 @@ class StepCompiler:
             # How many steps an epoch has is a number in the program, whichever it is.
             optimizer = build_optimizer(config, steps_per_epoch=1000)
             mixing = make_mixing(**config.mix)
-            steps = make_train_steps(config, model, optimizer, mixing, devices)
+            shares = np.full((1, self.num_sources), 1 / self.num_sources)
+            steps = make_train_steps(config, model, optimizer, mixing, devices, shares)
             state = jax.eval_shape(partial(create_state, model, optimizer, 0, shape))
             items = (len(devices), per_chip)
             image = (*items, config.data.crop, config.data.crop, 3)
             batch = {
                 "image": jax.ShapeDtypeStruct(image, jnp.uint8),
                 "source": jax.ShapeDtypeStruct(items, jnp.int32),
+                "semantic": jax.ShapeDtypeStruct(items, jnp.int32),
                 "position": jax.ShapeDtypeStruct(items, jnp.int32),
             }
             step: Any = steps[level]  # a mapped function, which can be lowered

@@ -270,13 +270,15 @@ def step_calls(
     assert isinstance(model, RepMix)  # the recipe's is no baseline
     optimizer = build_optimizer(config, steps_per_epoch=1000)
     mixing = make_mixing(**config.mix)
-    steps = make_train_steps(config, model, optimizer, mixing, devices)
+    shares = np.full((1, num_sources), 1 / num_sources)  # all show one semantic
+    steps = make_train_steps(config, model, optimizer, mixing, devices, shares)
 
     def make(images: np.ndarray, sources: np.ndarray) -> Call:
         state = create_state(model, optimizer, 0, (size, size, 3))
         state = parallel.place(state, devices)
         position = np.arange(len(images), dtype=np.int32)
         batch = {"image": images, "source": sources, "position": position}
+        batch |= {"semantic": np.zeros_like(sources)}
         batch = parallel.shard(batch, devices)
         turns, first = cycle(steps.values()), len(steps)
 

@@ -26,6 +26,19 @@ def pairs_with_images(selection: Selection, *splits: str) -> np.ndarray:
     return table
 
 
+def share_sources(selection: Selection) -> np.ndarray:
+    """Return which share of a semantic's training images is of each source.
+
+    Returns:
+        float32 `[semantics, sources]`; a row is even where there are no such images.
+    """
+    labels, sources = selection.labels["train"], len(selection.source_names)
+    counts = np.zeros((len(selection.dataset.semantic_names), sources), np.float32)
+    np.add.at(counts, (labels["semantic"], labels["source"]), 1)
+    counts[~counts.any(1)] = 1
+    return counts / counts.sum(1, keepdims=True)
+
+
 def name_pairs(selection: Selection, table: np.ndarray) -> dict[str, list[str]]:
     """Return the names of the semantics of each source's pairs, by source."""
     semantics = selection.dataset.semantic_names

@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -88,12 +89,17 @@ def build_step(
     model: RepMix,
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
+    shares: np.ndarray,
 ) -> Callable:
-    """Return `step(state, batch, level=...)` of one replica, the config filled in."""
+    """Return `step(state, batch, level=...)` of one replica, the config filled in.
+
+    `shares` are those of the sources in each semantic, see `rmjax.losses.adjust`.
+    """
     return partial(
         train_step,
         model=model,
         loss=get_loss(config.loss),
+        shares=shares,
         optimizer=optimizer,
         mixing=mixing,
         augment=build_augment(config),
@@ -109,12 +115,13 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
     devices: parallel.Devices,
+    shares: np.ndarray,
 ) -> dict[int, Callable]:
     """Return, for each of the mixing's levels, `step(state, batch)` over the devices.
 
-    Each is compiled when it is first called.
+    Each is compiled when it is first called; `shares` as for `build_step`.
     """
-    step = build_step(config, model, optimizer, mixing)
+    step = build_step(config, model, optimizer, mixing, shares)
     return {
         level: parallel.map_step(partial(step, level=level), devices)
         for level in mixing.levels

@@ -102,6 +102,7 @@ def train_step(
     level: int,
     model: RepMix,
     loss: losses.Loss,
+    shares: np.ndarray,
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
     augment: AugmentFn,
@@ -117,10 +118,11 @@ def train_step(
     Args:
         state: the state before.
         batch: `image` uint8 `[images, H, W, 3]`, and int32 `[images]` each: `source`,
-            `position` (in the stream).
+            `semantic`, `position` (in the stream).
         level: where representations are mixed, see `draw_level`.
         model: the network.
         loss: what is asked of it.
+        shares: of the sources in each semantic, see `rmjax.losses.adjust`.
         optimizer: turns gradients into updates.
         mixing: how representations are mixed.
         augment: cuts and corrupts images.
@@ -143,10 +145,15 @@ def train_step(
             _forward_loss,
             batch_stats=stats,
             images=augment(keys, piece["image"]),
-            sources=piece["source"],
+            measure=partial(
+                _measure,
+                sources=piece["source"],
+                semantics=piece["semantic"],
+                loss=loss,
+                shares=shares,
+            ),
             level=level,
             model=model,
-            loss=loss,
             mixing=mixing,
             transform=transform,
             keys=fold_keys(keys, KEY_MIX),
@@ -235,10 +242,9 @@ def _forward_loss(
     *,
     batch_stats: PyTree,
     images: jax.Array,
-    sources: jax.Array,
+    measure: Callable[[dict[str, Any]], dict[str, jax.Array]],
     level: int,
     model: RepMix,
-    loss: losses.Loss,
     mixing: Mixing,
     transform: InputTransform,
     keys: jax.Array,
@@ -263,17 +269,25 @@ def _forward_loss(
     if mixed is not None:
         outputs |= {"mixed": mixed}
     with jax.named_scope("loss"):
-        metrics = _measure(outputs, sources, loss)
+        metrics = measure(outputs)
     return metrics["loss"], (updated.get("batch_stats", {}), metrics)
 
 
 def _measure(
-    outputs: dict[str, Any], sources: jax.Array, loss: losses.Loss
+    outputs: dict[str, Any],
+    *,
+    sources: jax.Array,
+    semantics: jax.Array,
+    loss: losses.Loss,
+    shares: np.ndarray,
 ) -> dict[str, jax.Array]:
     """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
-    attribution = outputs["attribution"]
+    attribution = trained = outputs["attribution"]
     members = losses.label_members(sources, outputs["mixed"])
-    terms = losses.loss_terms(attribution, outputs["detection"], *members)
+    if loss.adjusts:
+        shown = losses.label_members(semantics, outputs["mixed"])
+        trained = losses.adjust(attribution, *shown, shares)
+    terms = losses.loss_terms(trained, outputs["detection"], *members)
     total = losses.total_loss(terms, loss.detects)
     if loss.contrasts:
         total += losses.contrastive_loss(

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax.data.dataset import check_every_source
+from rmjax.data.pairs import share_sources
 from rmjax.data.partners import check_partners
 from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError, Preempted
@@ -54,7 +55,7 @@ from rmjax.training.start import starting_backbone
 logger = logging.getLogger(__name__)
 
 # What a step reads of a batch.
-_STEP_KEYS = ("image", "source", "position")
+_STEP_KEYS = ("image", "source", "semantic", "position")
 
 
 @dataclass
@@ -123,7 +124,8 @@ def _train(
     model = build_model(config, len(data.sources), axis_name)
     assert isinstance(model, RepMix)  # as `config.fit.name` is empty
     optimizer = build_optimizer(config, steps_per_epoch)
-    steps = make_train_steps(config, model, optimizer, mixing, devices)
+    shares = share_sources(data.seen)
+    steps = make_train_steps(config, model, optimizer, mixing, devices, shares)
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = bool(saved_steps(workdir / CHECKPOINTS))
