@@ -112,7 +112,8 @@ def test_shares_of_the_sources_in_each_semantic(open_cells):
     counts = {("real", "cat"): {"train": 6}, ("a", "cat"): {"train": 2}}
     counts |= {("b", "dog"): {"train": 5}, ("b", "owl"): {"test": 3}}
     shares = share_sources(open_cells(counts)[1].seen)
-    expected = [[0.75, 0.25, 0], [0, 0, 1], [1 / 3] * 3]  # of owls nothing is known
+    # Of dogs one source has images, of owls none.
+    expected = [[0.75, 0.25, 0], [1 / 3] * 3, [1 / 3] * 3]
     np.testing.assert_allclose(shares, expected, rtol=1e-6)
 
 

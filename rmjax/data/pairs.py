@@ -30,12 +30,13 @@ def share_sources(selection: Selection) -> np.ndarray:
     """Return which share of a semantic's training images is of each source.
 
     Returns:
-        float32 `[semantics, sources]`; a row is even where there are no such images.
+        float32 `[semantics, sources]`. A row is even where fewer than two sources have
+        such images: of a source that is alone nothing could be learnt but by content.
     """
     labels, sources = selection.labels["train"], len(selection.source_names)
     counts = np.zeros((len(selection.dataset.semantic_names), sources), np.float32)
     np.add.at(counts, (labels["semantic"], labels["source"]), 1)
-    counts[~counts.any(1)] = 1
+    counts[np.count_nonzero(counts, axis=1) < 2] = 1
     return counts / counts.sum(1, keepdims=True)
 
 
