@@ -89,7 +89,8 @@ def get_config() -> ConfigDict:
 
     # compound; ungated: detection does not scale the attribution logits; attribution:
     # their cross-entropy alone, detection follows from them; contrastive: that, and
-    # embeddings of a source are to be alike.
+    # embeddings of a source are to be alike; adjusted: attribution, but what a semantic
+    # alone tells of the source, where pairs are left out, is not to be learnt.
     config.loss = "compound"
 
     # Baselines that are fitted in closed form: docs/baselines.md. They draw images as

@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     config.corrupt.rate = 0.0  # published: 0.95
     # What is in the image misleads, and few images are learnt by heart: only how
     # neighbours in the colour residual depend on each other, and only place by place.
-    # Chosen by leaving out one semantic of those trained on (docs/results.md).
+    # Chosen by leaving out one semantic of those trained on
+    # (docs/results/real_generators.md).
     config.model.arch = "shallow"
     config.model.input = "chroma"
     config.optim.lr = 1e-2

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmjax.mixing import Mixed
 from rmjax.utils.choose import choose
@@ -149,7 +150,7 @@ def adjust(
     attribution: jax.Array,
     semantics: jax.Array,
     weights: jax.Array,
-    shares: jax.Array,
+    shares: jax.Array | np.ndarray,
 ) -> jax.Array:
     """Add to attribution logits what a sample's semantics alone say of its source.
 

@@ -69,6 +69,19 @@ def test_it_learns(small_config, tmp_path):
     assert rows[-1]["accuracy"] > 0.8
 
 
+@pytest.mark.parametrize(("cells", "alike"), [((), True), ((2,), False)])
+def test_an_adjusted_loss_knows_what_is_trained_on(
+    small_config, tmp_path, cells, alike
+):
+    """In a complete grid it is the plain one; of fewer pairs each semantic says more."""
+    changes = {"data.train_cells": cells, "mix.name": "pairs", "log_every_steps": 1}
+    changes |= {"model.arch": "shallow", "steps_per_epoch": 1, "num_epochs": 1}
+    for loss in ("attribution", "adjusted"):
+        run(small_config(**changes, loss=loss), tmp_path / loss)
+    first = [losses(tmp_path / loss)[0] for loss in ("attribution", "adjusted")]
+    assert (abs(first[0] - first[1]) < 1e-4) == alike, first
+
+
 def test_a_bfloat16_run_follows_the_float32_one(small_config, small_run, tmp_path):
     """An activation is rounded by 2^-9, in some ten layers: a per cent or two."""
     config = small_config(**{"model.dtype": "bfloat16", "model.remat": True})
