@@ -11,7 +11,7 @@ References:
     Yang et al., Deepfake Network Architecture Attribution (DNA-Det), AAAI 2022,
         https://arxiv.org/abs/2202.13417: the contrastive loss beside cross-entropy
     Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021,
-        https://arxiv.org/abs/2007.07314 (equation 10, of whole classes): `adjust`
+        https://arxiv.org/abs/2007.07314: `adjust`, of whole classes
 """
 
 from collections.abc import Mapping

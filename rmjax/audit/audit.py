@@ -96,8 +96,8 @@ CUES: dict[str, Cue] = {
     ),
     "semantic": Cue(
         lambda facts: one_hot(facts.semantic),
-        "compare on semantics that every source has (--semantics), balance the cells, "
-        "or train with --config.loss=adjusted; otherwise the content is the answer",
+        "compare on semantics that every source has (--semantics), or balance the "
+        "cells; otherwise the content is the answer",
     ),
     "thumbnail": Cue(
         _thumbnail,
