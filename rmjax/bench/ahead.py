@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax.bench.machines import Machine
@@ -87,8 +86,7 @@ class StepCompiler:
             # How many steps an epoch has is a number in the program, whichever it is.
             optimizer = build_optimizer(config, steps_per_epoch=1000)
             mixing = make_mixing(**config.mix)
-            shares = np.full((1, self.num_sources), 1 / self.num_sources)
-            steps = make_train_steps(config, model, optimizer, mixing, devices, shares)
+            steps = make_train_steps(config, model, optimizer, mixing, devices)
             state = jax.eval_shape(partial(create_state, model, optimizer, 0, shape))
             items = (len(devices), per_chip)
             image = (*items, config.data.crop, config.data.crop, 3)

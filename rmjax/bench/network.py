@@ -270,8 +270,7 @@ def step_calls(
     assert isinstance(model, RepMix)  # the recipe's is no baseline
     optimizer = build_optimizer(config, steps_per_epoch=1000)
     mixing = make_mixing(**config.mix)
-    shares = np.full((1, num_sources), 1 / num_sources)  # all show one semantic
-    steps = make_train_steps(config, model, optimizer, mixing, devices, shares)
+    steps = make_train_steps(config, model, optimizer, mixing, devices)
 
     def make(images: np.ndarray, sources: np.ndarray) -> Call:
         state = create_state(model, optimizer, 0, (size, size, 3))

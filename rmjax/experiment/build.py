@@ -89,12 +89,15 @@ def build_step(
     model: RepMix,
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
-    shares: np.ndarray,
+    shares: np.ndarray | None = None,
 ) -> Callable:
     """Return `step(state, batch, level=...)` of one replica, the config filled in.
 
-    `shares` are those of the sources in each semantic, see `rmjax.losses.adjust`.
+    `shares` are those of the sources in each semantic, see `rmjax.losses.adjust`; None:
+    even ones, of a single semantic.
     """
+    if shares is None:
+        shares = np.full((1, model.num_sources), 1 / model.num_sources)
     return partial(
         train_step,
         model=model,
@@ -115,7 +118,7 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
     devices: parallel.Devices,
-    shares: np.ndarray,
+    shares: np.ndarray | None = None,
 ) -> dict[int, Callable]:
     """Return, for each of the mixing's levels, `step(state, batch)` over the devices.
 
