@@ -296,7 +296,9 @@ def test_text_has_a_row_for_each_cell_in_each_set(findings):
 def test_a_page_without_a_reference_says_so(tmp_path):
     found = sample_findings(tmp_path, sample_results(full=False, unseen=[]))
     for row in found.rows:
-        row |= dict.fromkeys(("difference", "difference_low", "difference_high"))
+        row |= dict.fromkeys(
+            ("difference", "difference_low", "difference_high", "detectable")
+        )
     page = write_sweep(tmp_path / "out", found)["report"].read_text()
     assert "No cell could be compared with the reference" in page
     assert not (tmp_path / "out" / "figures" / "differences_clean.png").exists()

@@ -9,7 +9,13 @@ from sweep_sample import REFERENCE, sample_findings
 from rmjax.evaluation.bootstrap import Resamples, draw_resamples
 from rmjax.evaluation.differences import read_runs
 from rmjax.sweep.collect import collect
-from rmjax.sweep.intervals import ImageSpread, estimate, image_spread
+from rmjax.sweep.intervals import (
+    POWER,
+    ImageSpread,
+    estimate,
+    image_spread,
+    smallest_detectable,
+)
 from rmjax.sweep.runs import Cell
 
 
@@ -110,6 +116,41 @@ def test_one_part_alone_would_hold_it_too_rarely():
     assert by_seed < 0.9 * 400 and by_image < 0.9 * 400
 
 
+@pytest.mark.parametrize(
+    ("seeds", "images", "by_seed", "by_image"),
+    [
+        (2, 60, 1.0, 0.0),
+        (3, 60, 1.0, 0.0),
+        (5, 60, 1.0, 0.0),
+        (5, 60, 1.0, 3.0),
+        (5, 60, 0.0, 1.0),
+    ],
+)
+def test_a_detectable_difference_is_found_as_often_as_it_says(
+    seeds, images, by_seed, by_image
+):
+    """Of the true size that the spread allows; an estimate of it varies as that does."""
+    rng = np.random.default_rng(0)
+    spread = ImageSpread(by_image**2 / images, images)
+    # A sample with the true variance of the seeds.
+    typical = np.linspace(-1, 1, seeds)
+    typical *= by_seed / (np.std(typical, ddof=1) or 1)
+    true = smallest_detectable(typical, spread)
+    rounds, found = 1000, 0
+    for _ in range(rounds):
+        scores = true + by_seed * rng.normal(size=seeds)
+        scores += rng.normal() * spread.variance**0.5
+        found += estimate(scores, spread).low > 0
+    print(f"{found / rounds:.3f} of {rounds} rounds find a difference of {true:.2f}")
+    # 0.8 with 1,000 rounds: +-0.025. Where both parts count, it is found more often.
+    assert POWER - 0.035 <= found / rounds <= 0.97
+
+
+@pytest.mark.parametrize("spread", [ImageSpread(0.0, 10), None])
+def test_where_there_is_no_interval_nothing_is_detectable(spread):
+    assert smallest_detectable(np.array([1.0, 1.0]), spread) is None
+
+
 # --------------------------------------------------------------------------- collected
 
 
@@ -129,8 +170,10 @@ def test_rows_are_means_over_seeds_and_differences_by_pairs(findings):
     # 0.85 and 0.6 of the images, less the tenth that is lost to every seed anew.
     assert row["difference"] == pytest.approx(0.9 * 0.25, abs=0.03)
     assert 0 < row["difference_low"] < row["difference"] < row["difference_high"]
+    half = row["difference_high"] - row["difference"]
+    assert row["detectable"] > half
     own = rows[REFERENCE, "unseen", "seen_corruptions", "attribution"]
-    assert own["paired_seeds"] == 0 and own["difference"] is None
+    assert own["paired_seeds"] == 0 and own["difference"] is own["detectable"] is None
     assert findings.reasons == {}
 
 

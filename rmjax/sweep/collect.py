@@ -13,14 +13,21 @@ from rmjax.evaluation.differences import (
     parts_of,
     right_by_set,
 )
-from rmjax.sweep.intervals import Estimate, estimate, image_spread
+from rmjax.sweep.intervals import (
+    Estimate,
+    ImageSpread,
+    estimate,
+    image_spread,
+    smallest_detectable,
+)
 from rmjax.sweep.runs import Cell
 
 # Of a cell, semantics (seen, new_pairs, unseen, and combined of all), set of conditions
-# and metric; `difference` is against the reference, by the `paired_seeds` both have.
+# and metric; `difference` is against the reference, by the `paired_seeds` both have, and
+# `detectable` the true one that they would show in 0.8 of the cases.
 COLUMNS = (
     "cell present semantics set metric seeds mean mean_low mean_high paired_seeds "
-    "difference difference_low difference_high"
+    "difference difference_low difference_high detectable"
 ).split()
 
 BySeed = Mapping[int, Evaluated]  # the evaluated runs of a cell
@@ -74,28 +81,36 @@ def _rows(
     for key, (_, chosen) in next(iter(scores.values())).items():
         of_image = {seed: own[key][0] for seed, own in scores.items()}
         changes = [of_image[seed] - reference[seed][key][0] for seed in paired]
-        mean = _estimate(list(of_image.values()), chosen, drawn, least=0)
-        change = _estimate(changes, chosen, drawn, least=-1) if paired else (None,) * 3
+        mean = _bounded(*_spread(list(of_image.values()), chosen, drawn), least=0)
+        change: tuple = (None,) * 4
+        if paired:
+            spread = _spread(changes, chosen, drawn)
+            change = *_bounded(*spread, least=-1), smallest_detectable(*spread)
         values = (cell.label, cell.present, *key, len(scores), *mean)
         values += (len(paired), *change)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
-def _estimate(
-    scores: Sequence[np.ndarray], chosen: np.ndarray, drawn: Resamples, least: int
-) -> Estimate:
-    """Estimate from seeds' scores of some images; no end leaves `least` to 1.
+def _spread(
+    scores: Sequence[np.ndarray], chosen: np.ndarray, drawn: Resamples
+) -> tuple[np.ndarray, ImageSpread | None]:
+    """Return seeds' means over some images, and how these vary with the images."""
+    by_image = np.stack([values[chosen] for values in scores])
+    spread = image_spread(by_image.mean(0), Resamples(drawn.code[chosen], drawn.counts))
+    return by_image.mean(1), spread
+
+
+def _bounded(by_seed: np.ndarray, images: ImageSpread | None, least: int) -> Estimate:
+    """Estimate a mean; no end of its interval leaves `least` to 1.
 
     `least` is 0 for shares and -1 for differences. A share that is 0 or 1 throughout
     gets the exact interval that an evaluation gives it.
     """
-    by_image = np.stack([values[chosen] for values in scores])
-    spread = image_spread(by_image.mean(0), Resamples(drawn.code[chosen], drawn.counts))
-    mean, low, high = estimate(by_image.mean(1), spread)
+    mean, low, high = estimate(by_seed, images)
     if low is not None and high is not None:
         return Estimate(mean, max(low, least), min(high, 1))
-    groups = spread.groups if spread and least == 0 else 0
+    groups = images.groups if images and least == 0 else 0
     return Estimate(mean, *interval(np.array([mean]), groups))
 
 

@@ -17,14 +17,19 @@ One seed alone tells nothing about another: then the interval is about the image
 
 References:
     Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 2.3, 3.8
+    Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, section 2
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from rmjax.evaluation.bootstrap import LEVEL, Resamples, draw_sums
+
+POWER = 0.8  # how often `smallest_detectable` is to be found
 
 
 class Estimate(NamedTuple):
@@ -53,15 +58,30 @@ def estimate(by_seed: np.ndarray, images: ImageSpread | None) -> Estimate:
         by_seed: each seed's mean score over the images, `[seeds]`.
         images: see `image_spread`; None where it is not known.
     """
-    count, mean = len(by_seed), float(np.mean(by_seed))
-    if images is None:
+    mean = float(np.mean(by_seed))
+    half = _half_width(by_seed, images, _quantile)
+    if half is None:
         return Estimate(mean, None, None)
-    square = _quantile(images.groups) ** 2 * images.variance
-    if count > 1:
-        square += _quantile(count) ** 2 * float(np.var(by_seed, ddof=1)) / count
-    if not square > 0:
-        return Estimate(mean, None, None)
-    return Estimate(mean, mean - square**0.5, mean + square**0.5)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def smallest_detectable(
+    by_seed: np.ndarray, images: ImageSpread | None
+) -> float | None:
+    """Return the true mean that such seeds and images show in `POWER` of the cases.
+
+    It is shown where the interval excludes 0. In place of its quantile, each part has the
+    noncentrality at which Student's t exceeds that quantile in `POWER` of the cases. As
+    the interval, it is an estimate: few seeds say little about how much they vary.
+
+    Args:
+        by_seed: each seed's mean score over the images, `[seeds]`.
+        images: see `image_spread`; None where it is not known.
+
+    Returns:
+        None where nothing varies, or only one group of images is known.
+    """
+    return _half_width(by_seed, images, _noncentrality)
 
 
 def image_spread(scores: np.ndarray, drawn: Resamples) -> ImageSpread | None:
@@ -85,5 +105,26 @@ def image_spread(scores: np.ndarray, drawn: Resamples) -> ImageSpread | None:
     return ImageSpread(variance, groups)
 
 
+def _half_width(
+    by_seed: np.ndarray, images: ImageSpread | None, quantile: Callable[[int], float]
+) -> float | None:
+    """Return the root of both parts, each times its own quantile, squared."""
+    if images is None:
+        return None
+    count = len(by_seed)
+    square = quantile(images.groups) ** 2 * images.variance
+    if count > 1:
+        square += quantile(count) ** 2 * float(np.var(by_seed, ddof=1)) / count
+    return square**0.5 if square > 0 else None
+
+
 def _quantile(count: int) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, count - 1))
+
+
+@cache
+def _noncentrality(count: int) -> float:
+    end = _quantile(count)
+    return optimize.brentq(
+        lambda shift: stats.nct.sf(end, count - 1, shift) - POWER, 0, 10 * end
+    )

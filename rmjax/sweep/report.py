@@ -12,6 +12,7 @@ from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import Table
 from rmjax.report.view import DASH, interval, percent, words
 from rmjax.sweep.collect import COLUMNS
+from rmjax.sweep.intervals import POWER
 from rmjax.sweep.runs import Sweep
 from rmjax.utils.files import write_csv
 
@@ -84,6 +85,7 @@ def write_sweep(folder: Path, findings: Findings) -> dict[str, Path]:
         unfinished=_unfinished_table(findings),
         changes=_changes_table(findings.sweep),
         notes=_notes(findings),
+        power=_power(findings),
         apart=apart,
         compared=compared,
         tables_of={
@@ -115,7 +117,8 @@ def format_findings(findings: Findings) -> str:
         f"Means over seeds and 95 % intervals; differences in percentage points to "
         f"{findings.sweep.reference}, by the same seeds and images."
     )
-    return "\n\n".join([*blocks, "\n".join([legend, *_notes(findings)])])
+    said = [legend, _power(findings), *_notes(findings)]
+    return "\n\n".join([*blocks, "\n".join(filter(None, said))])
 
 
 def describe_run(results: dict) -> str:
@@ -199,6 +202,29 @@ def _notes(findings: Findings) -> list[str]:
     if any(not cell.present for cell in findings.sweep.cells):
         said.append("* Not in the present grid: kept from an earlier one.")
     return said
+
+
+def _power(findings: Findings) -> str:
+    """Return how small a true difference the sweep could show; empty without any."""
+    said = []
+    for of_set in findings.sets():
+        rows = findings.select(of_set, "attribution")
+        for part in SUBSETS:
+            found = [
+                row["detectable"]
+                for row in rows
+                if row["semantics"] == part and row["detectable"] is not None
+            ]
+            if found:
+                ends = dict.fromkeys(map(percent, (min(found), max(found))))
+                where = f"{subset_words(part)}, {SETS[of_set]}"
+                said.append(f"{where}: {' to '.join(ends)}")
+    if not said:
+        return ""
+    return (
+        f"A true difference shows with a probability of {POWER} from this size on, in "
+        f"percentage points, by cell. {'; '.join(said)}."
+    )
 
 
 def _lay_out(table: Table) -> str:
