@@ -218,12 +218,12 @@ def _power(findings: Findings) -> str:
             if found:
                 ends = dict.fromkeys(map(percent, (min(found), max(found))))
                 where = f"{subset_words(part)}, {SETS[of_set]}"
-                said.append(f"{where}: {' to '.join(ends)}")
+                said.append(f"{' to '.join(ends)} ({where})")
     if not said:
         return ""
     return (
         f"A true difference shows with a probability of {POWER} from this size on, in "
-        f"percentage points, by cell. {'; '.join(said)}."
+        f"percentage points, by cell: {'; '.join(said)}."
     )
 
 
