@@ -362,3 +362,15 @@ def test_recall_by_semantic_marks_the_unseen_ones(results):
     shown = texts(accuracy.recall_by_semantic(shares, UNSEEN))
     assert "cow *" in shown and "cat" in shown and "cat *" not in shown
     assert set(SOURCES) <= set(shown)
+
+
+def test_recall_by_semantic_frames_new_pairs(results):
+    shares = results["clean"]["combined"]["recall_by_semantic"]
+    seen = [name for name in shares if name not in UNSEEN]
+    trained = dict.fromkeys(SOURCES, seen) | {SOURCES[1]: seen[1:]}
+    figure = accuracy.recall_by_semantic(shares, UNSEEN, trained)
+    (frame,) = figure.axes[0].patches
+    # Second row, first column: where the left-out pair is.
+    middle = np.add(frame.get_xy(), (frame.get_width() / 2, frame.get_height() / 2))
+    assert middle == pytest.approx([0.5, 1.5])
+    assert not accuracy.recall_by_semantic(shares, UNSEEN).axes[0].patches

@@ -1,7 +1,8 @@
 """Figures of how often the answers are right, each from plain data to a Figure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import matplotlib
@@ -34,6 +35,7 @@ from rmjax.report.view import SETS, gap, mean, percent, words
 
 NUMBERED = 12  # columns of a matrix, above which it has no numbers
 Shares = dict[str, dict[str, float | None]]
+Pairs = Mapping[str, Sequence[str]]  # semantics by source
 
 
 @dataclass(frozen=True)
@@ -238,12 +240,16 @@ def recall(recalls: Shares) -> Figure:
 
 
 @styled
-def recall_by_semantic(shares: Shares, unseen: Sequence[str] = ()) -> Figure:
+def recall_by_semantic(
+    shares: Shares, unseen: Sequence[str] = (), trained: Pairs | None = None
+) -> Figure:
     """Draw the recall of each source in each semantic.
 
     Args:
         shares: by semantic and source.
         unseen: semantics that were not trained on; they stand last.
+        trained: the semantics that each source was trained on; new pairs of both are
+            framed. None: none are.
     """
     semantics = sorted(shares, key=lambda name: name in unseen)
     sources = list(dict.fromkeys(name for row in shares.values() for name in row))
@@ -253,7 +259,20 @@ def recall_by_semantic(shares: Shares, unseen: Sequence[str] = ()) -> Figure:
     border = sum(m not in unseen for m in semantics)
     if 0 < border < len(semantics):
         axes.axvline(border, color=INK, lw=1.5)
-    axes.set_xlabel("semantic" + (" (* unseen)" if unseen else ""))
+    marks = ["* unseen"] if unseen else []
+    if trained is not None:
+        frame: dict[str, Any] = {
+            "fill": False,
+            "edgecolor": SUBSETS["new_pairs"]["color"],
+            "lw": 1.5,
+        }
+        for (i, source), (j, semantic) in product(
+            enumerate(sources), enumerate(semantics[:border])
+        ):
+            if semantic not in trained[source]:
+                axes.add_patch(Rectangle((j + 0.06, i + 0.06), 0.88, 0.88, **frame))
+        marks.append("framed: new pairs")
+    axes.set_xlabel("semantic" + (f" ({'; '.join(marks)})" if marks else ""))
     axes.set_ylabel("true source")
     return figure
 

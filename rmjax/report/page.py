@@ -117,7 +117,10 @@ def _accuracy_figures(results: dict) -> dict[str, Figure]:
     shares = clean[main]["recall_by_semantic"]
     if len(shares) > 1:
         unseen = results["semantics"].get("unseen", [])
-        figures["recall_by_semantic"] = accuracy.recall_by_semantic(shares, unseen)
+        trained = results["data"]["trained_pairs"] if "new_pairs" in clean else None
+        figures["recall_by_semantic"] = accuracy.recall_by_semantic(
+            shares, unseen, trained
+        )
     return figures
 
 

@@ -149,18 +149,16 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
             check_every_source(opened[about].seen, "train")
             check_validation(config, opened[about])
         data = opened[about]
+        build_augment(config)
+        build_input(config)
         if config.fit.name:
             check_fit(config, len(data.sources))
-            build_augment(config)
-            build_input(config)
             return STEP
         # As many as are asked for: which there are is known where the run starts.
         devices = jax.local_devices()[:1] * max(config.num_devices, 1)
         steps = count_steps(config, data, check_settings(config, devices))
         build_model(config, len(data.sources))
         build_optimizer(config, steps)
-        build_augment(config)
-        build_input(config)
         return config.num_epochs * steps
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from error
