@@ -350,6 +350,10 @@ def test_a_workdir_of_other_classes_is_refused(small_config, small_run):
         ({"mix.level": 9}, "mix.level = 9.*0 to 6"),
         ({"mix.partners": "twin"}, "mix.partners 'twin'.*any, same_source"),
         ({"model.arch": "vgg"}, "unknown architecture 'vgg'.*resnet50"),
+        (
+            {"model.arch": "patch_cnn", "model.input": "chroma"},
+            "patch_cnn is for inputs of 16x16 or more; .*data.crop",
+        ),
         ({"model.dtype": "float16"}, "model.dtype 'float16'.*float32, bfloat16"),
         ({"model.input": "sepia"}, "unknown input 'sepia'.*rgb"),
         ({"corrupt.rate": 95.0}, "corrupt.rate = 95.0: give a number from 0 to 1"),

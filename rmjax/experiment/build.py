@@ -60,7 +60,7 @@ def build_model(
             **common,
         )
         return model.clone(lowering=lowering)
-    check_backbone(config.model.arch)
+    check_backbone(config.model.arch, common["crop"])
     return make_fitted(
         config.fit.name,
         num_sources,

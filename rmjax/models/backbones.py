@@ -1,9 +1,11 @@
 """The backbones that `model.arch` names, by one table."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
 
+from rmjax.errors import InputError
 from rmjax.models.chains import CHAINS, Chain
 from rmjax.models.resnet import ARCHITECTURES, ResNet
 from rmjax.utils.choose import check_choice
@@ -27,13 +29,26 @@ def make_backbone(
     return ResNet(**ARCHITECTURES[arch], remat=remat, **options)
 
 
-def check_backbone(arch: str) -> None:
-    """Check the name of a backbone.
+def check_backbone(arch: str, crop: int) -> None:
+    """Check that there is a backbone of a name, and that inputs are large enough for it.
+
+    Args:
+        arch: its name.
+        crop: side of the network's input in training.
 
     Raises:
-        InputError: there is none of that name; the message lists the choices.
+        InputError: there is none of that name (the message lists the choices), or its
+            strides leave nothing of inputs of this size.
     """
     check_choice("architecture", arch, BACKBONES)
+    # Unlike the strided convolutions of ResNets, those of chains have even kernels.
+    stages = CHAINS[arch]["stages"] if arch in CHAINS else ()
+    least = math.prod(stride for stage in stages for *_, stride, _ in stage)
+    if crop < least:
+        raise InputError(
+            f"model.arch={arch} is for inputs of {least}x{least} or more; model.input "
+            f"makes {crop}x{crop} of a crop: give a larger data.crop or another input"
+        )
 
 
 def flattens(arch: str) -> bool:

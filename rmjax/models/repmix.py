@@ -149,10 +149,10 @@ def make_model(
     """Return the model, its arguments checked.
 
     Raises:
-        InputError: unknown architecture (the message lists the choices), one source
-            alone, or a gated source that is none of them.
+        InputError: unknown architecture (the message lists the choices), inputs too small
+            for it, one source alone, or a gated source that is none of them.
     """
-    check_backbone(arch)
+    check_backbone(arch, crop)
     check_num_sources(num_sources)
     if gated_source is not None and not 0 <= gated_source < max(num_sources, 1):
         raise InputError(
