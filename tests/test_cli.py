@@ -153,6 +153,20 @@ def test_preview_draws_a_sheet(tree, tmp_path, capsys):
     assert status == 2 and "No such file" in line
 
 
+def test_preview_draws_generators(mini_dir, tmp_path, capsys):
+    sheet = tmp_path / "generators.png"
+    command = ["preview", "generators", "--out", str(sheet), "--size", "32"]
+    command += ["--count", "1", "--data-dir", str(mini_dir)]
+    assert main([*command, "--datasets", "attribution_mini"]) == 0
+    assert "generators.png" in capsys.readouterr().out
+    assert np.asarray(Image.open(sheet).convert("L")).std() > 20
+    for wrong in (["--size", "40"], ["--count", "-1"]):
+        assert error_line(capsys, [*command, *wrong])[0] == 2
+    command += ["--datasets", "attribution_mini", "--size", "128"]
+    status, line = error_line(capsys, command)
+    assert status == 2 and "'real'" in line and "128 x 128" in line
+
+
 def test_bench_prints_a_table(tmp_path, capsys):
     command = ["bench", "corruptions", "--size", "32", "--batch-size", "2"]
     command += ["--repeats", "1", "--json", str(tmp_path / "bench.json")]
@@ -310,6 +324,7 @@ WRITTEN = {  # commands that write to a folder, or to a file, of the given name
     "sweep --config repmix --workdir s --cache-dir": FOLDER,
     "audit a --out": FOLDER,
     "preview corruptions file.png --out": FILE,
+    "preview generators --out": FILE,
     "convert file.png --out": FOLDER,
     "gallery add --workdir run new file.png --gallery": FOLDER,
     "gallery evaluate --workdir run --out": FILE,
@@ -359,6 +374,7 @@ def test_a_file_for_a_folder_is_one_line_and_the_reverse(places, capsys, command
         "report --workdir file.png",
         "audit a --data-dir file.png",
         "preview corruptions folder",
+        "preview generators --datasets a --data-dir file.png",
         "convert --out run folder",
         "embed --workdir folder --images folder --out a.npz",
         "attribute --workdir file.png file.png",

@@ -69,6 +69,30 @@ def draw_corruptions(
     print(f"drawn: {out}")
 
 
+def draw_generators(
+    *,
+    out: Annotated[NewFile, "the PNG to write"] = "generators.png",
+    count: int = 24,
+    datasets: Annotated[Names, "prepared data sets, whose sources to draw, A,B"] = (),
+    data_dir: DataDir = "data",
+    size: Annotated[int, "side in pixels of the images"] = 128,
+    seed: Annotated[int, "of the scenes and the generators"] = 0,
+) -> None:
+    """Mean residual spectra of simulated generators, beside those of real ones.
+
+    Args:
+        count: simulated generators
+    """
+    from rmjax.data.dataset import find_dataset, open_dataset
+    from rmjax.report.spectra import preview_generators
+
+    opened = [open_dataset(find_dataset(data_dir, name)) for name in datasets]
+    preview_generators(out, count=count, datasets=opened, size=size, seed=seed)
+    print(f"drawn: {out}")
+
+
 PREVIEW = Group(
-    "draw what is done to images", "WHAT", {"corruptions": draw_corruptions}
+    "draw what is done to images, and what generators leave in them",
+    "WHAT",
+    {"corruptions": draw_corruptions, "generators": draw_generators},
 )

@@ -1,0 +1,13 @@
+"""Simulated generators: the last layers of any number of them, as pure JAX functions."""
+
+from rmjax.simulate.generators import MULTIPLE, Generator, draw_generator
+from rmjax.simulate.render import render, simulate, simulate_many
+
+__all__ = [
+    "MULTIPLE",
+    "Generator",
+    "draw_generator",
+    "render",
+    "simulate",
+    "simulate_many",
+]

@@ -1,0 +1,177 @@
+"""What a generator makes of pictures."""
+
+from functools import reduce
+from operator import add
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax.corruptions import primitives
+from rmjax.errors import InputError
+from rmjax.simulate.generators import (
+    ACTIVATIONS,
+    MULTIPLE,
+    NOISES,
+    STAGES,
+    TILE,
+    Generator,
+    draw_generator,
+)
+from rmjax.simulate.kernels import BILINEAR, convolve, enlarge, fold, halve, unfold
+from rmjax.utils.platform import target_platform
+
+_TINY = 1e-6  # keeps roots of sums of squares off zero, where they have no gradient
+# What varies from image to image: the picture's detail, the generator's own, grain, and
+# the full-size layer.
+_STRENGTHS = 4
+
+
+def simulate(
+    generator_key: jax.Array, image_keys: jax.Array, images: jax.Array
+) -> jax.Array:
+    """Turn pictures into images of a generator, which the key draws.
+
+    The generator renders each picture anew from a smaller one, as the last layers of a
+    network do: what is coarse in it stays, what is fine is the generator's. See
+    `generators.Generator`.
+
+    Args:
+        generator_key: typed key of the generator; the same for all of its images.
+        image_keys: typed keys `[batch]` of what varies from image to image.
+        images: `[batch, H, W, 3]` in [0, 1], both sides multiples of `MULTIPLE`.
+
+    Returns:
+        Images of the same shape in [0, 1], of 256 levels.
+
+    Raises:
+        InputError: sides that cannot be halved three times.
+    """
+    return render(draw_generator(generator_key), image_keys, images)
+
+
+def simulate_many(
+    generator_keys: jax.Array, image_keys: jax.Array, images: jax.Array
+) -> jax.Array:
+    """Let many generators, each by its key, turn pictures of their own into images.
+
+    As `simulate`, with one more axis in front: `[generators]`, `[generators, batch]` and
+    `[generators, batch, H, W, 3]`. A CPU takes them one after another, an accelerator
+    side by side.
+    """
+    if target_platform() == "cpu":
+        return jax.lax.map(
+            lambda args: simulate(*args), (generator_keys, image_keys, images)
+        )
+    return jax.vmap(simulate)(generator_keys, image_keys, images)
+
+
+def render(generator: Generator, image_keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Turn pictures into images of a generator; as `simulate`."""
+    _check_sides(images)
+    pictures = [images]
+    for _ in range(STAGES):
+        pictures.append(halve(pictures[-1]))
+    keys = jax.vmap(lambda key: jax.random.split(key, STAGES + 2))(image_keys)
+    strengths = jax.vmap(lambda key: primitives.normal(key, (_STRENGTHS,)))(keys[:, -1])
+    strengths = jnp.exp(generator.variety * strengths)[:, :, None, None, None]
+    x = pictures[STAGES]
+    for stage in reversed(range(STAGES)):
+        # The picture itself is where the first stage starts from.
+        x = jnp.where(generator.depth > stage + 1, x, pictures[stage + 1])
+        x = _enlarge(
+            generator, stage, keys[:, stage], strengths, x, *pictures[stage : stage + 2]
+        )
+    x = jnp.where(generator.depth > 0, x, images)
+    x = convolve(x, generator.last)
+    x = _finish(generator, keys[:, STAGES], strengths[:, 3], x)
+    return jnp.round(jnp.clip(x, 0, 1) * 255) / 255
+
+
+def _enlarge(
+    generator: Generator,
+    stage: int,
+    keys: jax.Array,
+    strengths: jax.Array,
+    x: jax.Array,
+    picture: jax.Array,
+    smaller: jax.Array,
+) -> jax.Array:
+    """Double the size of what was made so far, and add detail.
+
+    Args:
+        generator: whose stage it is.
+        stage: its number, 0 for the last.
+        keys: `[batch]`.
+        strengths: `[batch, _STRENGTHS, 1, 1, 1]`.
+        x: `[batch, h, w, 3]`.
+        picture: at the size to reach, `[batch, 2 h, 2 w, 3]`.
+        smaller: the picture at the size of x.
+    """
+    taps = generator.taps[stage]
+    larger = enlarge(x, taps)
+    lost = picture - enlarge(smaller, taps)
+    batch, height, width, _ = picture.shape
+    drawn = (height, width, 3 + NOISES)
+    noise = jax.vmap(lambda key: primitives.normal(key, drawn))(keys)
+    grain, noise = noise[..., :3], halve(noise[..., 3:]) * 2
+
+    folded = fold(lost)
+    activity = _root_mean_square(folded, -1)
+    scale = _root_mean_square(activity, (1, 2))
+    noise = 0.5 * noise * (activity + 0.3 * scale)
+    hidden = jnp.concatenate([x, folded, noise], axis=-1) / scale
+    hidden = _activate(generator, convolve(hidden, generator.hidden[stage]))
+    deviation = _root_mean_square(hidden, (1, 2))
+    hidden = jnp.where(generator.normalises == 1, hidden / deviation, hidden)
+    made = unfold(activity * convolve(hidden, generator.made[stage]))
+
+    kept = convolve(lost, generator.detail[stage]) * jnp.minimum(strengths[:, 0], 1.25)
+    brightness = 0.3 + 0.7 * jnp.sqrt(jnp.abs(larger) + _TINY)  # as of a sensor's noise
+    return (
+        larger
+        + kept
+        + strengths[:, 1] * made
+        + strengths[:, 2] * generator.grain * brightness * grain
+    )
+
+
+def _finish(
+    generator: Generator, keys: jax.Array, strength: jax.Array, x: jax.Array
+) -> jax.Array:
+    """Add what is made at full size: a hidden layer, a tiled pattern, waves."""
+    height, width = x.shape[1:3]
+    fine = x - enlarge(halve(x), BILINEAR)
+    scale = _root_mean_square(fine, (1, 2, 3))
+    hidden = _activate(generator, convolve(fine / scale, generator.fine_hidden))
+    x = x + strength * scale * convolve(hidden, generator.fine_made)
+    tiles = (-(-height // TILE), -(-width // TILE), 1)
+    x = x + jnp.tile(generator.tile, tiles)[:height, :width]
+    right, down, phase = generator.waves.T[:, :, None, None]
+    turns = right * np.arange(width) + down * np.arange(height)[:, None] + phase
+    amplitudes = jax.vmap(lambda key: primitives.normal(key, turns.shape[:1]))(keys)
+    waves = jnp.einsum(
+        "bk,khw,kc->bhwc", amplitudes, jnp.sin(2 * np.pi * turns), generator.tint
+    )
+    return x + scale * waves
+
+
+def _activate(generator: Generator, x: jax.Array) -> jax.Array:
+    """Apply the activation; features have mean 0, lest they tint the whole image."""
+    # A sum and not a branch: of generators side by side, each has its own.
+    parts = zip(generator.activation, ACTIVATIONS, strict=True)
+    x = reduce(add, (weight * function(x) for weight, function in parts))
+    return x - jnp.mean(x, (1, 2), keepdims=True)
+
+
+def _root_mean_square(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    return jnp.sqrt(jnp.mean(x**2, axis, keepdims=True) + _TINY)
+
+
+def _check_sides(images: jax.Array) -> None:
+    height, width = images.shape[1:3]
+    if height % MULTIPLE or width % MULTIPLE:
+        raise InputError(
+            f"simulate: {height} x {width} px can't be halved {STAGES} times; give sides "
+            f"that are multiples of {MULTIPLE}"
+        )

@@ -1,0 +1,133 @@
+"""Simulated generators: what they keep of a picture, and what tells them apart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from rmjax.errors import InputError
+from rmjax.inputs import luma_chroma
+from rmjax.simulate import draw_generator, kernels, simulate, simulate_many
+from rmjax.utils.platform import targeting
+
+SIDE = 48
+
+
+def pictures(count, height=SIDE, width=SIDE, seed=0):
+    """Smooth random pictures with fine noise."""
+    noise = np.random.default_rng(seed).random((2, count, height, width, 3))
+    smooth = ndimage.gaussian_filter(noise[0], (0, 4, 4, 0))
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    return jnp.asarray(0.2 + 0.5 * smooth + 0.06 * noise[1], jnp.float32)
+
+
+def keys(*shape, seed=0):
+    return jax.random.split(jax.random.key(seed), shape)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Sixteen generators, eight pictures each: pictures and images."""
+    x = pictures(16 * 8).reshape(16, 8, SIDE, SIDE, 3)
+    return np.asarray(x), np.asarray(jax.jit(simulate_many)(keys(16), keys(16, 8), x))
+
+
+def test_images_are_of_256_levels(many):
+    x, images = many
+    assert images.shape == x.shape and images.dtype == np.float32
+    assert images.min() >= 0 and images.max() <= 1
+    np.testing.assert_allclose(images * 255, np.round(images * 255), atol=1e-3)
+
+
+def test_a_generator_keeps_what_is_coarse_and_changes_what_is_fine(many):
+    x, images = many
+    coarse = [i.reshape(16, 8, 3, 16, 3, 16, 3).mean((3, 5)) for i in (x, images)]
+    for picture, image in zip(*coarse, strict=True):
+        assert np.corrcoef(picture.ravel(), image.ravel())[0, 1] > 0.9
+    assert (np.abs(x - images).mean((1, 2, 3, 4)) > 1 / 255).all()
+
+
+def test_images_of_a_generator_are_alike_and_others_are_not(many):
+    """By a feature that was not made for it, on pictures that have nothing in common."""
+    _, images = many
+    flat = images.reshape(-1, SIDE, SIDE, 3)
+    features = np.asarray(jax.jit(luma_chroma)(flat)).mean((1, 2))
+    features = (features - features.mean(0)) / features.std(0)
+    own = np.repeat(np.arange(16), 8)
+    distance = np.linalg.norm(features[:, None] - features[None], axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    assert (own[distance.argmin(1)] == own).mean() > 0.6  # chance is 0.06
+
+
+def test_an_image_depends_on_its_own_key_and_its_generators_alone():
+    x = pictures(3)
+    run = jax.jit(simulate)
+    first, image_keys = jax.random.key(1), keys(3, seed=2)
+    all_three = run(first, image_keys, x)
+    swapped = run(first, image_keys[::-1], x[::-1])
+    np.testing.assert_allclose(swapped[::-1], all_three, atol=1.1 / 255)
+    assert (np.asarray(run(first, image_keys, x)) == all_three).all()
+    for other in (
+        run(jax.random.key(5), image_keys, x),
+        run(first, keys(3, seed=9), x),
+    ):
+        assert np.abs(other - all_three).max() > 5 / 255
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_side_by_side_as_on_accelerators_equals_one_after_another(platform, many):
+    x, expected = many
+    with targeting(platform):
+        images = jax.jit(simulate_many)(keys(16), keys(16, 8), x)
+    off = np.abs(np.asarray(images) - expected) > 1.1 / 255
+    assert off.mean() < 1e-3
+
+
+def test_no_draw_leaves_the_numbers():
+    """Of flat, black, white and wild pictures, by many generators."""
+    side = 16
+    wild = np.random.default_rng(0).random((1, side, side, 3)).round()
+    x = np.stack([np.full((1, side, side, 3), level) for level in (0, 1, 0.5)])
+    x = jnp.asarray(np.concatenate([*x, wild]), jnp.float32)
+    run = jax.jit(lambda key: simulate(key, keys(4), x))
+    for key in keys(60, seed=4):
+        assert np.isfinite(run(key)).all()
+
+
+def test_all_depths_and_kinds_are_drawn():
+    drawn = jax.jit(jax.vmap(draw_generator))(keys(400))
+    assert set(np.unique(drawn.depth)) == {0, 1, 2, 3}
+    assert (np.asarray(drawn.activation).sum(0) > 20).all()
+    np.testing.assert_allclose(drawn.hidden.sum((2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(drawn.tile.mean((1, 2)), 0, atol=1e-6)
+    assert 0.2 < np.mean(np.abs(drawn.tile).max((1, 2, 3)) > 0) < 0.4
+
+
+@pytest.mark.parametrize(
+    "way, oracle",
+    [
+        (0, Image.Resampling.NEAREST),
+        (1, Image.Resampling.BILINEAR),
+        (2, Image.Resampling.BICUBIC),
+    ],
+)
+def test_enlarging_is_pillows(way, oracle):
+    x = pictures(1, 16, 24)
+    ours = kernels.enlarge(x, kernels.INTERPOLATORS[way])[0]
+    for channel in range(3):
+        plane = Image.fromarray(np.asarray(x[0, ..., channel]))
+        theirs = np.asarray(plane.resize((48, 32), oracle))
+        inner = (slice(6, -6), slice(6, -6))  # Pillow shrinks its filter at the edges
+        np.testing.assert_allclose(ours[..., channel][inner], theirs[inner], atol=1e-5)
+
+
+def test_unfolding_undoes_folding():
+    x = pictures(2)
+    np.testing.assert_array_equal(kernels.unfold(kernels.fold(x)), x)
+
+
+def test_sides_that_cannot_be_halved_are_named():
+    with pytest.raises(InputError, match="20 x 16 px .* multiples of 8"):
+        simulate(jax.random.key(0), keys(1), jnp.zeros((1, 20, 16, 3)))
