@@ -72,6 +72,10 @@ def get_config() -> ConfigDict:
     config.corrupt.glass_swap = False  # glass_blur: swap pixels as meant; slow
     config.corrupt.frost_dir = ""  # photographs of frost; empty: drawn
 
+    # Simulated generators, which render training images: docs/simulate.md.
+    config.simulate = ConfigDict()
+    config.simulate.generators = 0  # in a batch, beside real; new ones in each; 0: none
+
     # Mixing.
     config.mix = ConfigDict()
     # Groups drawn together, one sample each: repmix, mixup, manifold, cutmix, channels,
@@ -89,8 +93,9 @@ def get_config() -> ConfigDict:
 
     # compound; ungated: detection does not scale the attribution logits; attribution:
     # their cross-entropy alone, detection follows from them; contrastive: that, and
-    # embeddings of a source are to be alike; adjusted: attribution, but what a semantic
-    # alone tells of the source, where pairs are left out, is not to be learnt.
+    # embeddings of a source are to be alike; fingerprint: the latter alone, and no heads;
+    # adjusted: attribution, but what a semantic alone tells of the source, where pairs
+    # are left out, is not to be learnt.
     config.loss = "compound"
 
     # Baselines that are fitted in closed form: docs/baselines.md. They draw images as

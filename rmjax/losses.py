@@ -35,12 +35,15 @@ class Loss:
     Attributes:
         gated: whether detection scales the attribution logits, see `gate`.
         detects: whether there is a detection head, and a term for it.
+        attributes: whether there is an attribution head, and a term for it; without, a
+            network has no heads at all.
         contrasts: whether `contrastive_loss` is added.
         adjusts: whether `adjust` takes the semantics of the images into account.
     """
 
     gated: bool
     detects: bool
+    attributes: bool = True
     contrasts: bool = False
     adjusts: bool = False
 
@@ -56,6 +59,7 @@ LOSSES = {
     "attribution": Loss(gated=False, detects=False),
     "contrastive": Loss(gated=False, detects=False, contrasts=True),
     "adjusted": Loss(gated=False, detects=False, adjusts=True),
+    "fingerprint": Loss(gated=False, detects=False, attributes=False, contrasts=True),
 }
 
 
@@ -197,6 +201,44 @@ def contrastive_loss(
     Returns:
         Scalar, the mean over samples; one that is alone of its source counts zero.
     """
+    cosine, common = _compare(embedding, sources, weights, num_sources, axis_name)
+    itself = jnp.isneginf(cosine)
+    log_p = jnp.where(itself, 0, jax.nn.log_softmax(cosine / TEMPERATURE, axis=-1))
+    total = jnp.sum(common, axis=-1)
+    found = jnp.sum(common * log_p, axis=-1) / jnp.where(total > 0, total, 1)
+    return -jnp.mean(found)
+
+
+def nearest_accuracy(
+    embedding: jax.Array,
+    sources: jax.Array,
+    weights: jax.Array,
+    num_sources: int,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Return how far the sources of samples and of their nearest others agree.
+
+    Arguments as for `contrastive_loss`. Scalar in [0, 1], the mean over samples; of
+    unmixed ones, the share whose nearest other is of their own source.
+    """
+    cosine, common = _compare(embedding, sources, weights, num_sources, axis_name)
+    nearest = jnp.argmax(cosine, axis=-1, keepdims=True)
+    return jnp.mean(jnp.take_along_axis(common, nearest, axis=-1))
+
+
+def _compare(
+    embedding: jax.Array,
+    sources: jax.Array,
+    weights: jax.Array,
+    num_sources: int,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Compare samples with all samples, those of other replicas too.
+
+    Returns:
+        The cosines of their embeddings, -inf of each with itself, and what sources they
+        have in common, 0 to 1 and 0 with itself; `[samples, samples of all replicas]`.
+    """
     z = embedding / (jnp.linalg.norm(embedding, axis=-1, keepdims=True) + 1e-6)
     shares = jnp.sum(weights[..., None] * jax.nn.one_hot(sources, num_sources), axis=1)
     others, place = (z, shares), jnp.arange(len(z))
@@ -204,12 +246,8 @@ def contrastive_loss(
         others = jax.lax.all_gather(others, axis_name, tiled=True)
         place += jax.lax.axis_index(axis_name) * len(z)
     itself = jnp.arange(len(others[0])) == place[:, None]
-    logits = jnp.where(itself, -jnp.inf, z @ others[0].T / TEMPERATURE)
-    log_p = jnp.where(itself, 0, jax.nn.log_softmax(logits, axis=-1))
-    common = jnp.where(itself, 0, shares @ others[1].T)
-    total = jnp.sum(common, axis=-1)
-    found = jnp.sum(common * log_p, axis=-1) / jnp.where(total > 0, total, 1)
-    return -jnp.mean(found)
+    cosine = jnp.where(itself, -jnp.inf, z @ others[0].T)
+    return cosine, jnp.where(itself, 0, shares @ others[1].T)
 
 
 def soft_accuracy(

@@ -215,12 +215,12 @@ def test_a_data_file_is_cut_while_training(
     (shard,) = copy.rglob("*-train.array_record-00000-of-00001")
     good = shard.read_bytes()
 
-    def batches(*arguments, real=training.train_batches, **options):
+    def batches(*arguments, real=training.read_batches, **options):
         for batch in real(*arguments, **options):
             os.truncate(shard, len(good) // 2)
             yield batch
 
-    monkeypatch.setattr(training, "train_batches", batches)
+    monkeypatch.setattr(training, "read_batches", batches)
     message = rf"{shard.name}: can't be read \(.*\); put the file back"
     with pytest.raises(InputError, match=message):
         train(config, workdir, **{"data.dir": str(copy), "data.cache_mib": 0})

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 from rmjax.errors import InputError
 from rmjax.losses import (
@@ -13,6 +14,7 @@ from rmjax.losses import (
     get_loss,
     hard_accuracy,
     loss_terms,
+    nearest_accuracy,
     soft_accuracy,
 )
 from rmjax.mixing import Mixed
@@ -100,6 +102,24 @@ def test_contrastive_loss_reaches_over_replicas():
     np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
     # Each replica's is of the sum of both losses, by its own samples.
     np.testing.assert_allclose(grads.reshape(8, 5) / 2, grad, rtol=1e-3, atol=1e-5)
+
+
+def test_nearest_accuracy_is_that_of_nearest_neighbours():
+    """As scikit-learn finds them by cosine, of one replica and of two."""
+    rng = np.random.default_rng(0)
+    sources = np.repeat(np.arange(4), 5)
+    z = jnp.asarray(rng.normal(size=(20, 6)) + 2 * np.eye(6)[sources], jnp.float32)
+    finder = NearestNeighbors(n_neighbors=2, metric="cosine").fit(z)
+    nearest = finder.kneighbors(z, return_distance=False)[:, 1]
+    expected = np.mean(sources[nearest] == sources)
+    assert 0.3 < expected < 0.95
+    found = nearest_accuracy(z, sources[:, None], jnp.ones((20, 1)), 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    halves = jax.vmap(
+        lambda z, s: nearest_accuracy(z, s, jnp.ones((10, 1)), 4, "replicas"),
+        axis_name="replicas",
+    )(z.reshape(2, 10, 6), sources.reshape(2, 10, 1))
+    np.testing.assert_allclose(halves.mean(), expected, rtol=1e-6)
 
 
 def test_what_content_tells_is_added_as_a_log_probability():

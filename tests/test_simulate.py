@@ -1,5 +1,7 @@
 """Simulated generators: what they keep of a picture, and what tells them apart."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,13 @@ from scipy import ndimage
 
 from rmjax.errors import InputError
 from rmjax.inputs import luma_chroma
-from rmjax.simulate import draw_generator, kernels, simulate, simulate_many
+from rmjax.simulate import (
+    draw_generator,
+    kernels,
+    simulate,
+    simulate_groups,
+    simulate_many,
+)
 from rmjax.utils.platform import targeting
 
 SIDE = 48
@@ -83,6 +91,18 @@ def test_side_by_side_as_on_accelerators_equals_one_after_another(platform, many
         images = jax.jit(simulate_many)(keys(16), keys(16, 8), x)
     off = np.abs(np.asarray(images) - expected) > 1.1 / 255
     assert off.mean() < 1e-3
+
+
+def test_each_group_has_a_generator_and_source_0_none():
+    x, sources = pictures(8), jnp.array([0, 0, 1, 1, 2, 2, 0, 0])
+    run = jax.jit(partial(simulate_groups, each=2))
+    images = np.asarray(run(keys(8), x, sources))
+    real = np.asarray(sources) == 0
+    np.testing.assert_array_equal(images[real], x[real])
+    assert (np.abs(images - x).max((1, 2, 3))[~real] > 1.5 / 255).all()
+    # What a group looks like depends on its own keys and pictures alone.
+    others = run(keys(8).at[:2].set(keys(2, seed=7)), x.at[6:].set(0.5), sources)
+    np.testing.assert_allclose(others[2:6], images[2:6], atol=1.1 / 255)
 
 
 def test_no_draw_leaves_the_numbers():

@@ -302,3 +302,8 @@ def test_a_page_without_a_reference_says_so(tmp_path):
     page = write_sweep(tmp_path / "out", found)["report"].read_text()
     assert "No cell could be compared with the reference" in page
     assert not (tmp_path / "out" / "figures" / "differences_clean.png").exists()
+
+
+def test_a_loss_without_attribution_is_refused(plan, tmp_path):
+    with pytest.raises(InputError, match="cell loss=fingerprint: .* attributions"):
+        plan(tmp_path, "loss=attribution,fingerprint")

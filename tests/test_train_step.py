@@ -54,6 +54,7 @@ def compiled(batch):
             level=mixing.levels[0],
             model=model,
             loss=LOSSES[loss],
+            num_sources=3,
             shares=np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]),
             optimizer=optimizer,
             mixing=mixing,

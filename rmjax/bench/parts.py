@@ -7,6 +7,7 @@ from rmjax.bench.program import COLLECTIVES, Operation, Program
 
 # The scopes that `rmjax.experiment.step` and `RepMix` open, and what they are about.
 _SCOPES = {
+    "simulate": "simulation",
     "corrupt": "corruption",
     "augment": "flip, crop, input",
     "mix": "mixing",
@@ -23,6 +24,7 @@ _NORM = re.compile(r"(downsample_)?bn\d*")
 # What is found, in the order of a step; "other" is without a scope of these.
 PARTS = (
     "flip, crop, input",
+    "simulation",
     "corruption",
     "stem",
     "layer1",

@@ -264,6 +264,11 @@ def _measure_open_set(
 
 
 def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None:
+    if not run.source_names:
+        raise InputError(
+            f"{workdir} knows no sources, it makes fingerprints alone: "
+            "`rmjax embed` writes them"
+        )
     if data.sources != run.source_names:
         raise InputError(
             f"{workdir} knows the sources {', '.join(run.source_names)}; the data set "

@@ -16,7 +16,16 @@ from rmjax.data.panes import load_panes
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.optim import make_optimizer, make_schedule
-from rmjax.experiment.step import CorruptFn, PyTree, augment, eval_step, train_step
+from rmjax.experiment.step import (
+    AugmentFn,
+    CorruptFn,
+    PyTree,
+    SimulateFn,
+    augment,
+    embed_step,
+    eval_step,
+    train_step,
+)
 from rmjax.inputs import get_input
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
@@ -24,6 +33,7 @@ from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.models.tiles import map_tiles
+from rmjax.simulate import MULTIPLE, simulate_groups
 from rmjax.utils.choose import choose
 from rmjax.utils.processes import cores
 
@@ -34,7 +44,7 @@ def build_model(
     axis_name: str | None = None,
     lowering: str = "auto",
 ) -> RepMix | Fitted:
-    """Build the config's network.
+    """Build the config's network; without heads, where its loss asks nothing of them.
 
     `axis_name` synchronises its batch norms over it; `lowering` is how convolutions
     are computed, "auto" where there will be gradients.
@@ -54,7 +64,7 @@ def build_model(
     if not config.fit.name:
         model = make_model(
             config.model.arch,
-            num_sources,
+            num_sources if loss.attributes else 0,
             gated_source=config.model.gated_source if loss.gated else None,
             detects=loss.detects,
             **common,
@@ -97,11 +107,13 @@ def build_step(
     even ones, of a single semantic.
     """
     if shares is None:
-        shares = np.full((1, model.num_sources), 1 / model.num_sources)
+        shares = np.ones((1, max(model.num_sources, 1))) / max(model.num_sources, 1)
+    generators = config.simulate.generators
     return partial(
         train_step,
         model=model,
         loss=get_loss(config.loss),
+        num_sources=generators + 1 if generators else shares.shape[1],
         shares=shares,
         optimizer=optimizer,
         mixing=mixing,
@@ -131,12 +143,27 @@ def make_train_steps(
     }
 
 
-def build_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return what cuts and corrupts training images; errors as below."""
+def make_embed_step(
+    config: ConfigDict, model: RepMix, devices: parallel.Devices
+) -> Callable:
+    """Compile the config's `embed_step(variables, batch)` over the devices."""
+    step = partial(
+        embed_step,
+        model=model,
+        augment=build_augment(config),
+        transform=build_input(config),
+        seed=config.seed,
+    )
+    return parallel.map_examples(step, devices)
+
+
+def build_augment(config: ConfigDict) -> AugmentFn:
+    """Return what training images go through; errors as below."""
     return partial(
         augment,
         crop=config.data.crop,
         flip=config.data.flip,
+        simulate=build_simulation(config),
         corrupt=build_corruption(config),
     )
 
@@ -154,6 +181,47 @@ def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     if not works_in_tiles(config.fit.name, config.model.arch):
         return transform
     return partial(map_tiles, function=transform, size=config.data.crop)
+
+
+def build_simulation(config: ConfigDict) -> SimulateFn | None:
+    """Return what simulated generators do to training images; None without any.
+
+    Raises:
+        InputError: the loss asks for sources that are known, or numbers don't fit
+            together.
+    """
+    generators = config.simulate.generators
+    if not generators:
+        return None
+    if get_loss(config.loss).attributes:
+        raise InputError(
+            f"simulate.generators = {generators}: no two steps have the same, so there "
+            f"is nothing to attribute, and loss = '{config.loss}' does that; give "
+            "loss = 'fingerprint'"
+        )
+    if config.data.crop % MULTIPLE:
+        raise InputError(
+            f"data.crop = {config.data.crop} px: simulated generators halve it three "
+            f"times; give a multiple of {MULTIPLE}"
+        )
+    return partial(simulate_groups, each=images_of_each(config))
+
+
+def images_of_each(config: ConfigDict) -> int:
+    """Return how many images of a batch are real, and of each simulated generator.
+
+    Raises:
+        InputError: they can't be as many of each, or would be alone.
+    """
+    groups = config.simulate.generators + 1
+    each, left = divmod(config.batch_size, groups)
+    if left or each < 2:
+        raise InputError(
+            f"batch_size = {config.batch_size}: {groups - 1} simulated generators and "
+            f"real photographs take as many images each, at least 2; give a multiple of "
+            f"{groups}, from {2 * groups} on"
+        )
+    return each
 
 
 def build_corruption(config: ConfigDict) -> CorruptFn | None:

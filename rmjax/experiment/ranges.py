@@ -83,6 +83,7 @@ RANGES: dict[str, Range] = {
     "model.gated_source": _integers(0),
     "corrupt.rate": _SHARE,
     "corrupt.severities": _integers(1, 5),
+    "simulate.generators": _integers(0, 4095),
     "mix.level": _integers(0, 6),
     "mix.members": _integers(1),
     "mix.block": _integers(1),

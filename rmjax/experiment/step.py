@@ -23,7 +23,7 @@ from rmjax.models.repmix import RepMix
 from rmjax.utils.platform import target_platform
 
 # What a random key is folded with, for each consumer of randomness.
-KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT = range(4)
+KEY_AUGMENT, KEY_MIX, KEY_LEVEL, KEY_CORRUPT, KEY_SIMULATE, KEY_VALIDATE = range(6)
 
 HEADS = ("attribution", "detection")
 
@@ -32,8 +32,11 @@ Batch = dict[str, jax.Array]
 InputTransform = Callable[[jax.Array], jax.Array]
 # (keys `[batch]`, images `[batch, H, W, 3]` in [0, 1]) -> such images.
 CorruptFn = Callable[[jax.Array, jax.Array], jax.Array]
-# (keys `[batch]`, uint8 `[batch, H, W, 3]`) -> images `[batch, h, w, 3]` in [0, 1].
-AugmentFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (keys `[batch]`, such images, sources `[batch]`) -> such images.
+SimulateFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (keys `[batch]`, uint8 `[batch, H, W, 3]`, sources `[batch]`) -> images
+# `[batch, h, w, 3]` in [0, 1].
+AugmentFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @flax.struct.dataclass
@@ -102,6 +105,7 @@ def train_step(
     level: int,
     model: RepMix,
     loss: losses.Loss,
+    num_sources: int,
     shares: np.ndarray,
     optimizer: optax.GradientTransformation,
     mixing: Mixing,
@@ -122,10 +126,11 @@ def train_step(
         level: where representations are mixed, see `draw_level`.
         model: the network.
         loss: what is asked of it.
+        num_sources: of the batch.
         shares: of the sources in each semantic, see `rmjax.losses.adjust`.
         optimizer: turns gradients into updates.
         mixing: how representations are mixed.
-        augment: cuts and corrupts images.
+        augment: what images go through before.
         transform: makes the network's input of them.
         pieces: equal parts of the share that go through the network one after the
             other; each is normalised with its own statistics, and contrasts its own
@@ -133,9 +138,9 @@ def train_step(
         seed: of all random draws.
 
     Returns:
-        The state after, and scalars averaged over all replicas: `loss`,
-        `attribution_loss`, `detection_loss`, `soft_accuracy`, `accuracy`; and
-        `grad_norm`, of the averaged gradient.
+        The state after, and scalars averaged over all replicas: `loss`, `accuracy`
+        (without heads, `nearest_accuracy`); with heads `attribution_loss`,
+        `detection_loss`, `soft_accuracy`; and `grad_norm`, of the averaged gradient.
     """
     root = jax.random.key(seed)
 
@@ -144,12 +149,13 @@ def train_step(
         forward = partial(
             _forward_loss,
             batch_stats=stats,
-            images=augment(keys, piece["image"]),
+            images=augment(keys, piece["image"], piece["source"]),
             measure=partial(
                 _measure,
                 sources=piece["source"],
                 semantics=piece["semantic"],
                 loss=loss,
+                num_sources=num_sources,
                 shares=shares,
             ),
             level=level,
@@ -209,18 +215,22 @@ def _average_pieces(
 def augment(
     keys: jax.Array,
     images: jax.Array,
+    sources: jax.Array,
     *,
     crop: int,
     flip: bool,
+    simulate: SimulateFn | None = None,
     corrupt: CorruptFn | None,
 ) -> jax.Array:
-    """Cut windows out of training images, and corrupt them.
+    """Cut windows out of training images, have generators render them, corrupt them.
 
     Args:
         keys: typed random keys `[images]`.
         images: uint8 `[images, H, W, 3]`.
+        sources: int `[images]`.
         crop: side of the random window in pixels.
         flip: whether to mirror at random.
+        simulate: what simulated generators make of the images; None: nothing.
         corrupt: what images suffer after that, each by its own key; None: nothing.
 
     Returns:
@@ -231,6 +241,9 @@ def augment(
     with jax.named_scope("augment"):
         images = random_flip_crop(fold_keys(keys, KEY_AUGMENT), images, crop, flip=flip)
         images = to_unit(images)
+    if simulate is not None:
+        with jax.named_scope("simulate"):
+            images = simulate(fold_keys(keys, KEY_SIMULATE), images, sources)
     if corrupt is None:
         return images
     with jax.named_scope("corrupt"):
@@ -279,20 +292,25 @@ def _measure(
     sources: jax.Array,
     semantics: jax.Array,
     loss: losses.Loss,
+    num_sources: int,
     shares: np.ndarray,
 ) -> dict[str, jax.Array]:
     """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
-    attribution = trained = outputs["attribution"]
     members = losses.label_members(sources, outputs["mixed"])
+    compared = outputs["embedding"], *members, num_sources, AXIS
+    if not loss.attributes:
+        return {
+            "loss": losses.contrastive_loss(*compared),
+            "accuracy": losses.nearest_accuracy(*compared),
+        }
+    attribution = trained = outputs["attribution"]
     if loss.adjusts:
         shown = losses.label_members(semantics, outputs["mixed"])
         trained = losses.adjust(attribution, *shown, shares)
     terms = losses.loss_terms(trained, outputs["detection"], *members)
     total = losses.total_loss(terms, loss.detects)
     if loss.contrasts:
-        total += losses.contrastive_loss(
-            outputs["embedding"], *members, attribution.shape[-1], AXIS
-        )
+        total += losses.contrastive_loss(*compared)
     return {
         "loss": total,
         "attribution_loss": terms["attribution"],
@@ -300,6 +318,34 @@ def _measure(
         "soft_accuracy": losses.soft_accuracy(attribution, *members),
         "accuracy": losses.hard_accuracy(attribution, *members),
     }
+
+
+def embed_step(
+    variables: PyTree,
+    batch: Batch,
+    *,
+    model: RepMix,
+    augment: AugmentFn,
+    transform: InputTransform,
+    seed: int,
+) -> dict[str, jax.Array]:
+    """Return the `embedding` `[images, dimensions]` of images that went through `augment`.
+
+    For validation: no image meets the random draws that one in training does.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        batch: as for `train_step`.
+        model: the network.
+        augment: what images go through before.
+        transform: makes the network's input of them.
+        seed: of all random draws.
+    """
+    root = jax.random.fold_in(jax.random.key(seed), KEY_VALIDATE)
+    keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
+    images = augment(keys, batch["image"], batch["source"])
+    outputs: Any = model.apply(variables, transform(images))
+    return {"embedding": outputs["embedding"]}
 
 
 def eval_step(

@@ -51,7 +51,8 @@ class Attributor:
         name: what to call it: the folder or the file that it was loaded from.
         config: of the run that trained it.
         source_names: the sources it tells apart; the first is `real`. Empty for a
-            bare backbone such as ImageNet's.
+            network that makes fingerprints alone, and for a bare backbone such as
+            ImageNet's.
         variables: its parameters and batch statistics, on `devices`.
         devices: where it runs.
         checkpoint: the training step it is of.
@@ -75,7 +76,7 @@ class Attributor:
     @property
     def layer(self) -> str:
         """The activation that serves as fingerprint where none is named."""
-        return "embedding" if self.source_names else "pool"
+        return "embedding" if self.source_names or not self.provenance else "pool"
 
     @cached_property
     def digest(self) -> str:

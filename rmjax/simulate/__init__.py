@@ -1,6 +1,7 @@
 """Simulated generators: the last layers of any number of them, as pure JAX functions."""
 
 from rmjax.simulate.generators import MULTIPLE, Generator, draw_generator
+from rmjax.simulate.groups import simulate_groups
 from rmjax.simulate.render import render, simulate, simulate_many
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "draw_generator",
     "render",
     "simulate",
+    "simulate_groups",
     "simulate_many",
 ]

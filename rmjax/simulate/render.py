@@ -47,6 +47,7 @@ def simulate(
     Raises:
         InputError: sides that cannot be halved three times.
     """
+    _check_sides(images)
     return render(draw_generator(generator_key), image_keys, images)
 
 

@@ -21,6 +21,7 @@ from rmjax.experiment.build import (
 )
 from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.data import ExperimentData, check_validation, open_data
+from rmjax.losses import get_loss
 from rmjax.sweep.grid import read_grid, read_value, split
 from rmjax.sweep.runs import Cell, Sweep, configure
 from rmjax.training.fit import STEP, check_fit
@@ -143,6 +144,11 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
     """
     config = cell.config
     try:
+        if not get_loss(config.loss).attributes:
+            raise InputError(
+                f"loss = '{config.loss}': a sweep compares attributions, and a network "
+                "without heads makes none"
+            )
         about = json.dumps(flatten(config.data), sort_keys=True)
         if about not in opened:
             opened[about] = open_data(config)

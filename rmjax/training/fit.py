@@ -21,7 +21,6 @@ from rmjax.baselines.methods import Method, get_method
 from rmjax.baselines.networks import Fitted
 from rmjax.baselines.solve import Params, Samples
 from rmjax.data.dataset import check_every_source
-from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError
 from rmjax.evaluation import metrics
 from rmjax.evaluation.calibration import fit_temperature
@@ -46,6 +45,7 @@ from rmjax.experiment.ranges import check_values
 from rmjax.experiment.run import CHECKPOINTS, hold_workdir, start_workdir
 from rmjax.experiment.step import PyTree, TrainState, create_state
 from rmjax.inference.domain import describe_training
+from rmjax.training.batches import read_batches
 from rmjax.training.start import starting_backbone
 
 logger = logging.getLogger(__name__)
@@ -182,25 +182,17 @@ def _read(
     root = jax.random.key(config.seed)
 
     @jax.jit
-    def compute(position: jax.Array, images: jax.Array) -> jax.Array:
-        keys = jax.vmap(partial(jax.random.fold_in, root))(position)
-        return features(transform(augment(keys, images)))[:, 0]  # a crop is one tile
+    def compute(batch: dict[str, jax.Array]) -> jax.Array:
+        keys = jax.vmap(partial(jax.random.fold_in, root))(batch["position"])
+        images = augment(keys, batch["image"], batch["source"])
+        return features(transform(images))[:, 0]  # a crop is one tile
 
-    batches = train_batches(
-        data.seen,
-        batch_size=config.batch_size,
-        members=1,
-        size=config.data.size,
-        resize=config.data.resize or None,
-        seed=config.seed,
-        num_workers=config.data.workers,
-        cache=ImageCache(config.data.cache_mib * 2**20),
-    )
+    batches = read_batches(config, data)
     left, absent = config.fit.images, set(range(len(data.sources)))
     with tqdm(total=left, unit="img", disable=not show_progress) as bar:
         while left:
             batch = next(batches)
-            computed = np.asarray(compute(batch["position"], batch["image"]))[:left]
+            computed = np.asarray(compute(batch))[:left]
             source = batch["source"][: len(computed)]
             yield computed, source
             absent -= set(source.tolist())

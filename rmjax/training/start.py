@@ -13,8 +13,8 @@ from rmjax.inference.attributor import load_pretrained
 def starting_backbone(config: ConfigDict) -> dict[str, Any]:
     """Return the backbone of `config.model.init` for a training by `config`.
 
-    Heads are never taken over. The embedding is only from a RepMix whose embedding has
-    the config's size: of ImageNet weights it would be the classifier.
+    Heads are never taken over. The embedding is only from a network that was trained to
+    make one, of the config's size: of ImageNet weights it would be the classifier.
 
     Returns:
         `{"params": {"backbone": ...}, "batch_stats": {"backbone": ...}}`, the stages
@@ -42,8 +42,8 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
     backbone = {k: dict(source.variables[k]["backbone"]) for k in source.variables}
     wanted = variable_shapes(config, 2)["params"]["backbone"]  # whatever the heads
     embedding = backbone["params"].pop("embedding", None)
-    kept = source.source_names and _shape(embedding) == _shape(wanted.get("embedding"))
-    if kept and embedding is not None:
+    trained = source.layer == "embedding" and embedding is not None
+    if trained and _shape(embedding) == _shape(wanted.get("embedding")):
         backbone["params"]["embedding"] = embedding
     if _shape(_stem(backbone["params"])) != _shape(_stem(wanted)):
         raise InputError(

@@ -15,14 +15,13 @@ from tqdm import tqdm
 from rmjax.data.dataset import check_every_source
 from rmjax.data.pairs import share_sources
 from rmjax.data.partners import check_partners
-from rmjax.data.pipeline import ImageCache, train_batches
 from rmjax.errors import InputError, Preempted
-from rmjax.evaluation import metrics
-from rmjax.evaluation.predict import make_runner
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.build import (
     build_model,
     build_optimizer,
+    build_simulation,
+    images_of_each,
     make_train_steps,
     network_input,
 )
@@ -47,15 +46,14 @@ from rmjax.inference.domain import describe_training
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing, make_mixing
 from rmjax.models.repmix import RepMix
+from rmjax.training.batches import read_batches
 from rmjax.training.fit import fit
 from rmjax.training.meter import Meter
 from rmjax.training.preemption import stop_requests
 from rmjax.training.start import starting_backbone
+from rmjax.training.validation import make_validation
 
 logger = logging.getLogger(__name__)
-
-# What a step reads of a batch.
-_STEP_KEYS = ("image", "source", "semantic", "position")
 
 
 @dataclass
@@ -116,12 +114,14 @@ def _train(
     data = open_data(config)
     hosts.check_alike(data.facts())
     check_every_source(data.seen, "train")
-    check_validation(config, data)
+    sources = data.sources if get_loss(config.loss).attributes else ()
+    if sources:  # else validation images are cut as training images are
+        check_validation(config, data)
     steps_per_epoch = count_steps(config, data, mixing)
     # On a lone device it would change nothing, and take a tenth of a small step's time.
     shared = config.model.sync_batch_norm and len(devices) > 1
     axis_name = parallel.AXIS if shared else None
-    model = build_model(config, len(data.sources), axis_name)
+    model = build_model(config, len(sources), axis_name)
     assert isinstance(model, RepMix)  # as `config.fit.name` is empty
     optimizer = build_optimizer(config, steps_per_epoch)
     shares = share_sources(data.seen)
@@ -137,7 +137,7 @@ def _train(
             start_workdir(
                 workdir,
                 config,
-                data.sources,
+                sources,
                 data.dataset.semantic_names,
                 training=describe_training(data.seen),
             )
@@ -166,8 +166,17 @@ def _train(
             state,
             progress or Progress(),
             steps=steps,
-            batches=_stream(config, data, mixing, start, devices),
-            validate=_make_validation(config, data, devices),
+            batches=parallel.prefetch(
+                read_batches(
+                    config,
+                    data,
+                    members=mixing.drawn,
+                    partners=mixing.partners,
+                    start_step=start,
+                ),
+                devices,
+            ),
+            validate=make_validation(config, data, model, devices),
             pending=pending,
             checkpoints=checkpoints,
             log=stack.enter_context(closing(log)),
@@ -206,9 +215,10 @@ def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
     check_values(config)
     mixing = make_mixing(**config.mix)
     check_partners(mixing.partners)
-    parallel.check_batch(
-        config.batch_size, mixing.unit, devices, config.accumulate_steps
-    )
+    unit = mixing.unit
+    if build_simulation(config) is not None:
+        unit = math.lcm(unit, images_of_each(config))
+    parallel.check_batch(config.batch_size, unit, devices, config.accumulate_steps)
     return mixing
 
 
@@ -216,32 +226,6 @@ def count_steps(config: ConfigDict, data: ExperimentData, mixing: Mixing) -> int
     """Return the steps of an epoch: the config's, or those of one pass."""
     one_pass = data.seen.size("train") * mixing.drawn // config.batch_size
     return config.steps_per_epoch or max(one_pass, 1)
-
-
-def _stream(
-    config: ConfigDict,
-    data: ExperimentData,
-    mixing: Mixing,
-    start_step: int,
-    devices: parallel.Devices,
-) -> Iterator[dict]:
-    """Return the sharded training batches from `start_step` on."""
-    batches = train_batches(
-        data.seen,
-        batch_size=config.batch_size,
-        members=mixing.drawn,
-        partners=mixing.partners,
-        size=config.data.size,
-        resize=config.data.resize or None,
-        seed=config.seed,
-        start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=config.data.workers,
-        cache=ImageCache(config.data.cache_mib * 2**20),
-    )
-    needed = ({key: batch[key] for key in _STEP_KEYS} for batch in batches)
-    return parallel.prefetch(needed, devices)
 
 
 def _restore(
@@ -253,27 +237,6 @@ def _restore(
         return state, None
     logger.info("resuming after step %d", int(restored.step))
     return restored, Progress(**progress)
-
-
-def _make_validation(
-    config: ConfigDict, data: ExperimentData, devices: parallel.Devices
-) -> Callable[[TrainState], dict] | None:
-    """Return a function of the state: figures on the validation split, unmixed."""
-    if not data.seen.size("val"):
-        logger.warning("no validation images: no early stop, no best checkpoint")
-        return None
-    runner = make_runner(config, len(data.sources), devices)
-    detects = get_loss(config.loss).detects
-
-    def validate(state: TrainState) -> dict:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        predictions = runner.predict(variables, (data.seen, ("val",)))
-        figures = metrics.summarize(predictions, data.sources)
-        # The checkpoint to keep is the best by what was trained.
-        loss = figures["loss"] if detects else figures["attribution_loss"]
-        return figures | {"loss": loss}
-
-    return validate
 
 
 def _loop(
@@ -307,8 +270,8 @@ def _loop(
         checkpoints.rank(done, asdict(progress), figures["loss"])
         if not bar.disable:
             bar.write(
-                f"step {done}: validation loss {figures['loss']:.4f}, attribution "
-                f"accuracy {figures['attribution_accuracy']:.4f}"
+                f"step {done}: validation loss {figures['loss']:.4f}, accuracy "
+                f"{figures['accuracy']:.4f}"
             )
 
     if pending and validate:
