@@ -437,25 +437,32 @@ def test_synchronised_statistics_make_eight_replicas_one(platform):
 
 
 def test_accelerators_compute_the_same_network():
-    network = ResNet(depths=(2, 1, 1, 1), widths=(8, 16, 24, 32), bottleneck=True)
-    x = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
-    weights = jax.random.normal(jax.random.key(1), (8, 256))
-    variables = jax.jit(partial(network.init, train=False))(jax.random.key(2), x)
-
-    def loss_fn(params):
-        (y, _), updated = network.apply(
-            variables | {"params": params}, x, train=True, mutable=["batch_stats"]
+    """In float64: in float32, rounding decides on which side of zero some ReLU's input is."""
+    with jax.enable_x64(True):
+        network = ResNet(
+            depths=(2, 1, 1, 1),
+            widths=(8, 16, 24, 32),
+            bottleneck=True,
+            dtype=jnp.float64,
         )
-        return (y * weights).sum(), updated
+        x = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
+        weights = jax.random.normal(jax.random.key(1), (8, 256))
+        variables = jax.jit(partial(network.init, train=False))(jax.random.key(2), x)
 
-    found = {}
-    for platform in ("cpu", "tpu"):
-        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
-        with targeting(platform):
-            compiled = jax.jit(differentiate).lower(variables["params"]).compile()
-        found[platform] = compiled(variables["params"])
+        def loss_fn(params):
+            (y, _), updated = network.apply(
+                variables | {"params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return (y * weights).sum(), updated
+
+        found = {}
+        for platform in ("cpu", "tpu"):
+            differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+            with targeting(platform):
+                compiled = jax.jit(differentiate).lower(variables["params"]).compile()
+            found[platform] = compiled(variables["params"])
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
         found["tpu"],
         found["cpu"],
     )

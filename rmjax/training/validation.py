@@ -20,7 +20,7 @@ from rmjax.training.batches import read_batches
 
 logger = logging.getLogger(__name__)
 
-BATCHES = 8  # by which a network without heads is validated
+IMAGES = 512  # at least, by which a network without heads is validated
 
 
 def make_validation(
@@ -63,7 +63,7 @@ def _make_comparison(
     """
     embed = make_embed_step(config, model, devices)
     drawn = read_batches(config, data, split="val")
-    batches = list(islice(drawn, BATCHES))
+    batches = list(islice(drawn, -(-IMAGES // config.batch_size)))
     sources = [batch["source"].tolist() for batch in batches]
     own = np.concatenate([np.array(part) for part in hosts.gather(sources)], axis=1)
     if config.simulate.generators:  # no two batches have a generator in common
