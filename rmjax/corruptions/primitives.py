@@ -99,9 +99,13 @@ def uniform(
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draw float32 from the standard normal distribution, within 5.4 deviations."""
+    return to_normal(uniform(key, shape, -1.0, 1.0))
+
+
+def to_normal(draws: jax.Array) -> jax.Array:
+    """Turn draws of `uniform` in [-1, 1) into standard normal ones."""
     # The middle of each step: never -1 or 1, whose quantiles are infinite.
-    centred = uniform(key, shape, -1.0, 1.0) + 2.0**-24
-    return jnp.sqrt(2.0) * jax.lax.erf_inv(centred)
+    return jnp.sqrt(2.0) * jax.lax.erf_inv(draws + 2.0**-24)
 
 
 def _mix(word: jax.Array) -> jax.Array:

@@ -107,7 +107,8 @@ def build_step(
     even ones, of a single semantic.
     """
     if shares is None:
-        shares = np.ones((1, max(model.num_sources, 1))) / max(model.num_sources, 1)
+        count = max(model.num_sources, 1)
+        shares = np.full((1, count), 1 / count)
     generators = config.simulate.generators
     return partial(
         train_step,

@@ -1,4 +1,4 @@
-"""A picture of every corruption of an image, to be looked at."""
+"""A picture of every corruption of an image, to be looked at, and how such are written."""
 
 from pathlib import Path
 
@@ -68,10 +68,19 @@ def preview_corruptions(
         axis.set_title(
             title, size=8, y=0.84, color="white", bbox={"color": "#0008", "pad": 1}
         )
+    save_sheet(figure, out_file)
+
+
+def save_sheet(figure: Figure, out_file: str | Path) -> None:
+    """Write a figure to look at, in the format that the file's name says.
+
+    Raises:
+        InputError: no such folder, or no such format.
+    """
     try:
-        with matplotlib.rc_context({"savefig.dpi": 120}):
+        with matplotlib.rc_context({"savefig.dpi": 120, "text.parse_math": False}):
             figure.savefig(out_file)
-    except (OSError, ValueError) as error:  # no such folder, or no such format
+    except (OSError, ValueError) as error:
         raise InputError(f"can't write {out_file}: {error}") from error
 
 

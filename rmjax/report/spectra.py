@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from rmjax.datasets.attribution_mini import images as scenes
 from rmjax.errors import InputError
 from rmjax.inputs import highpass, to_unit
 from rmjax.report.figures import short
+from rmjax.report.preview import save_sheet
 from rmjax.simulate import simulate
 
 COLUMNS = 8
@@ -63,11 +63,7 @@ def preview_generators(
     for dataset in datasets:
         for source in dataset.source_names:
             tiles[source] = _mean_spectrum(_read(dataset, source, size, seed))
-    try:
-        with matplotlib.rc_context({"savefig.dpi": 120, "text.parse_math": False}):
-            _draw(tiles).savefig(out_file)
-    except (OSError, ValueError) as error:  # no such folder, or no such format
-        raise InputError(f"can't write {out_file}: {error}") from error
+    save_sheet(_draw(tiles), out_file)
 
 
 def _draw_scenes(size: int, seed: int) -> np.ndarray:

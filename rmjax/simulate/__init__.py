@@ -2,13 +2,12 @@
 
 from rmjax.simulate.generators import MULTIPLE, Generator, draw_generator
 from rmjax.simulate.groups import simulate_groups
-from rmjax.simulate.render import render, simulate, simulate_many
+from rmjax.simulate.render import simulate, simulate_many
 
 __all__ = [
     "MULTIPLE",
     "Generator",
     "draw_generator",
-    "render",
     "simulate",
     "simulate_groups",
     "simulate_many",

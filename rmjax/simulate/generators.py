@@ -210,8 +210,7 @@ class _Draws:
 
     def normal(self, *shape: int) -> jax.Array:
         """Draw from the standard normal distribution."""
-        centred = self.uniform(-1.0, 1.0, *shape) + 2.0**-24  # never -1, nor 1
-        return np.sqrt(2) * jax.lax.erf_inv(centred)
+        return primitives.to_normal(self.uniform(-1.0, 1.0, *shape))
 
     def chance(self, probability: float) -> jax.Array:
         """Draw 1.0 with this probability, else 0.0."""

@@ -48,7 +48,7 @@ def simulate(
         InputError: sides that cannot be halved three times.
     """
     _check_sides(images)
-    return render(draw_generator(generator_key), image_keys, images)
+    return _render(draw_generator(generator_key), image_keys, images)
 
 
 def simulate_many(
@@ -67,9 +67,10 @@ def simulate_many(
     return jax.vmap(simulate)(generator_keys, image_keys, images)
 
 
-def render(generator: Generator, image_keys: jax.Array, images: jax.Array) -> jax.Array:
+def _render(
+    generator: Generator, image_keys: jax.Array, images: jax.Array
+) -> jax.Array:
     """Turn pictures into images of a generator; as `simulate`."""
-    _check_sides(images)
     pictures = [images]
     for _ in range(STAGES):
         pictures.append(halve(pictures[-1]))

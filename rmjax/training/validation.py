@@ -33,17 +33,17 @@ def make_validation(
     if not data.seen.size("val"):
         logger.warning("no validation images: no early stop, no best checkpoint")
         return None
-    if not get_loss(config.loss).attributes:
+    asked = get_loss(config.loss)
+    if not asked.attributes:
         return _make_comparison(config, data, model, devices)
     runner = make_runner(config, len(data.sources), devices)
-    detects = get_loss(config.loss).detects
 
     def validate(state: TrainState) -> dict:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         predictions = runner.predict(variables, (data.seen, ("val",)))
         figures = metrics.summarize(predictions, data.sources)
         # The checkpoint to keep is the best by what was trained.
-        loss = figures["loss"] if detects else figures["attribution_loss"]
+        loss = figures["loss"] if asked.detects else figures["attribution_loss"]
         accuracy = figures["attribution_accuracy"]
         return figures | {"loss": loss, "accuracy": accuracy}
 
