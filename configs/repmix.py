@@ -47,12 +47,12 @@ def get_config() -> ConfigDict:
 
     # Model.
     config.model = ConfigDict()
-    # resnet50, resnet18, tiny, shallow; of earlier work (docs/baselines.md): frank_cnn,
-    # yu_net, patch_cnn
+    # resnet50, resnet18, tiny, shallow, pointwise; of earlier work (docs/baselines.md):
+    # frank_cnn, yu_net, patch_cnn
     config.model.arch = "resnet50"
     config.model.init = ""  # weights to start from: a file, or the folder of a run
     # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma,
-    # luma_chroma: for shallow
+    # luma_chroma: for shallow and pointwise
     config.model.input = "rgb"
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps

@@ -118,6 +118,21 @@ def test_frank_cnn_averages_tiles_of_larger_images():
     assert activations["layer4"].shape == (1, 32, 32, 32)
 
 
+def test_pointwise_embeds_means_and_deviations_over_places():
+    model, variables = init("pointwise")
+    x = jax.random.uniform(jax.random.key(2), (2, 9, 7, 3))
+    found, activations = model.apply(variables, x, train=False)
+    maps, pooled = activations["layer1"], activations["pool"]
+    np.testing.assert_allclose(pooled[:, :128], maps.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(pooled[:, 128:], maps.std((1, 2)), rtol=1e-3, atol=4e-3)
+    # Places by themselves: in another order they are the same image.
+    other, _ = model.apply(variables, x[:, ::-1, [3, 0, 6, 1, 5, 2, 4]], train=False)
+    np.testing.assert_allclose(other, found, rtol=1e-4, atol=1e-5)
+    flat = jnp.full((1, 4, 4, 3), 0.5)
+    gradient = jax.grad(lambda x: model.apply(variables, x, train=False)[0].sum())(flat)
+    assert np.isfinite(gradient).all()
+
+
 def test_a_chain_trains_without_batch_statistics(small_config, tmp_path):
     """And each tile of an image has its own spectrum."""
     changes = {"model.arch": "frank_cnn", "model.input": "logdct", "mix.name": "none"}

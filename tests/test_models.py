@@ -681,3 +681,26 @@ def test_levels_out_of_range(start, stop):
             start=start,
             stop=stop,
         )
+
+
+def test_embeddings_to_be_compared_have_nothing_in_common():
+    model = make_model("shallow", 0, embedding_dim=8, compares=True)
+    plain = make_model("shallow", 0, embedding_dim=8)
+    x = 3 + jax.random.normal(jax.random.key(0), (32, 6, 6, 5))
+    variables = model.init(jax.random.key(1), x)
+    out, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    backbone = {
+        "params": variables["params"],
+        "batch_stats": {"backbone": variables["batch_stats"]["backbone"]},
+    }
+    h, _ = plain.apply(backbone, x, train=True, mutable=["batch_stats"])
+    h = np.asarray(h["embedding"])
+    expected = (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5)
+    np.testing.assert_allclose(out["embedding"], expected, rtol=1e-4, atol=1e-4)
+    assert "norm" not in variables["params"]  # nothing learned brings it back
+    # In use, by what training images have in common.
+    stats = updates["batch_stats"]["norm"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * h.mean(0), rtol=1e-3, atol=1e-5)
+    used = {**variables, "batch_stats": updates["batch_stats"]}
+    one = model.apply(used, x[:1])["embedding"]
+    np.testing.assert_allclose(model.apply(used, x)["embedding"][:1], one, rtol=1e-4)

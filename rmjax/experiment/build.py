@@ -67,6 +67,7 @@ def build_model(
             num_sources if loss.attributes else 0,
             gated_source=config.model.gated_source if loss.gated else None,
             detects=loss.detects,
+            compares=not loss.attributes,
             **common,
         )
         return model.clone(lowering=lowering)

@@ -1,4 +1,4 @@
-"""Networks of earlier work on fingerprints: convolutions one after the other.
+"""Networks of convolutions one after the other, most of them of earlier work.
 
 They have the stages of `ResNet`, so that they train, mix and embed as it does. None
 has so many: a stage without layers passes on what it is given.
@@ -10,6 +10,8 @@ References:
     Yu, Davis, Fritz, Attributing Fake Images to GANs, ICCV 2019,
         https://arxiv.org/abs/1811.08180 (layers: `C_patch` as configured in
         https://github.com/ningyu1991/GANFingerprints)
+    Snyder et al., X-vectors: Robust DNN Embeddings for Speaker Recognition, ICASSP 2018,
+        https://doi.org/10.1109/ICASSP.2018.8461375 (means and deviations pooled)
     Yang et al., Deepfake Network Architecture Attribution, AAAI 2022,
         https://arxiv.org/abs/2202.13417 (layers: `Simple_CNN` of
         https://github.com/ICTMCG/DNA-Det)
@@ -24,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from rmjax.models.conv import Conv
-from rmjax.models.norm import BatchNorm, widen
+from rmjax.models.norm import EPSILON, BatchNorm, widen
 from rmjax.models.resnet import NUM_LEVELS, STAGES, linear
 from rmjax.models.tiles import cut, map_tiles
 
@@ -94,6 +96,8 @@ class Chain(nn.Module):
         norm: batch norms, which need no biases; else biases.
         activation: after every layer.
         crop: side of the network's input in training.
+        deviations: give the embedding the deviation of each channel over places beside
+            its mean.
         flatten: keep the places of the last map apart. The map is then of one size:
             larger images are cut into tiles of `crop` px, which go through the network
             by themselves, and their last maps are averaged. Otherwise the places of a
@@ -108,6 +112,7 @@ class Chain(nn.Module):
     norm: bool
     activation: Callable[[jax.Array], jax.Array]
     crop: int
+    deviations: bool = False
     flatten: bool = False
     embedding_dim: int = 256
     axis_name: str | None = None
@@ -129,6 +134,7 @@ class Chain(nn.Module):
         )
         *_, (channels, *_) = (layer for stage in self.stages for layer in stage)
         inputs = channels * (self._side(5) ** 2 if self.flatten else 1)
+        inputs *= 2 if self.deviations else 1
         self.embedding = linear(inputs, self.embedding_dim, widen(self.dtype))
 
     def __call__(
@@ -162,7 +168,13 @@ class Chain(nn.Module):
 
     def _pool(self, x: jax.Array) -> jax.Array:
         if not self.flatten:
-            return jnp.mean(x, axis=(1, 2), dtype=widen(x.dtype))
+            x = x.astype(widen(x.dtype))
+            means = jnp.mean(x, axis=(1, 2))
+            if not self.deviations:
+                return means
+            # Not the root of zero, which has no gradient.
+            variances = jnp.var(x, axis=(1, 2)) + EPSILON
+            return jnp.concatenate([means, jnp.sqrt(variances)], axis=-1)
         tiles = cut(x, self._side(5))
         return jnp.mean(tiles, axis=(1, 2), dtype=widen(x.dtype)).reshape(len(x), -1)
 
@@ -211,5 +223,13 @@ CHAINS: dict[str, dict[str, Any]] = {
         stages=(_halve(64), _halve(128), _halve(256), _halve(512), ()),
         norm=True,
         activation=leaky_relu,
+    ),
+    # For `dcthist`, `chroma` and `luma_chroma`, as `shallow` of `ResNet`, wider and with
+    # what x-vectors pool: how a channel varies over places, beside its mean.
+    "pointwise": dict(
+        stages=(((128, 1, 1, False),), ((128, 1, 1, False),), (), (), ()),
+        norm=True,
+        activation=nn.relu,
+        deviations=True,
     ),
 }

@@ -24,7 +24,7 @@ def widen(dtype: Any) -> Any:
 class BatchNorm(nn.Module):
     """Normalise each channel over batch and space.
 
-    Parameters `scale` and `bias`, statistics (collection `batch_stats`) `mean` and
+    Parameters `scale` and `bias` (where `affine`), statistics (collection `batch_stats`) `mean` and
     `var`, all `[channels]`. In training the batch's biased variance normalises and
     its unbiased one goes into the running average, as torch does; Flax's own layer
     stores the biased one.
@@ -33,10 +33,12 @@ class BatchNorm(nn.Module):
         axis_name: mapped axis over which training statistics are shared, so that all
             replicas normalise as one batch. None keeps them per replica.
         dtype: type of the output; statistics are taken in float32 or wider.
+        affine: whether a learned scale and bias follow.
     """
 
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    affine: bool = True
 
     @nn.compact
     def __call__(
@@ -52,8 +54,10 @@ class BatchNorm(nn.Module):
                 (where a scale is negative, of -x), and fewer values are normalised.
         """
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        scale, bias = jnp.ones(channels), jnp.zeros(channels)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, (channels,))
+            bias = self.param("bias", nn.initializers.zeros, (channels,))
         ra_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         ra_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
 

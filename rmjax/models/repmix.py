@@ -2,6 +2,8 @@
 
 References:
     Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
+    Luo et al., Bag of Tricks and a Strong Baseline for Deep Person Re-identification,
+        CVPRW 2019, https://arxiv.org/abs/1903.07071 (normalising what is compared)
 """
 
 from typing import Any
@@ -14,7 +16,7 @@ from rmjax.errors import InputError
 from rmjax.mixing import MixFn, Mixing
 from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.heads import detection_from_attribution, gate
-from rmjax.models.norm import widen
+from rmjax.models.norm import BatchNorm, widen
 from rmjax.models.resnet import linear
 
 # Types that a config may compute in: bfloat16 has float32's range, so that gradients
@@ -34,6 +36,9 @@ class RepMix(nn.Module):
             they are.
         detects: whether there is a head for detection; without, its logits follow from
             the attribution logits.
+        compares: whether embeddings are made to be compared: each coordinate is brought
+            to mean 0 and deviation 1 over a batch, so that cosines are about what tells
+            images apart, and not about what all have in common.
         axis_name: mapped axis that shares batch statistics; None keeps them per replica.
         dtype: type of convolutions and maps; the rest is float32 at least.
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
@@ -46,6 +51,7 @@ class RepMix(nn.Module):
     embedding_dim: int = 256
     gated_source: int | None = 0
     detects: bool = True
+    compares: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
@@ -62,6 +68,8 @@ class RepMix(nn.Module):
             lowering=self.lowering,
             remat=self.remat,
         )
+        if self.compares:
+            self.norm = BatchNorm(self.axis_name, widen(self.dtype), affine=False)
         if not self.num_sources:
             return
         # Heads, gate and loss in float32 at least: probabilities lose too much in half.
@@ -109,6 +117,8 @@ class RepMix(nn.Module):
                 mixed = mix(keys, h)
             h, outputs = mixed.h, outputs | {"mixed": mixed}
         h, after = self.backbone(h, train=train, start=level)
+        if self.compares:
+            h = self.norm(h, train=train)
         outputs = outputs | after | {"embedding": h}
         if not self.num_sources:
             return outputs
@@ -141,6 +151,7 @@ def make_model(
     embedding_dim: int = 256,
     gated_source: int | None = 0,
     detects: bool = True,
+    compares: bool = False,
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
     remat: bool = False,
@@ -164,6 +175,7 @@ def make_model(
         embedding_dim,
         gated_source,
         detects,
+        compares,
         axis_name,
         dtype,
         remat=remat,
