@@ -5,7 +5,16 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rmjax.cli.options import Count, NewFile, NewFolder, RunDataDir, RunFolder
+from rmjax.cli.options import (
+    Count,
+    DataDir,
+    Names,
+    NewFile,
+    NewFolder,
+    RunDataDir,
+    RunFolder,
+    Weights,
+)
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError, harmless
 
@@ -237,6 +246,59 @@ def measure_gallery(
     print(f"\nresults: {file}")
 
 
+def measure_extractor(
+    *,
+    workdir: Weights,
+    data: str,
+    data_dir: DataDir = "data",
+    sources: Names | None = None,
+    k: tuple[Count, ...] = (1, 5, 10, 50),
+    draws: Count = 20,
+    bootstrap: Count = 200,
+    suite: str = "clean,jpeg:75,bilinear:0.5,blur:1",
+    features: Names | None = None,
+    seed: int = 0,
+    out: NewFile | None = None,
+) -> None:
+    """How well fingerprints recognise generators of any data set.
+
+    Beside what needs no training: features of the same network untrained, of its input,
+    of spectra and of noise residuals.
+
+    Args:
+        data: name of a prepared data set; all its splits are used
+        sources: of it (default: all)
+        k: images of each source that are enrolled
+        draws: choices of them
+        bootstrap: draws of each interval
+        suite: what the images go through, as for rmjax evaluate
+        features: network, untrained, input, logdct, prnu (default: all)
+        seed: of all choices and of random parameters
+        out: JSON file (default: gallery_benchmark.json in the run's folder; for a file
+            of weights, here)
+    """
+    from rmjax.gallery.benchmark import benchmark_extractor, format_benchmark
+    from rmjax.utils.files import write_json
+
+    folder = Path(workdir) if Path(workdir).is_dir() else Path()
+    file = Path(out or folder / "gallery_benchmark.json")
+    results = benchmark_extractor(
+        workdir,
+        data,
+        data_dir=data_dir,
+        sources=sources,
+        ks=k,
+        draws=draws,
+        bootstrap=bootstrap,
+        suite=suite,
+        features=features,
+        seed=seed,
+    )
+    write_json(file, results)
+    print(format_benchmark(results))
+    print(f"\nresults: {file}")
+
+
 GALLERY = Group(
     "recognise new generators from a few images, without training",
     "WHAT",
@@ -246,5 +308,6 @@ GALLERY = Group(
         "list": list_generators,
         "query": query_gallery,
         "evaluate": measure_gallery,
+        "benchmark": measure_extractor,
     },
 )

@@ -254,6 +254,15 @@ def _repeat(
     return {"chance": chance(len(present), k), "mean": mean, "std": std}
 
 
+def draw_variables(model: Attributor, seed: int) -> dict:
+    """Return random variables of a network, as before its training, on its devices."""
+    network = build_model(model.config, len(model.source_names))
+    like = network_input(model.config)
+    zeros = np.zeros(like.shape, like.dtype)
+    fresh = jax.jit(network.init)(jax.random.key(seed), zeros)
+    return parallel.place(dict(fresh), model.devices)
+
+
 def _embed(
     model: Attributor, data: ExperimentData, held_out: Part, seed: int
 ) -> tuple[dict[tuple[str, str], np.ndarray], np.ndarray]:
@@ -262,14 +271,7 @@ def _embed(
     Held-out sources are numbered first, then the trained ones.
     """
     runner = make_runner(model.config, len(data.sources), model.devices)
-    network = build_model(model.config, len(data.sources))
-    like = network_input(model.config)
-    zeros = np.zeros(like.shape, like.dtype)
-    fresh = jax.jit(network.init)(jax.random.key(seed), zeros)
-    parameters = {
-        "trained": model.variables,
-        "random": parallel.place(dict(fresh), model.devices),
-    }
+    parameters = {"trained": model.variables, "random": draw_variables(model, seed)}
     directions = {}
     for features, variables in parameters.items():
         held = runner.predict(variables, held_out)

@@ -193,7 +193,7 @@ class Attributor:
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
         results: dict[str, np.ndarray] = {}
-        for rows in _equal_shapes(pixels, batch_size):
+        for rows in equal_shapes(pixels, batch_size):
             batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
@@ -376,7 +376,7 @@ def _middle(image: np.ndarray, most: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-def _equal_shapes(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+def equal_shapes(pixels: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
     """Yield the row numbers of batches whose images have one shape."""
     by_shape = defaultdict(list)
     for row, image in enumerate(pixels):
