@@ -1,11 +1,12 @@
 """Fingerprints of any generator: trained on simulated ones, drawn anew in each step.
 
 Real images of a prepared data set are rendered by simulated generators; the network is
-to tell which images are of one generator, whatever they show. It knows no sources.
+to tell which images are of one generator, whatever they show. It knows no sources. The
+weights that ship are of this config, see docs/fingerprints.md.
 
-    rmjax prepare attribution_mini --size 128 --entanglement 0 --data-dir pictures
-    rmjax train --config fingerprint --data-dir pictures --workdir runs/fingerprint
-    rmjax embed --workdir runs/fingerprint --images photos --out features.parquet
+    python examples/free_pictures.py PHOTOGRAPHS pictures
+    rmjax prepare image_folder --name pictures --tree pictures
+    rmjax train --config fingerprint --workdir runs/fingerprint
 """
 
 from ml_collections import ConfigDict
@@ -14,9 +15,9 @@ from rmjax.configs.repmix import get_config as published
 
 
 def get_config() -> ConfigDict:
-    """Return the recipe: 15 generators and real photographs, 4 images of each."""
+    """Return the recipe: 31 generators and real photographs, 4 images of each."""
     config = published()
-    config.data.name = "attribution_mini"
+    config.data.name = "image_folder/pictures"
     config.data.sources = ("real",)
     # Resampling would rewrite the fingerprint: crops as they are, and in use the whole
     # image, or the middle of a large one.
@@ -26,12 +27,13 @@ def get_config() -> ConfigDict:
     config.data.eval_resize = 0
     config.data.eval_size = 512
     config.corrupt.rate = 0.0
-    config.simulate.generators = 15
+    config.simulate.generators = 31
+    config.batch_size = 128
     config.loss = "fingerprint"
     config.mix.name = "none"
-    config.model.arch = "shallow"
+    config.model.arch = "pointwise"
     config.model.input = "luma_chroma"
-    config.optim.lr = 1e-2
+    config.optim.lr = 3e-3
     config.optim.lr_decay = 0.8
     config.steps_per_epoch = 200
     config.num_epochs = 10
