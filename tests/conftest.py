@@ -28,13 +28,20 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import jax
 import numpy as np
+import optax
 import pytest
 from small_settings import SMALL
 
 from rmjax.data.dataset import Dataset
 from rmjax.data.labels import hash_name
 from rmjax.datasets.attribution_mini import attribution_mini_dataset_builder as mini
+from rmjax.experiment.build import build_model, network_input
+from rmjax.experiment.checkpoints import Checkpoints
 from rmjax.experiment.config import load_config
+from rmjax.experiment.data import open_data
+from rmjax.experiment.run import CHECKPOINTS, start_workdir
+from rmjax.experiment.step import create_state
+from rmjax.inference.domain import describe_training
 from rmjax.training.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -187,3 +194,24 @@ def small_run(small_config, made_once) -> Path:
         train(small_config(), folder, show_progress=False)
 
     return made_once("run", make)
+
+
+@pytest.fixture(scope="session")
+def fingerprint_run(mini_dir, made_once) -> Path:
+    """Workdir of a small run without heads, stopped before its first step."""
+
+    def make(folder: Path) -> None:
+        config = load_config("fingerprint")
+        small = SMALL | {"data.dir": str(mini_dir), "simulate.generators": 3}
+        config.update_from_flattened_dict(small)
+        data = open_data(config)
+        shape = network_input(config).shape[1:]
+        model = build_model(config, len(data.sources))
+        state = create_state(model, optax.identity(), config.seed, shape)
+        checkpoints = Checkpoints(folder / CHECKPOINTS)
+        checkpoints.save(state, {}, 1.0)
+        checkpoints.close()
+        training = describe_training(data.seen)
+        start_workdir(folder, config, (), (), training=training)
+
+    return made_once("fingerprint", make)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".typed"}  # of files to be installed
+KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".safetensors", ".typed"}  # of files to be installed
 
 
 def run(code, cwd, python=sys.executable):
@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("rmjax-*.whl"))
 
 
-def test_wheel_holds_all_modules_builders_and_configs(wheel):
+def test_wheel_holds_all_modules_builders_configs_and_weights(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, inside in (
         ("rmjax", ""),
@@ -65,6 +65,7 @@ assert "env" in rmjax.__file__, rmjax.__file__
 rmjax.experiment.config.load_config("attribution_mini")
 from rmjax.evaluation.predict import ANSWER_CODE, ANSWER_LIBRARIES, revision
 assert len(revision(ANSWER_CODE, ANSWER_LIBRARIES)) == 64
+assert rmjax.load().name == "fingerprint"
 try:
     rmjax.cli.main.main(["--help"])
 except SystemExit as end:

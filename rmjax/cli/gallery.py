@@ -18,6 +18,7 @@ from rmjax.cli.options import (
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError, harmless
 
+GALLERY_FOLDER = "gallery"  # of the current folder, where none is named
 GalleryFolder = Annotated[str, "folder of the gallery"]
 NewGallery = Annotated[NewFolder, "folder of the gallery"]
 Reject = Annotated[
@@ -32,8 +33,8 @@ def enrol(
     name: str | None = None,
     images: list[str] | None = None,
     *,
-    workdir: RunFolder,
-    gallery: NewGallery,
+    workdir: Weights = None,
+    gallery: NewGallery = GALLERY_FOLDER,
     trained: bool = False,
     k: Count = 10,
     split: str = "val",
@@ -45,28 +46,23 @@ def enrol(
 
     Args:
         name: of the generator
-        images: examples of it
+        images: examples of it, or folders of them
         trained: instead: enrol the sources that the run was trained on, from its data
         k: images of each of these
         split: where these are taken from
         seed: of their choice
         space: of a new gallery: whitened, fitted to the run's validation images, or
-            cosine, of the fingerprints as they are (default: whitened)
+            cosine, of the fingerprints as they are (default: whitened; of a network
+            without sources, cosine)
     """
     from rmjax.gallery import ask
-    from rmjax.gallery.store import (
-        DEFAULT_SPACE,
-        FILE,
-        load_gallery,
-        locked,
-        save_gallery,
-    )
-    from rmjax.inference.attributor import load
+    from rmjax.gallery.store import FILE, load_gallery, locked, save_gallery
+    from rmjax.inference.attributor import load_pretrained
 
     folder = Path(gallery)
     if trained == bool(name):
         raise InputError("give NAME and IMAGEs, or --trained")
-    model = load(workdir)
+    model = load_pretrained(workdir)
     with locked(folder):
         if (folder / FILE).exists():
             enrolled = load_gallery(folder)
@@ -77,7 +73,7 @@ def enrol(
                     "make another one"
                 )
         else:
-            enrolled = ask.new_gallery(model, space or DEFAULT_SPACE, data_dir)
+            enrolled = ask.new_gallery(model, space, data_dir)
         if name is None:
             enrolled = ask.enrol_trained(
                 enrolled, model, k, split=split, seed=seed, data_dir=data_dir
@@ -89,7 +85,9 @@ def enrol(
     print(f"gallery: {folder}, {len(enrolled.generators)} generators, {count} images")
 
 
-def remove_generators(names: list[str], *, gallery: NewGallery) -> None:
+def remove_generators(
+    names: list[str], *, gallery: NewGallery = GALLERY_FOLDER
+) -> None:
     """Take generators out of a gallery.
 
     Args:
@@ -106,7 +104,10 @@ def remove_generators(names: list[str], *, gallery: NewGallery) -> None:
 
 
 def list_generators(
-    *, gallery: GalleryFolder, reject: Reject = 0.05, json: bool = False
+    *,
+    gallery: GalleryFolder = GALLERY_FOLDER,
+    reject: Reject = 0.05,
+    json: bool = False,
 ) -> None:
     """What is enrolled, and what its thresholds rest on.
 
@@ -136,10 +137,11 @@ def list_generators(
         state = "trained" if generator["trained"] else "new"
         print(f"{generator['name']:<24}{len(generator['images']):>6} images  {state}")
     for by, threshold in thresholds.items():
-        print(_describe_threshold(by, threshold))
+        print(describe_threshold(by, threshold))
 
 
-def _describe_threshold(by: str, threshold: dict) -> str:
+def describe_threshold(by: str, threshold: dict) -> str:
+    """Say in words what a `search.Threshold` is and rests on."""
     if threshold["value"] is None:
         return f"{by}: no threshold, as no generator has two images: nothing is unknown"
     text = (
@@ -157,8 +159,8 @@ def _describe_threshold(by: str, threshold: dict) -> str:
 def query_gallery(
     images: list[str],
     *,
-    workdir: RunFolder,
-    gallery: GalleryFolder,
+    workdir: Weights = None,
+    gallery: GalleryFolder = GALLERY_FOLDER,
     json: bool = False,
     top: Count = 3,
     by: Literal["neighbours", "prototypes"] = "neighbours",
@@ -180,18 +182,20 @@ def query_gallery(
         0 all images were answered, 1 some could not be read, 2 wrong arguments.
     """
     from rmjax.gallery import ask
+    from rmjax.inference.attributor import load_pretrained
 
-    asker = ask.load_asker(gallery, workdir, by=by, reject=reject, by_index=approximate)
-    if asker.gallery.new.all():
+    model = load_pretrained(workdir)
+    asker = ask.load_asker(gallery, model, by=by, reject=reject, by_index=approximate)
+    if model.source_names and asker.gallery.new.all():
         print(
             "note: the trained sources are not enrolled, so no image can be found to be "
             "theirs; enrol them with `rmjax gallery add --trained`",
             file=sys.stderr,
         )
-    print(_describe_threshold(by, vars(asker.threshold)), file=sys.stderr)
+    print(describe_threshold(by, vars(asker.threshold)), file=sys.stderr)
     failed = 0
     for first in range(0, len(images), ask.AT_ONCE):
-        read = ask.read_images(asker.model, images[first : first + ask.AT_ONCE])
+        read = ask.read_images(model, images[first : first + ask.AT_ONCE])
         for line in read.errors:
             print(f"rmjax gallery: error: {harmless(line)}", file=sys.stderr)
         failed += len(read.errors)
@@ -205,17 +209,19 @@ def query_gallery(
 
 
 def _describe(entry: dict) -> str:
-    network = entry["network"]
     lines = [f"{harmless(entry['image'])}: {entry['answer']}"]
     lines += [
         f"  {row['similarity']:7.3f}  {row['generator']}"
-        + " (trained)" * row["trained"]
+        + " (trained)" * row.get("trained", False)
         for row in entry["ranked"]
     ]
-    lines.append(
-        f"  the network itself, among its sources: {network['source']}, "
-        f"{network['probability']:.3f}" + ", uncalibrated" * (not network["calibrated"])
-    )
+    if "network" in entry:
+        network = entry["network"]
+        uncalibrated = ", uncalibrated" * (not network["calibrated"])
+        lines.append(
+            f"  the network itself, among its sources: {network['source']}, "
+            f"{network['probability']:.3f}{uncalibrated}"
+        )
     return "\n".join(lines)
 
 

@@ -1,16 +1,21 @@
-"""The commands that take weights and images: convert, embed, attribute."""
+"""The commands that take weights and images: convert, export, embed, attribute."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from json import dumps
-from typing import Annotated
+from typing import Annotated, Any
 
+from rmjax.cli.gallery import GALLERY_FOLDER, describe_threshold
 from rmjax.cli.options import (
     Count,
     DataDir,
     Fraction,
     Hosts,
     Names,
+    NewFile,
     NewFolder,
+    RunFolder,
     Weights,
 )
 from rmjax.errors import InputError, harmless
@@ -53,9 +58,35 @@ def convert_weights(
     print(f"\nconverted: {out}")
 
 
+def export_run(
+    *,
+    workdir: RunFolder,
+    out: NewFile,
+    checkpoint: str = "best",
+) -> None:
+    """A run as one file of weights.
+
+    It holds all that is needed to ask the network about images: embed, attribute,
+    gallery and --config.model.init take it instead of the folder.
+
+    Args:
+        out: the .safetensors file to make
+        checkpoint: best, last or a step
+    """
+    from rmjax.inference.attributor import load
+    from rmjax.inference.exported import export
+
+    model = load(workdir, checkpoint=checkpoint, num_devices=1)
+    file = export(model, out)
+    print(
+        f"exported: {file}, checkpoint {model.checkpoint}, {model.digest[:12]}, "
+        f"{file.stat().st_size / 2**20:.1f} MiB"
+    )
+
+
 def write_fingerprints(
     *,
-    workdir: Weights,
+    workdir: Weights = None,
     images: str,
     out: str,
     layer: str | None = None,
@@ -120,19 +151,26 @@ def write_fingerprints(
 
 
 def attribute_images(
-    images: list[str], *, workdir: Weights, json: bool = False, top: Count = 5
+    images: list[str],
+    *,
+    workdir: Weights = None,
+    gallery: str | None = None,
+    json: bool = False,
+    top: Count = 5,
 ) -> int:
     """Which source made an image, and how far that can be trusted.
 
     Reports what the file says of its origin, then what the network says of its pixels:
     real or synthetic, the probable sources, how stable that is when the image is shared
-    once more, and where it lies outside of what the network was trained on. No answer
-    is a verdict: docs/meaning.md.
+    once more, and where it lies outside of what the network was trained on. A network
+    without sources, such as the one that ships, says which generators of a gallery the
+    image is near. No answer is a verdict: docs/meaning.md.
 
     Args:
         images: image files
+        gallery: for a network without sources, folder of a gallery (default: gallery)
         json: one JSON document on the output
-        top: sources that are listed
+        top: sources or generators that are listed
 
     Returns:
         0 all images were answered, 1 some could not be read, 2 wrong arguments.
@@ -142,38 +180,73 @@ def attribute_images(
     from rmjax.provenance import CAVEAT
 
     model = load_pretrained(workdir)
-    described, answers = describe_model(model), []
-    for answer in attribute(model, images):
+    in_middle: Callable[[dict], list[tuple[str, str]]]
+    document: dict[str, Any] = {"model": describe_model(model)}
+    notes = [CAVEAT]
+    if model.source_names:
+        if gallery:
+            raise InputError(
+                f"--gallery: {model.name} has sources of its own to name; ask about a "
+                "gallery with `rmjax gallery query`"
+            )
+        answers = attribute(model, images)
+        in_middle = partial(_of_sources, top, document["model"]["calibrated"])
+    else:
+        from rmjax.gallery.ask import load_asker
+        from rmjax.gallery.attribute import attribute_by_gallery, describe_gallery
+
+        folder = gallery or GALLERY_FOLDER
+        asker = load_asker(folder, model)
+        document["gallery"] = described = describe_gallery(folder, asker)
+        answers, in_middle = attribute_by_gallery(asker, images, top), _of_generators
+        notes.append(
+            f"Gallery: {harmless(folder)}, {described['generators']} generators, "
+            f"{described['images']} images; "
+            + describe_threshold("neighbours", described["threshold"])
+        )
+    notes.append(
+        f"Network: {model.name}, checkpoint {model.checkpoint}, {model.digest[:12]}, "
+        f"rmjax {document['model']['rmjax']}"
+    )
+    document["images"] = []
+    for answer in answers:
         if "error" in answer:
             print(f"rmjax attribute: {harmless(answer['error'])}", file=sys.stderr)
         elif not json:
-            print(_in_words(answer, top, described["calibrated"]) + "\n")
-        answers.append(answer)
-    if json:
-        print(dumps({"model": described, "images": answers}, indent=2))
-    else:
-        print(CAVEAT)
-        print(
-            f"Network: {described['name']}, checkpoint {described['checkpoint']}, "
-            f"{described['sha256'][:12]}, rmjax {described['rmjax']}"
-        )
-    return SOME_FAILED if any("error" in answer for answer in answers) else 0
+            print(_in_words(answer, in_middle(answer)) + "\n")
+        document["images"].append(answer)
+    print(dumps(document, indent=2) if json else "\n".join(notes))
+    failed = any("error" in answer for answer in document["images"])
+    return SOME_FAILED if failed else 0
 
 
-def _in_words(answer: dict, top: int, calibrated: bool) -> str:
-    """Lay out the answer about one image as lines of text."""
+def _of_sources(top: int, calibrated: bool, answer: dict) -> list[tuple[str, str]]:
     trust = "calibrated" if calibrated else "not calibrated: run `rmjax evaluate`"
     sources = ", ".join(
         f"{name} {chance:.3f}" for name, chance in answer["sources"][:top]
     )
+    return [
+        ("synthetic", f"{answer['synthetic']:.3f} ({trust})"),
+        ("sources", sources),
+    ]
+
+
+def _of_generators(answer: dict) -> list[tuple[str, str]]:
+    nearest = ", ".join(
+        f"{row['generator']} {row['similarity']:.3f}" for row in answer["ranked"]
+    )
+    return [("nearest", f"{nearest} (similarity, -1 to 1)")]
+
+
+def _in_words(answer: dict, rows: list[tuple[str, str]]) -> str:
+    """Lay out the answer about one image as lines of text, `rows` in the middle."""
     views = answer["views"]
     agree = sum(view["answer"] == answer["answer"] for view in views)
     shown = ", ".join(f"{view['view']} {view['answer']}" for view in views)
     rows = [
         *(("file", line) for line in answer["file"]),
         ("answer", f"{answer['answer']} ({answer['reason']})"),
-        ("synthetic", f"{answer['synthetic']:.3f} ({trust})"),
-        ("sources", sources),
+        *rows,
         ("stability", f"{agree} of {len(views)} views agree: {shown}"),
         *(("warning", line) for line in answer["warnings"]),
     ]

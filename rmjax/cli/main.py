@@ -16,7 +16,12 @@ from pathlib import Path
 from rmjax.cli.bench import BENCH
 from rmjax.cli.data import PREVIEW, audit_dataset
 from rmjax.cli.gallery import GALLERY
-from rmjax.cli.images import attribute_images, convert_weights, write_fingerprints
+from rmjax.cli.images import (
+    attribute_images,
+    convert_weights,
+    export_run,
+    write_fingerprints,
+)
 from rmjax.cli.parser import Command, Group, Parser, add_commands, parse
 from rmjax.cli.prepare import PREPARE
 from rmjax.cli.runs import evaluate_run, plan_run, report_runs, train_run
@@ -35,6 +40,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "audit": audit_dataset,
     "preview": PREVIEW,
     "convert": convert_weights,
+    "export": export_run,
     "embed": write_fingerprints,
     "attribute": attribute_images,
     "gallery": GALLERY,

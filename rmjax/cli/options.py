@@ -62,7 +62,11 @@ NewFolder = Annotated[str, Word(new_folder)]
 
 ConfigName = Annotated[str, "name of a shipped config, or a Python file"]
 RunFolder = Annotated[str, "folder of the run"]
-Weights = Annotated[str, "folder of a run, or a file of weights"]
+Weights = Annotated[
+    str | None,
+    "folder of a run, or a file of weights (default: the fingerprint network that ships "
+    "with rmjax)",
+]
 DataDir = Annotated[str, "folder of all prepared data sets"]
 RunDataDir = Annotated[
     str | None, "folder of all prepared data sets (default: as in the config)"

@@ -3,8 +3,9 @@
 import codecs
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -150,12 +151,36 @@ def list_images(
         else:
             walk = partial(_records, _open(images, data_dir), tuple(splits))
         count = sum(1 for _ in walk())
+    _check_some(images, count, passed_over)
+    return walk, count
+
+
+def list_files(paths: Iterable[str | Path]) -> list[str | Path]:
+    """Return image files, for a folder those in it, as `list_images` finds them.
+
+    Raises:
+        InputError: a folder can't be read, or holds no image.
+    """
+    files: list[str | Path] = []
+    for path in paths:
+        files += _files_in(Path(path)) if os.path.isdir(path) else [path]
+    return files
+
+
+def _files_in(folder: Path) -> list[Path]:
+    passed_over: Counter[str] = Counter()
+    found = [*walk_images(folder, lambda path: passed_over.update([path.suffix]))]
+    _check_some(folder, len(found), passed_over)
+    return [folder / path for path in found]
+
+
+def _check_some(images: str | Path, count: int, passed_over: Counter[str]) -> None:
+    """Say what of a place was passed over, and check that there are images in it."""
     passed = f": no image by name or content: {count_suffixes(passed_over)}"
     if passed_over:
         logger.warning("%s%s", images, passed)
     if not count:
         raise InputError(f"{images}: no images in it{passed if passed_over else ''}")
-    return walk, count
 
 
 def _check_header(

@@ -144,17 +144,30 @@ def load_run_config(workdir: Path) -> ConfigDict:
         InputError: there is no run, or a damaged one.
     """
     path = workdir / CONFIG_FILE
-    config = ConfigDict(_tuples(_read(path)))
+    return parse_config(_read(path), str(path))
+
+
+def parse_config(data: dict[str, Any], where: str) -> ConfigDict:
+    """Return a run's config of what JSON made of it.
+
+    Args:
+        data: the JSON object.
+        where: it was read from, for error messages.
+
+    Raises:
+        InputError: it is of another version of rmjax, or has wrong values.
+    """
+    config = ConfigDict(_tuples(data))
     absent = [key for key in flatten(default_config()) if key not in flatten(config)]
     if absent:
         raise InputError(
-            f"{path}: made by another version of rmjax, as it has no key {absent[0]}; "
+            f"{where}: made by another version of rmjax, as it has no key {absent[0]}; "
             "train anew"
         )
     try:
         check_values(config)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     return config
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from rmjax.data.dataset import Selection, take
 from rmjax.data.image_files import read_bytes
+from rmjax.data.listing import list_files
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment.build import embedding_size
@@ -31,7 +32,7 @@ from rmjax.gallery.store import (
     load_gallery,
     stored_index,
 )
-from rmjax.inference.attributor import Attributor, load
+from rmjax.inference.attributor import Attributor
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.choose import choose
 
@@ -68,25 +69,45 @@ def check_network(gallery: Gallery, model: Attributor) -> None:
         )
 
 
-def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> Gallery:
+def check_fingerprints(model: Attributor) -> None:
+    """Check that a network makes fingerprints.
+
+    Raises:
+        InputError: it is a bare backbone.
+    """
+    if model.layer != "embedding":
+        raise InputError(
+            f"{model.name} makes no fingerprints: a gallery needs a trained run, or a "
+            "RepMix"
+        )
+
+
+def new_gallery(
+    model: Attributor, space: str | None = None, data_dir: str | None = None
+) -> Gallery:
     """Return an empty gallery in a space fitted to the run's validation images.
 
     Args:
         model: a loaded run.
-        space: key of `store.SPACES`.
+        space: key of `store.SPACES`; None: `whitened`, or `cosine` for a network
+            without sources, which has nothing to fit another to.
         data_dir: where its data set lies, if not where the run found it.
 
     Raises:
-        InputError: no such space, a bare backbone, or the data set is not there.
+        InputError: no such space, none for this network, a bare backbone, or the data
+            set is not there.
     """
-    if not model.source_names:
-        raise InputError(
-            f"{model.name} knows no sources: a gallery needs a trained run, or a RepMix"
-        )
+    space = space or ("whitened" if model.source_names else "cosine")
+    check_fingerprints(model)
     fit = choose("space", space, SPACES)
     if space == "cosine":  # needs no images: the data set may be elsewhere
         size = embedding_size(model.config, len(model.source_names))
         return empty_gallery(identify(model), fit(np.empty((0, size)), np.empty(0)))
+    if not model.source_names:
+        raise InputError(
+            f"space {space} is fitted to images of known sources, and {model.name} knows "
+            "none: leave it out, or give the --workdir of a run with sources"
+        )
     known = _open(model, data_dir)
     rows = np.arange(known.size(SPLIT))
     if len(rows) > FIT_IMAGES:
@@ -102,11 +123,11 @@ def new_gallery(model: Attributor, space: str, data_dir: str | None = None) -> G
 def enrol_files(
     gallery: Gallery, model: Attributor, name: str, paths: Sequence[str | Path]
 ) -> Gallery:
-    """Return the gallery with image files enrolled as a generator's.
+    """Return the gallery with image files, or those of folders, enrolled as a generator's.
 
     Raises:
-        InputError: the name is a trained source's or no name, or an image can't be
-            read, comes twice, or is enrolled already.
+        InputError: the name is a trained source's or no name, a folder has no images,
+            or one can't be read, comes twice, or is enrolled already.
     """
     if name in model.source_names:
         raise InputError(
@@ -116,8 +137,9 @@ def enrol_files(
     check_name(gallery, name, trained=False)
     images: list[tuple[str, str]] = []
     embedding = [np.empty((0, len(gallery.space.centre)), np.float32)]
-    for first in range(0, len(paths), AT_ONCE):
-        read = read_images(model, paths[first : first + AT_ONCE])
+    files = list_files(paths)
+    for first in range(0, len(files), AT_ONCE):
+        read = read_images(model, files[first : first + AT_ONCE])
         if read.errors:
             raise InputError(f"{read.errors[0]}; nothing was enrolled")
         images += zip(read.names, read.digests, strict=True)
@@ -146,9 +168,11 @@ def enrol_trained(
         data_dir: where the data set lies, if not where the run found it.
 
     Raises:
-        InputError: all are enrolled, or the split has too few images of one.
+        InputError: there are none, all are enrolled, or the split has too few images of one.
     """
     check_at_least(1, k=count)
+    if not model.source_names:
+        raise InputError(f"{model.name} knows no sources that could be enrolled")
     known = _open(model, data_dir)
     wanted = [name for name in model.source_names if name not in gallery.names]
     if not wanted:
@@ -227,14 +251,15 @@ class Asker:
             top: how many generators to list.
 
         Returns:
-            What `search.answer` says, each ranked generator with `trained`; and
-            `network`, the network's own answer among the trained sources alone:
-            `source`, `probability`, `calibrated`.
+            What `search.answer` says; where the network knows sources, each ranked
+            generator with `trained`, and `network`, the network's own answer among the
+            trained sources alone: `source`, `probability`, `calibrated`.
         """
         outputs, calibration = self.model.run(pixels), self.model.calibration
+        answers = self.compare(outputs["embedding"], top)
+        if not self.model.source_names:
+            return answers
         sources = calibration.probabilities(outputs)["attribution"]
-        scores = self.score(self.gallery.space.directions(outputs["embedding"]))
-        answers = answer(scores, self.gallery.names, self.threshold.value, top)
         trained = {g.name: g.trained for g in self.gallery.generators}
         for entry, probabilities in zip(answers, sources, strict=True):
             for row in entry["ranked"]:
@@ -246,33 +271,39 @@ class Asker:
             }
         return answers
 
+    def compare(self, embedding: np.ndarray, top: int) -> list[dict]:
+        """Return what `search.answer` says of fingerprints `[N, D]`."""
+        scores = self.score(self.gallery.space.directions(embedding))
+        return answer(scores, self.gallery.names, self.threshold.value, top)
+
 
 def load_asker(
     folder: str | Path,
-    workdir: str | Path,
+    model: Attributor,
     *,
     by: str = "neighbours",
     reject: float = REJECT,
     by_index: bool = False,
 ) -> Asker:
-    """Load a gallery and its network, to be asked.
+    """Load a gallery, to be asked.
 
     Args:
         folder: of the gallery.
-        workdir: of the run.
+        model: the network it is of.
         by: `neighbours` or `prototypes`.
         reject: the share of enrolled images, each left out in turn, to reject.
         by_index: find neighbours approximately, see `search.approximate`; the threshold
             is chosen by exact search all the same.
 
     Raises:
-        InputError: one of them is not there, they do not go together, the gallery is
-            empty, or a number is out of range.
+        InputError: there is no gallery, it is another network's or empty, or a number is
+            out of range.
     """
     if by_index and by != "neighbours":
         raise InputError("--approximate finds neighbours: leave out --by prototypes")
+    check_fingerprints(model)
     folder = Path(folder)
-    gallery, model = load_gallery(folder), load(workdir)
+    gallery = load_gallery(folder)
     check_network(gallery, model)
     score, threshold = choose_for(gallery, by, reject)
     if by_index:

@@ -91,7 +91,6 @@ SPACES: dict[str, Callable[[np.ndarray, np.ndarray], Space]] = {
     "cosine": cosine,
     "whitened": whitened,
 }
-DEFAULT_SPACE = "whitened"
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,9 @@ def load_gallery(folder: Path) -> Gallery:
     """
     path = folder / FILE
     if not path.exists():
-        raise InputError(f"no gallery in {folder}: make one with `rmjax gallery add`")
+        raise InputError(
+            f"no gallery in {folder}: make one with `rmjax gallery add NAME IMAGE...`"
+        )
     data = read_json(path)
     if data.get("version") != VERSION:
         raise InputError(

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,26 @@ def attribute(
         raise InputError(
             f"{model.name} knows no sources: give a run of `rmjax train`, or a RepMix"
         )
+    return answer_each(model, images, partial(_judge, model))
+
+
+def answer_each(
+    model: Attributor,
+    images: Iterable[str | Path],
+    judge: Callable[[dict[str, np.ndarray]], dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Say of each image what its file tells, and what is made of the network's outputs.
+
+    Args:
+        model: the network.
+        images: paths.
+        judge: makes an answer of the outputs of `Attributor.run` for an image and each
+            of `VIEWS`, rows in that order.
+
+    Yields:
+        For each image `image`, the path, and either `error` or `file`, `provenance`
+        and `warnings` as `attribute` has them, with what `judge` says.
+    """
     remaining = iter(images)
     while block := list(islice(remaining, _AT_ONCE)):
         read = [_read(model, path) for path in block]
@@ -85,21 +106,25 @@ def attribute(
         for path, (known, views) in zip(block, read, strict=True):
             rows = {k: v[: len(views)] for k, v in outputs.items()}
             outputs = {k: v[len(views) :] for k, v in outputs.items()}
-            said = _judge(model, rows) if views else {}
+            said = judge(rows) if views else {}
             yield {"image": str(path)} | known | said
 
 
 def describe_model(model: Attributor) -> dict[str, Any]:
-    """Return which network it is: name, version, what it was calibrated on."""
-    return {
+    """Return which network it is: name, version, what its sources were calibrated on."""
+    described = {
         "name": model.name,
         "checkpoint": model.checkpoint,
         "sha256": model.digest,
         "rmjax": own_version(),
+        "provenance": model.provenance,
+    }
+    if not model.source_names:
+        return described
+    return described | {
         "calibrated": model.calibration.images > 0,
         "operating_points": list(model.calibration.operating_points),
         "reject": model.calibration.reject,
-        "provenance": model.provenance,
     }
 
 
@@ -156,9 +181,14 @@ def _judge(model: Attributor, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
         "reason": reason,
         "synthetic": float(synthetic[0]),
         "sources": [[model.source_names[i], float(sources[0, i])] for i in order],
-        "stability": float(np.mean([view["answer"] == answer for view in views])),
+        "stability": stability(answer, views),
         "views": views,
     }
+
+
+def stability(answer: str, views: Sequence[dict[str, Any]]) -> float:
+    """Return the share of views that have the answer of the image itself."""
+    return float(np.mean([view["answer"] == answer for view in views]))
 
 
 def _answer(

@@ -1,6 +1,5 @@
 """A trained run, loaded, to be asked about any images."""
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from rmjax.experiment.build import (
 from rmjax.experiment.checkpoints import load_variables
 from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
+from rmjax.inference.exported import SHIPPED, digest_of, is_exported, read_exported
 from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.weights import read_weights
 from rmjax.utils.choose import check_choice
@@ -48,7 +48,8 @@ class Attributor:
     """A trained network with what it needs to read images and name sources.
 
     Attributes:
-        name: what to call it: the folder or the file that it was loaded from.
+        name: what to call it: the folder or the file that it was loaded from, or
+            `fingerprint` for the network that ships.
         config: of the run that trained it.
         source_names: the sources it tells apart; the first is `real`. Empty for a
             network that makes fingerprints alone, and for a bare backbone such as
@@ -81,11 +82,7 @@ class Attributor:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the parameters and batch statistics, in hexadecimal."""
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
-            digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()
+        return digest_of(self.variables)
 
     def embed(
         self,
@@ -230,7 +227,7 @@ class Attributor:
 
 
 def load(
-    workdir: str | Path,
+    workdir: str | Path | None = None,
     *,
     checkpoint: str | int = "best",
     num_devices: int | None = None,
@@ -238,7 +235,8 @@ def load(
     """Load the run in `workdir` to embed and attribute images.
 
     Args:
-        workdir: folder of an `rmjax train` or `rmjax convert`.
+        workdir: folder of an `rmjax train` or `rmjax convert`; None for the network
+            `fingerprint` that ships with rmjax, which knows no sources.
         checkpoint: "best" by validation loss, "last", or a step.
         num_devices: devices to use, all for None.
 
@@ -246,6 +244,10 @@ def load(
         InputError: there is no such run or checkpoint.
     """
     parallel.check_process()
+    if workdir is None:
+        if checkpoint != "best":
+            raise InputError(f"checkpoint '{checkpoint}': what ships has one alone")
+        return _load_exported(SHIPPED, SHIPPED.stem, num_devices)
     workdir = Path(workdir)
     config = load_run_config(workdir)
     facts = load_facts(workdir)
@@ -267,7 +269,7 @@ def load(
 
 
 def load_pretrained(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     layout: str = "auto",
     sources: Sequence[str] = (),
@@ -277,8 +279,8 @@ def load_pretrained(
 
     Args:
         path: a `.pth`, `.ckpt` or `.safetensors` file in one of
-            `rmjax.pretrained.weights.LAYOUTS`, or the folder of an `rmjax train` or
-            `rmjax convert`.
+            `rmjax.pretrained.weights.LAYOUTS`, a file of `rmjax export`, the folder of
+            an `rmjax train` or `rmjax convert`, or None, as for `load`.
         layout: of a file; "auto" tells by its content.
         sources: names of a file's classes, see `rmjax.pretrained.weights.read_weights`.
         num_devices: devices to use, all for None.
@@ -286,10 +288,12 @@ def load_pretrained(
     Raises:
         InputError: the file or folder can't be read, or holds another network.
     """
-    path = Path(path)
-    if path.is_dir():
+    if path is None or Path(path).is_dir():
         return load(path, num_devices=num_devices)
+    path = Path(path)
     parallel.check_process()
+    if layout == "auto" and not sources and is_exported(path):
+        return _load_exported(path, path.name, num_devices)
     weights = read_weights(path, layout=layout, sources=sources)
     devices = parallel.choose_devices(num_devices)
     return Attributor(
@@ -302,6 +306,13 @@ def load_pretrained(
         calibration=UNCALIBRATED,
         provenance=weights.provenance,
     )
+
+
+def _load_exported(path: Path, name: str, num_devices: int | None) -> Attributor:
+    fields = read_exported(path)
+    devices = parallel.choose_devices(num_devices)
+    fields["variables"] = parallel.place(fields["variables"], devices)
+    return Attributor(name=name, devices=devices, **fields)
 
 
 def decode(image: ImageLike, name: str = "") -> np.ndarray:

@@ -97,6 +97,12 @@ def load_calibration(workdir: Path, checkpoint: int) -> Calibration:
     return _read(workdir / CALIBRATION_FILE).get(str(checkpoint), UNCALIBRATED)
 
 
+def parse_calibration(found: dict) -> Calibration:
+    """Return a calibration of what JSON made of its fields."""
+    points = tuple(found["operating_points"])
+    return Calibration(**found | {"operating_points": points})
+
+
 def _read(path: Path) -> dict[str, Calibration]:
     """Return the stored calibrations by checkpoint."""
     if not path.exists():
@@ -105,9 +111,7 @@ def _read(path: Path) -> dict[str, Calibration]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema_version"] == _VERSION:
             return {
-                step: Calibration(
-                    **found | {"operating_points": tuple(found["operating_points"])}
-                )
+                step: parse_calibration(found)
                 for step, found in content["checkpoints"].items()
             }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

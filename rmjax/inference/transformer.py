@@ -25,12 +25,18 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
     of it, but loaded once a process, and again when its file or folder has changed.
 
     Parameters:
-        path: folder of a run, or a file of weights, as for `rmjax.load_pretrained`.
+        path: folder of a run, or a file of weights, as for `rmjax.load_pretrained`;
+            None for the fingerprint network that ships with rmjax.
         layer: the activation; the fingerprint for None.
         batch_size: images that run at once.
     """
 
-    def __init__(self, path: str, layer: str | None = None, batch_size: int = 64):
+    def __init__(
+        self,
+        path: str | None = None,
+        layer: str | None = None,
+        batch_size: int = 64,
+    ):
         self.path = path
         self.layer = layer
         self.batch_size = batch_size
@@ -73,12 +79,14 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
         return True
 
     def _network(self) -> Attributor:
+        if self.path is None:
+            return _load(None, 0)
         path = Path(self.path)
         files = (path, *path.glob("*")) if path.exists() else ()
         return _load(path, max((p.lstat().st_mtime_ns for p in files), default=0))
 
 
 @lru_cache(maxsize=2)
-def _load(path: Path, changed: int) -> Attributor:
+def _load(path: Path | None, changed: int) -> Attributor:
     """Load a network once for all folds of a search; `changed` is when it was."""
     return load_pretrained(path)

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.numpy
 
 from rmjax.errors import InputError
@@ -11,6 +12,8 @@ from rmjax.pretrained.pickles import Refused, read_torch
 
 # A safetensors file begins with the length of its header, then the header's brace.
 _BRACE_AT = 8
+# The key of the metadata by which a file is a run that rmjax exported.
+EXPORTED = "rmjax"
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -43,6 +46,15 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not named tensors")
     return content
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file; of any other file, none."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError):
+        return {}
 
 
 def file_hash(path: Path) -> str:

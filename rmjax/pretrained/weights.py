@@ -22,7 +22,7 @@ from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
-from rmjax.pretrained.files import file_hash, read_file
+from rmjax.pretrained.files import EXPORTED, file_hash, read_file, read_metadata
 
 LAYOUTS = ("imagenet", "repmix", "image_attribution_bench")
 
@@ -89,6 +89,11 @@ def read_weights(
             unexpected, of another shape or not finite.
     """
     path = Path(path)
+    if EXPORTED in read_metadata(path):
+        raise InputError(
+            f"{path}: a run that `rmjax export` wrote, with its own sources: give it as "
+            "--workdir, or as model.init"
+        )
     content = read_file(path)
     state_dict, wrapper = _unwrap(path, content)
     if layout == "auto":

@@ -1,0 +1,73 @@
+"""What is said of one image by a network without sources: which generators are near."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmjax.gallery.ask import Asker
+from rmjax.gallery.search import UNKNOWN
+from rmjax.inference.attribute import VIEWS, answer_each, stability
+
+
+def attribute_by_gallery(
+    asker: Asker, images: Iterable[str | Path], top: int = 5
+) -> Iterator[dict[str, Any]]:
+    """Say of each image which enrolled generators it is near, and how stable that is.
+
+    Args:
+        asker: a gallery and its network.
+        images: paths.
+        top: how many generators to list.
+
+    Yields:
+        For each image a dict that JSON can hold, with `image`, and `error` or `file`,
+        `provenance` and `warnings` as of `rmjax.inference.attribute.attribute`;
+        `answer`, the most similar generator, or `unknown` below the gallery's
+        threshold; `reason` for it; `ranked` as `search.answer` has it; `stability`: the
+        share of `views` with the answer of the image itself, and those, each with its
+        greatest `similarity`.
+    """
+    return answer_each(asker.model, images, partial(_judge, asker, top))
+
+
+def describe_gallery(folder: str | Path, asker: Asker) -> dict[str, Any]:
+    """Return which gallery it is, how large, and its `search.Threshold`."""
+    return {
+        "folder": str(folder),
+        "generators": len(asker.gallery.generators),
+        "images": len(asker.gallery.directions),
+        "space": asker.gallery.space.name,
+        "threshold": vars(asker.threshold),
+    }
+
+
+def _judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the fingerprints of an image and of its views into an answer."""
+    said, *others = asker.compare(outputs["embedding"], top)
+    views = [
+        {
+            "view": name,
+            "answer": other["answer"],
+            "similarity": other["ranked"][0]["similarity"],
+        }
+        for name, other in zip(VIEWS, others, strict=True)
+    ]
+    similarity = said["ranked"][0]["similarity"]
+    return {
+        "answer": said["answer"],
+        "reason": _reason(said["answer"], similarity, asker.threshold.value),
+        "ranked": said["ranked"],
+        "stability": stability(said["answer"], views),
+        "views": views,
+    }
+
+
+def _reason(answer: str, similarity: float, threshold: float | None) -> str:
+    if threshold is None:
+        return f"the most similar, {similarity:.3f}; nothing was measured by which to reject"
+    if answer == UNKNOWN:
+        return f"near none: similarity {similarity:.3f}, under {threshold:.3f}"
+    return f"similarity {similarity:.3f}, from {threshold:.3f} on it is near"
