@@ -19,7 +19,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rmjax", "rmjax.*"]),
-    package_data={"": ["*.md", "*.bib", "*.txt", "*.jinja", "*.safetensors", "py.typed"]},
+    package_data={
+        "": ["*.md", "*.bib", "*.txt", "*.jinja", "*.safetensors", "py.typed"]
+    },
     install_requires=[
         "absl-py>=2.1",
         "jax>=0.9",

@@ -16,6 +16,10 @@ from rmjax.cli.main import main
 from rmjax.data import images
 from rmjax.errors import InputError
 from rmjax.experiment.data import open_data
+from rmjax.gallery import ask
+from rmjax.gallery.attribute import attribute_by_gallery
+from rmjax.gallery.search import UNKNOWN
+from rmjax.gallery.store import load_gallery, save_gallery
 from rmjax.inference.attribute import VIEWS, attribute, describe_model
 from rmjax.inference.calibration import Calibration, save_calibration
 from rmjax.inference.domain import describe_training, warn_about
@@ -278,7 +282,111 @@ def test_a_long_image_is_answered_and_a_large_one_is_not_kept(model, tmp_path):
     assert seen.shape == (32, 32, 3) and seen.base is None
 
 
-def test_without_sources_there_is_no_answer(model):
+def test_without_sources_there_is_no_answer_but_by_a_gallery(model):
     bare = replace(model, source_names=())
     with pytest.raises(InputError, match="knows no sources"):
         next(attribute(bare, ["a.png"]))
+
+
+@pytest.fixture(scope="module")
+def asker(fingerprint_run, encoded, tmp_path_factory):
+    """A gallery of a network without sources: each image's twin, a little brighter."""
+    network = rmjax.load(fingerprint_run, num_devices=1)
+    folder = tmp_path_factory.mktemp("twins")
+    made = ask.new_gallery(network)
+    for number, image in enumerate(encoded):
+        pixels = Image.open(io.BytesIO(image)).convert("RGB")
+        files = [folder / f"{number}-{i}.png" for i in range(2)]
+        for i, file in enumerate(files):
+            pixels.point(lambda value, i=i: min(value + i + 1, 255)).save(file)
+        name = "real" if number == 0 else f"gen{number}"
+        made = ask.enrol_files(made, network, name, files)
+    save_gallery(folder / "gallery", made)
+    return ask.load_asker(folder / "gallery", network)
+
+
+def test_a_gallery_answers_for_a_network_without_sources(asker, paths):
+    """As the gallery does, with what `attribute` says of the file and of views."""
+    said = list(attribute_by_gallery(asker, [*paths, "gone.png"], top=2))
+    asked = asker.ask(ask.read_images(asker.model, paths).pixels, top=2)
+    for answer, expected, path in zip(said, asked, paths, strict=False):
+        assert answer["image"] == str(path) and answer["answer"] == expected["answer"]
+        for row, other in zip(answer["ranked"], expected["ranked"], strict=True):
+            assert row["generator"] == other["generator"]
+            assert row["similarity"] == pytest.approx(other["similarity"], abs=1e-4)
+        assert len(answer["ranked"]) == 2 and answer["warnings"] == []
+        assert answer["provenance"]["c2pa"]["found"] is False
+        assert [view["view"] for view in answer["views"]] == list(VIEWS)
+        agreeing = [view["answer"] == answer["answer"] for view in answer["views"]]
+        assert answer["stability"] == np.mean(agreeing)
+        assert not {"synthetic", "sources"} & set(answer)
+    assert said[-1] == {
+        "image": "gone.png",
+        "error": "gone.png: No such file or directory",
+    }
+    flipped = np.asarray(Image.open(paths[0]))[:, ::-1]
+    (alone,) = asker.ask([asker.model.read(flipped)])
+    similarity = said[0]["views"][0]["similarity"]
+    assert similarity == pytest.approx(alone["ranked"][0]["similarity"], abs=1e-4)
+    json.dumps(said, allow_nan=False)
+
+
+def test_what_is_near_is_the_threshold_s_to_say(asker, paths):
+    for value, answers, words in (
+        (None, ["real", "gen1", "gen2"], "nothing was measured by which to reject"),
+        (2.0, [UNKNOWN] * 3, "under 2.000"),
+        (-1.0, ["real", "gen1", "gen2"], "from -1.000 on"),
+    ):
+        strict = replace(asker, threshold=replace(asker.threshold, value=value))
+        said = list(attribute_by_gallery(strict, paths))
+        assert [answer["answer"] for answer in said] == answers
+        assert all(words in answer["reason"] for answer in said)
+        if value == 2.0:
+            assert all(answer["stability"] == 1 for answer in said)
+
+
+def test_without_a_workdir_a_gallery_is_asked(paths, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+
+    def fails(arguments, *words):
+        assert main(["attribute", *arguments]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("rmjax attribute: error: ")
+        assert all(word in line for word in words)
+
+    first = str(paths[0])
+    fails([first], "no gallery in gallery", "rmjax gallery add NAME IMAGE...")
+    assert main(["gallery", "add", "camera", first]) == 0
+    capsys.readouterr()
+    assert main(["attribute", first, "bad.png"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "rmjax attribute: bad.png: not an image of a known format"
+    ]
+    for words in ("answer     camera (", "nothing was measured", "camera 1.000"):
+        assert words in printed.out
+    for words in ("no threshold", "Network: fingerprint", "C2PA manifest: not found"):
+        assert words in printed.out
+    for word in ("real", "synthetic"):
+        assert word not in printed.out.replace(str(tmp_path), "")
+
+    assert main(["attribute", "--json", "--gallery", "gallery", first]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document) == {"model", "gallery", "images"}
+    assert document["model"] == describe_model(rmjax.load())
+    assert set(document["model"]) == set(
+        "name checkpoint sha256 rmjax provenance".split()
+    )
+    assert document["gallery"]["generators"] == document["gallery"]["images"] == 1
+    assert document["gallery"]["threshold"]["value"] is None
+    fails(["--gallery", "elsewhere", first], "no gallery in elsewhere")
+    made = load_gallery(tmp_path / "gallery")
+    save_gallery(tmp_path / "gallery", replace(made, network="another"))
+    fails([first], "of another network")
+
+
+def test_a_gallery_is_not_for_a_network_with_sources(small_run, paths, capsys):
+    given = ["--workdir", str(small_run), "--gallery", "gallery", str(paths[0])]
+    assert main(["attribute", *given]) == 2
+    assert "rmjax gallery query" in capsys.readouterr().err

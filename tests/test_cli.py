@@ -238,7 +238,7 @@ def test_missing_tree_is_one_line(tmp_path, capsys):
         ("gallery query a.png --workdir x --gallery g --by guess", "guess"),
         ("bench step --batch-sizes 1,x", "1,x"),
         ("embed --workdir x --images y --out z.npz --shard 2/2", "2/2"),
-        ("gallery add", "--workdir, --gallery"),
+        ("export --workdir x", "--out"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(capsys, arguments, stray):
@@ -269,9 +269,9 @@ def test_what_is_mistyped_is_named_with_what_was_meant(capsys, arguments, meant)
 
 def test_a_file_called_like_an_option_is_none(capsys):
     with pytest.raises(SystemExit):
-        main(["attribute", "--", "--workdirs.png"])
+        main(["embed", "--", "--images.png"])
     error = capsys.readouterr().err
-    assert "--workdir" in error and "--workdirs.png" not in error
+    assert "--images" in error and "--images.png" not in error
 
 
 def test_an_evaluation_can_be_changed_where_no_figure_depends_on_it(
@@ -326,6 +326,7 @@ WRITTEN = {  # commands that write to a folder, or to a file, of the given name
     "preview corruptions file.png --out": FILE,
     "preview generators --out": FILE,
     "convert file.png --out": FOLDER,
+    "export --workdir run --out": FILE,
     "gallery add --workdir run new file.png --gallery": FOLDER,
     "gallery evaluate --workdir run --out": FILE,
     "gallery benchmark --workdir run --data a --out": FILE,
@@ -377,8 +378,15 @@ def test_a_file_for_a_folder_is_one_line_and_the_reverse(places, capsys, command
         "preview corruptions folder",
         "preview generators --datasets a --data-dir file.png",
         "convert --out run folder",
+        "export --workdir folder --out a.safetensors",
+        "export --workdir file.png --out a.safetensors",
         "embed --workdir folder --images folder --out a.npz",
         "attribute --workdir file.png file.png",
+        "attribute file.png",
+        "attribute --gallery file.png file.png",
+        "gallery add new folder",
+        "gallery query file.png",
+        "gallery list",
         "gallery list --gallery file.png",
         "gallery remove --gallery folder new",
         "gallery query --workdir file.png --gallery folder file.png",

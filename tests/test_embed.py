@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -284,6 +285,18 @@ def test_the_command_says_what_failed(small_run, folder, tmp_path, capsys):
     assert "rmjax embed: real/x/2.png: not an image" in printed.err
     assert main([*arguments, "--out", str(out)]) == 2
     assert "t.parquet exists" in capsys.readouterr().err
+
+
+def test_without_a_workdir_the_network_that_ships_embeds(folder, tmp_path, capsys):
+    out = tmp_path / "t.parquet"
+    images = str(folder / "elsewhere")
+    assert main(["embed", "--images", images, "--out", str(out)]) == 0
+    table = pq.read_table(out)
+    made_by = json.loads(table.schema.metadata[b"rmjax"])
+    assert made_by["model"] == "fingerprint" and made_by["source_names"] == []
+    assert made_by["model_sha256"] == rmjax.load().digest
+    assert table.column_names == ["path", "source", "embedding", "error"]
+    assert len(table["embedding"][0]) == made_by["sizes"]["embedding"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
@@ -485,3 +486,102 @@ def test_a_run_without_held_out_sources_is_not_evaluated(run, tmp_path, capsys):
     (workdir / CONFIG_FILE).write_text(json.dumps(config))
     assert main(["gallery", "evaluate", "--workdir", str(workdir)]) == 2
     assert "held fewer than two sources out" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Folder with a folder of five images for each of two ways of enlarging noise."""
+    root = tmp_path_factory.mktemp("pictures")
+    ways = {"near": Image.Resampling.NEAREST, "smooth": Image.Resampling.BICUBIC}
+    rng = np.random.default_rng(0)
+    for name, way in ways.items():
+        (root / name).mkdir()
+        for i in range(5):
+            small = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            image = Image.fromarray(small).resize((32, 32), way)
+            image.save(root / name / f"{i}.png")
+    (root / "near" / "notes.txt").write_text("passed over")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, an empty one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_network_without_sources_needs_no_options(pictures, here, capsys):
+    """The one that ships, in the folder `gallery`, by folders of images."""
+    near, smooth = (str(pictures / name) for name in ("near", "smooth"))
+    assert main(["gallery", "add", "near", near]) == 0
+    assert main(["gallery", "add", "smooth", f"{smooth}/0.png", f"{smooth}/1.png"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("gallery: gallery, 2 ")
+    made = load_gallery(here / "gallery")
+    assert made.space.name == "cosine" and made.network == ask.identify(rmjax.load())
+    assert [len(g.images) for g in made.generators] == [5, 2]
+    assert made.generators[0].images[0][0] == f"{near}/0.png"
+    assert main(["gallery", "list"]) == 0
+    assert "near" in capsys.readouterr().out
+
+    assert main(["gallery", "query", f"{near}/3.png"]) == 0
+    printed = capsys.readouterr()
+    assert "trained" not in printed.err and "network" not in printed.out
+    assert main(["gallery", "query", "--json", f"{near}/3.png", f"{smooth}/4.png"]) == 0
+    first, other = map(json.loads, capsys.readouterr().out.splitlines())
+    assert set(first) == {"image", "answer", "ranked", "threshold"}
+    assert first["answer"] == "near"
+    assert set(first["ranked"][0]) == {"generator", "similarity"}
+    assert first["ranked"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert {row["generator"] for row in other["ranked"]} == {"near", "smooth"}
+    assert main(["gallery", "remove", "smooth"]) == 0
+    assert load_gallery(here / "gallery").names == ["near"]
+
+
+def test_a_run_without_sources_and_its_file_are_one_network(
+    fingerprint_run, pictures, here
+):
+    run = ["--workdir", str(fingerprint_run)]
+    file = ["--workdir", "run.safetensors"]
+    near = str(pictures / "near" / "0.png")
+    assert main(["export", *run, "--out", "run.safetensors"]) == 0
+    assert main(["gallery", "add", *run, "--space", "cosine", "near", near]) == 0
+    assert main(["gallery", "query", *file, near]) == 0
+    assert main(["gallery", "add", *file, "all", str(pictures / "smooth")]) == 0
+    assert main(["gallery", "query", *run, near]) == 0
+
+
+def test_what_a_network_without_sources_cannot_do_is_one_line(pictures, here, capsys):
+    (here / "empty").mkdir()
+    (here / "text").mkdir()
+    (here / "text" / "notes.txt").write_text("no image")
+    (here / "broken").mkdir()
+    (here / "broken" / "a.png").write_bytes(b"no image")
+    near = str(pictures / "near")
+
+    def fails(arguments, message):
+        assert main(["gallery", *arguments]) == 2
+        *_, line = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("rmjax gallery: error: ") and message in line
+
+    for arguments, message in [
+        (["add", "--space", "whitened", "near", near], "fingerprint knows none"),
+        (["add", "--trained"], "knows no sources that could be enrolled"),
+        (["add"], "give NAME and IMAGEs, or --trained"),
+        (["add", "near", "empty"], "empty: no images in it"),
+        (["add", "near", near, "text"], "text: no images in it"),
+        (["add", "near", "broken"], "not an image of a known format"),
+        (["add", "near", ""], "No such file"),
+        (["add", "near"], "no images of near"),
+        (["query", near], "no gallery in gallery"),
+        (["list"], "rmjax gallery add NAME IMAGE..."),
+    ]:
+        fails(arguments, message)
+        assert not (here / "gallery").exists()
+
+
+def test_a_bare_backbone_has_no_gallery(fingerprint_run):
+    model = replace(rmjax.load(fingerprint_run), provenance={"layout": "imagenet"})
+    for refused in (ask.new_gallery, lambda model: ask.load_asker("gallery", model)):
+        with pytest.raises(InputError, match="makes no fingerprints"):
+            refused(model)

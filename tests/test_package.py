@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".safetensors", ".typed"}  # of files to be installed
+# Of files to be installed.
+KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".safetensors", ".typed"}
 
 
 def run(code, cwd, python=sys.executable):

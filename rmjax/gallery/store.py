@@ -11,6 +11,7 @@ Reference: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -291,19 +292,26 @@ def load_gallery(folder: Path) -> Gallery:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a folder's gallery to this process while it is changed.
 
+    The folder is made if need be, and removed if no gallery comes into it.
+
     Raises:
         InputError: another process is changing it, or the folder is not a gallery's.
     """
+    is_new = not folder.exists()
     ours = (".lock", "space-", "fingerprints-", FILE)
     try:
-        names = os.listdir(folder) if folder.exists() else []
+        names = [] if is_new else os.listdir(folder)
     except OSError as error:
         raise InputError(f"{folder}: can't be read ({error.strerror})") from error
     if FILE not in names and not all(name.startswith(ours) for name in names):
         raise InputError(f"{folder} holds something else: choose a new or empty folder")
     busy = f"{folder} is being changed by another command: wait for it"
     with locks.locked(folder / ".lock", busy):
-        yield
+        try:
+            yield
+        finally:
+            if is_new and os.listdir(folder) == [".lock"]:
+                shutil.rmtree(folder)
 
 
 def stored_index(folder: Path, directions: np.ndarray) -> Any:

@@ -1,7 +1,7 @@
 """A run as one file: its network and all that is needed to ask it about images.
 
 A safetensors file of the parameters and batch statistics, by path (such as
-`params/backbone/stem/kernel`). Its metadata `rmjax` is a JSON object: `rmjax`, the
+`params/backbone/embedding/kernel`). Its metadata `rmjax` is a JSON object: `rmjax`, the
 version that wrote it; `sha256` of the network; and, as `Attributor` has them, `config`,
 `source_names`, `checkpoint`, `calibration`, `training` and `provenance`.
 """
