@@ -106,7 +106,13 @@ def read_exported(path: Path) -> dict[str, Any]:
         }
     except InputError:  # a ValueError as well
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: damaged ({reason}); export it again") from error
 
