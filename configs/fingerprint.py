@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
     config.model.input = "luma_chroma"
     config.optim.lr = 3e-3
     config.optim.lr_decay = 0.8
-    config.steps_per_epoch = 200
-    config.num_epochs = 10
+    config.steps_per_epoch = 150
+    config.num_epochs = 12
     config.eval_every_epochs = 1
-    config.patience = 10
+    config.patience = 12
     return config

@@ -39,6 +39,7 @@ class Loss:
             network has no heads at all.
         contrasts: whether `contrastive_loss` is added.
         adjusts: whether `adjust` takes the semantics of the images into account.
+        temperature: of `contrastive_loss`.
     """
 
     gated: bool
@@ -46,9 +47,9 @@ class Loss:
     attributes: bool = True
     contrasts: bool = False
     adjusts: bool = False
+    temperature: float = 0.07  # as Khosla et al. and DNA-Det have it
 
 
-TEMPERATURE = 0.07  # of `contrastive_loss`, as Khosla et al. and DNA-Det have it
 # Of `adjust`; chosen from 0.02, 0.1 and 0.3 (docs/results.md).
 SMOOTHING = 0.1
 
@@ -59,7 +60,9 @@ LOSSES = {
     "attribution": Loss(gated=False, detects=False),
     "contrastive": Loss(gated=False, detects=False, contrasts=True),
     "adjusted": Loss(gated=False, detects=False, adjusts=True),
-    "fingerprint": Loss(gated=False, detects=False, attributes=False, contrasts=True),
+    "fingerprint": Loss(
+        gated=False, detects=False, attributes=False, contrasts=True, temperature=0.1
+    ),
 }
 
 
@@ -185,6 +188,8 @@ def contrastive_loss(
     weights: jax.Array,
     num_sources: int,
     axis_name: str | None = None,
+    *,
+    temperature: float = Loss.temperature,
 ) -> jax.Array:
     """Pull the embeddings of a source together, and those of others apart.
 
@@ -197,13 +202,15 @@ def contrastive_loss(
         weights: `[samples, members]`, rows sum to one.
         num_sources: how many sources there are.
         axis_name: mapped axis whose replicas' samples are among the others too.
+        temperature: what cosines are divided by, above 0; the lower, the more the nearest
+            others count.
 
     Returns:
         Scalar, the mean over samples; one that is alone of its source counts zero.
     """
     cosine, common = _compare(embedding, sources, weights, num_sources, axis_name)
     itself = jnp.isneginf(cosine)
-    log_p = jnp.where(itself, 0, jax.nn.log_softmax(cosine / TEMPERATURE, axis=-1))
+    log_p = jnp.where(itself, 0, jax.nn.log_softmax(cosine / temperature, axis=-1))
     total = jnp.sum(common, axis=-1)
     found = jnp.sum(common * log_p, axis=-1) / jnp.where(total > 0, total, 1)
     return -jnp.mean(found)

@@ -123,8 +123,8 @@ def test_pointwise_embeds_means_and_deviations_over_places():
     x = jax.random.uniform(jax.random.key(2), (2, 9, 7, 3))
     found, activations = model.apply(variables, x, train=False)
     maps, pooled = activations["layer1"], activations["pool"]
-    np.testing.assert_allclose(pooled[:, :128], maps.mean((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(pooled[:, 128:], maps.std((1, 2)), rtol=1e-3, atol=4e-3)
+    np.testing.assert_allclose(pooled[:, :256], maps.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(pooled[:, 256:], maps.std((1, 2)), rtol=1e-3, atol=4e-3)
     # Places by themselves: in another order they are the same image.
     other, _ = model.apply(variables, x[:, ::-1, [3, 0, 6, 1, 5, 2, 4]], train=False)
     np.testing.assert_allclose(other, found, rtol=1e-4, atol=1e-5)

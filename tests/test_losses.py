@@ -7,7 +7,6 @@ from sklearn.neighbors import NearestNeighbors
 from rmjax.errors import InputError
 from rmjax.losses import (
     SMOOTHING,
-    TEMPERATURE,
     adjust,
     compound_loss,
     contrastive_loss,
@@ -61,15 +60,15 @@ def test_detection_from_attribution_sums_the_synthetic_sources():
     np.testing.assert_allclose(found, [[q[0], q[1] + q[2]] for q in p], rtol=1e-6)
 
 
-def _contrastive_by_hand(z, shares):
+def _contrastive_by_hand(z, shares, temperature):
     """Equation 2 of Khosla et al., anchor by anchor."""
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
     found = []
     for i in range(len(z)):
         others = [j for j in range(len(z)) if j != i]
-        below = np.log(sum(np.exp(z[i] @ z[j] / TEMPERATURE) for j in others))
+        below = np.log(sum(np.exp(z[i] @ z[j] / temperature) for j in others))
         common = {j: shares[i] @ shares[j] for j in others}
-        total = sum(c * (z[i] @ z[j] / TEMPERATURE - below) for j, c in common.items())
+        total = sum(c * (z[i] @ z[j] / temperature - below) for j, c in common.items())
         found.append(-total / sum(common.values()) if any(common.values()) else 0)
     return np.mean(found)
 
@@ -82,8 +81,11 @@ def test_contrastive_loss_is_that_of_its_equation(members):
     weights = np.array([[0.3, 0.7]] * 7) if members == 2 else np.ones((7, 1))
     sources = sources[:, :members]  # without mixing, 2 and 3 are alone
     shares = np.einsum("nm,nms->ns", weights, np.eye(4)[sources])
-    found = contrastive_loss(jnp.asarray(z), sources, weights, 4)
-    np.testing.assert_allclose(found, _contrastive_by_hand(z, shares), rtol=1e-4)
+    members = jnp.asarray(z), sources, weights, 4
+    published = _contrastive_by_hand(z, shares, 0.07)
+    np.testing.assert_allclose(contrastive_loss(*members), published, rtol=1e-4)
+    milder = contrastive_loss(*members, temperature=0.3)
+    np.testing.assert_allclose(milder, _contrastive_by_hand(z, shares, 0.3), rtol=1e-4)
 
 
 def test_contrastive_loss_reaches_over_replicas():

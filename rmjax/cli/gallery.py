@@ -254,8 +254,8 @@ def measure_gallery(
 
 def measure_extractor(
     *,
-    workdir: Weights,
     data: str,
+    workdir: Weights = None,
     data_dir: DataDir = "data",
     sources: Names | None = None,
     k: tuple[Count, ...] = (1, 5, 10, 50),
@@ -280,13 +280,15 @@ def measure_extractor(
         suite: what the images go through, as for rmjax evaluate
         features: network, untrained, input, logdct, prnu (default: all)
         seed: of all choices and of random parameters
-        out: JSON file (default: gallery_benchmark.json in the run's folder; for a file
-            of weights, here)
+        out: JSON file (default: gallery_benchmark.json in the run's folder; without
+            one, here)
     """
     from rmjax.gallery.benchmark import benchmark_extractor, format_benchmark
     from rmjax.utils.files import write_json
 
-    folder = Path(workdir) if Path(workdir).is_dir() else Path()
+    folder = Path(workdir or "")
+    if not folder.is_dir():  # a file of weights
+        folder = Path()
     file = Path(out or folder / "gallery_benchmark.json")
     results = benchmark_extractor(
         workdir,

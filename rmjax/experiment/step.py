@@ -298,9 +298,10 @@ def _measure(
     """Return the loss, its terms and the accuracies, see `rmjax.losses`."""
     members = losses.label_members(sources, outputs["mixed"])
     compared = outputs["embedding"], *members, num_sources, AXIS
+    contrast = partial(losses.contrastive_loss, temperature=loss.temperature)
     if not loss.attributes:
         return {
-            "loss": losses.contrastive_loss(*compared),
+            "loss": contrast(*compared),
             "accuracy": losses.nearest_accuracy(*compared),
         }
     attribution = trained = outputs["attribution"]
@@ -310,7 +311,7 @@ def _measure(
     terms = losses.loss_terms(trained, outputs["detection"], *members)
     total = losses.total_loss(terms, loss.detects)
     if loss.contrasts:
-        total += losses.contrastive_loss(*compared)
+        total += contrast(*compared)
     return {
         "loss": total,
         "attribution_loss": terms["attribution"],

@@ -43,7 +43,7 @@ KS = (1, 5, 10, 50)
 
 
 def benchmark_extractor(
-    workdir: str | Path,
+    workdir: str | Path | None,
     data: str,
     *,
     data_dir: str | Path = "data",
@@ -59,7 +59,7 @@ def benchmark_extractor(
     """Measure an extractor on a data set's images, all splits together.
 
     Args:
-        workdir: folder of a run, or a file of weights.
+        workdir: folder of a run, or a file of weights; None: the weights that ship.
         data: name of a prepared data set.
         data_dir: the folder that holds it.
         sources: of it; None: all.
@@ -122,7 +122,7 @@ def benchmark_extractor(
     same = plan.pairs.same
     return {
         "rmjax": own_version(),
-        "workdir": str(workdir),
+        "workdir": None if workdir is None else str(workdir),
         "extractor": model.name,
         "checkpoint": model.checkpoint,
         "parameters": model.digest,

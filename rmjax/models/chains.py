@@ -227,7 +227,7 @@ CHAINS: dict[str, dict[str, Any]] = {
     # For `dcthist`, `chroma` and `luma_chroma`, as `shallow` of `ResNet`, wider and with
     # what x-vectors pool: how a channel varies over places, beside its mean.
     "pointwise": dict(
-        stages=(((128, 1, 1, False),), ((128, 1, 1, False),), (), (), ()),
+        stages=(((256, 1, 1, False),), ((256, 1, 1, False),), (), (), ()),
         norm=True,
         activation=nn.relu,
         deviations=True,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 import jax.numpy as jnp
@@ -64,6 +65,7 @@ def _make_comparison(
     embed = make_embed_step(config, model, devices)
     drawn = read_batches(config, data, split="val")
     batches = list(islice(drawn, -(-IMAGES // config.batch_size)))
+    contrast = partial(contrastive_loss, temperature=get_loss(config.loss).temperature)
     sources = [batch["source"].tolist() for batch in batches]
     own = np.concatenate([np.array(part) for part in hosts.gather(sources)], axis=1)
     if config.simulate.generators:  # no two batches have a generator in common
@@ -80,7 +82,7 @@ def _make_comparison(
         ]
         embedding = jnp.concatenate([output["embedding"] for output in outputs])
         return {
-            "loss": float(contrastive_loss(embedding, labels, weights, count)),
+            "loss": float(contrast(embedding, labels, weights, count)),
             "accuracy": float(nearest_accuracy(embedding, labels, weights, count)),
         }
 
