@@ -75,6 +75,9 @@ def get_config() -> ConfigDict:
     # Simulated generators, which render training images: docs/simulate.md.
     config.simulate = ConfigDict()
     config.simulate.generators = 0  # in a batch, beside real; new ones in each; 0: none
+    # What they do without, to see what that is worth: skip, synthesis, grain, fine, tile,
+    # waves.
+    config.simulate.without = ()
 
     # Mixing.
     config.mix = ConfigDict()

@@ -12,6 +12,7 @@ from scipy import ndimage
 from rmjax.errors import InputError
 from rmjax.inputs import luma_chroma
 from rmjax.simulate import (
+    PARTS,
     draw_generator,
     kernels,
     simulate,
@@ -151,3 +152,29 @@ def test_unfolding_undoes_folding():
 def test_sides_that_cannot_be_halved_are_named():
     with pytest.raises(InputError, match="20 x 16 px .* multiples of 8"):
         simulate(jax.random.key(0), keys(1), jnp.zeros((1, 20, 16, 3)))
+
+
+def test_a_generator_without_a_part_is_the_same_but_for_it():
+    key = jax.random.key(5)
+    draw = jax.jit(draw_generator, static_argnames="without")
+    whole = draw(key)._asdict()
+    for part, field in PARTS.items():
+        without = draw(key, (part,))._asdict()
+        assert not np.any(without.pop(field))
+        for name, values in without.items():
+            np.testing.assert_allclose(values, whole[name], rtol=1e-5, atol=1e-7)
+    with pytest.raises(InputError, match="skip.*waves"):
+        draw_generator(key, ("hum",))
+
+
+def test_a_tile_that_is_left_out_is_in_no_image():
+    """Averaged over many images, a generator's tile stands out of what is left."""
+    generators = keys(24, seed=3)
+    drawn = jax.vmap(draw_generator)(generators)
+    strongest = int(np.argmax(np.abs(drawn.tile).max((1, 2, 3))))
+    args = generators[strongest], keys(32), pictures(32)
+    render = jax.jit(simulate, static_argnames="without")
+    difference = render(*args) - render(*args, without=("tile",))
+    found = np.asarray(difference.mean(0)[:16, :16])
+    tile = np.asarray(drawn.tile[strongest])
+    assert np.corrcoef(found.ravel(), tile.ravel())[0, 1] > 0.9

@@ -117,6 +117,7 @@ def test_a_network_learns_the_fingerprints_of_simulated_generators(
         ({"simulate.generators": 15}, "a multiple of 16, from 32 on"),
         ({"loss": "attribution", "data.eval_size": 32}, "loss = 'fingerprint'"),
         ({"data.crop": 20}, "a multiple of 8"),
+        ({"simulate.without": ("hum",)}, "simulate.without 'hum'; choose from skip"),
         ({"simulate.generators": -1}, "simulate.generators = -1"),
         ({"num_devices": 8}, "no multiple of 32"),
     ],

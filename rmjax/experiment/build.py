@@ -33,8 +33,8 @@ from rmjax.models.backbones import check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.models.tiles import map_tiles
-from rmjax.simulate import MULTIPLE, simulate_groups
-from rmjax.utils.choose import choose
+from rmjax.simulate import MULTIPLE, PARTS, simulate_groups
+from rmjax.utils.choose import check_choice, choose
 from rmjax.utils.processes import cores
 
 
@@ -206,7 +206,10 @@ def build_simulation(config: ConfigDict) -> SimulateFn | None:
             f"data.crop = {config.data.crop} px: simulated generators halve it three "
             f"times; give a multiple of {MULTIPLE}"
         )
-    return partial(simulate_groups, each=images_of_each(config))
+    without = config.simulate.without
+    for name in without:
+        check_choice("simulate.without", name, PARTS)
+    return partial(simulate_groups, each=images_of_each(config), without=without)
 
 
 def images_of_each(config: ConfigDict) -> int:

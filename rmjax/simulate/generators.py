@@ -14,7 +14,7 @@ References:
     Coordinates: Anokhin et al., 2021, https://arxiv.org/abs/2011.13775
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ import numpy as np
 
 from rmjax.corruptions import primitives
 from rmjax.simulate.kernels import INTERPOLATORS, REACH
+from rmjax.utils.choose import choose
 
 STAGES = 3  # enlargements at most
 MULTIPLE = 2**STAGES  # that the sides of an image must be of
@@ -32,6 +33,16 @@ INPUTS = 3 + 4 * 3 + NOISES  # beside colours and the detail of 2x2 pixels
 FINE_FEATURES = 8  # of the last, full-size layer
 TILE = 16  # side of the pattern that is tied to the pixel grid
 WAVES = 8  # of a network of coordinates
+
+# Parts that generators can do without, each by the field of `Generator` that is then zero.
+PARTS = {
+    "skip": "detail",
+    "synthesis": "made",
+    "grain": "grain",
+    "fine": "fine_made",
+    "tile": "tile",
+    "waves": "tint",
+}
 
 ACTIVATIONS: tuple[Callable[[jax.Array], jax.Array], ...] = (
     jax.nn.relu,
@@ -86,8 +97,19 @@ class Generator(NamedTuple):
     tint: jax.Array
 
 
-def draw_generator(key: jax.Array) -> Generator:
-    """Draw a generator from a typed key."""
+def draw_generator(key: jax.Array, without: Sequence[str] = ()) -> Generator:
+    """Draw a generator from a typed key, but for some `PARTS`; the others are the same.
+
+    Raises:
+        InputError: there is no such part.
+    """
+    left_out = [choose("part of generators", name, PARTS) for name in without]
+    generator = _draw_whole(key)
+    zeros = {field: jnp.zeros_like(getattr(generator, field)) for field in left_out}
+    return generator._replace(**zeros)
+
+
+def _draw_whole(key: jax.Array) -> Generator:
     draws = _Draws(key)
     fine_hidden = _zero_sum(draws.normal(3, 3, 3, FINE_FEATURES) / 3)
     fine_made = draws.normal(3, 3, FINE_FEATURES, 3) / np.sqrt(9 * FINE_FEATURES)

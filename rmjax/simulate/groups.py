@@ -1,5 +1,7 @@
 """Batches of pictures, some adjacent ones to each generator."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +13,12 @@ _GENERATOR = 2**20
 
 
 def simulate_groups(
-    keys: jax.Array, images: jax.Array, sources: jax.Array, *, each: int
+    keys: jax.Array,
+    images: jax.Array,
+    sources: jax.Array,
+    *,
+    each: int,
+    without: Sequence[str] = (),
 ) -> jax.Array:
     """Have a generator of its own render every `each` adjacent pictures.
 
@@ -21,6 +28,7 @@ def simulate_groups(
         sources: of the images, int `[images]`, alike in a group; those of source 0, real,
             stay as they are.
         each: pictures of a generator.
+        without: parts that the generators do without, see `simulate`.
 
     Returns:
         Images of the same shape.
@@ -29,6 +37,6 @@ def simulate_groups(
     pictures = images.reshape(*grouped, *images.shape[1:])
     keys = keys.reshape(grouped)
     generators = jax.vmap(lambda key: jax.random.fold_in(key, _GENERATOR))(keys[:, 0])
-    rendered = simulate_many(generators, keys, pictures)
+    rendered = simulate_many(generators, keys, pictures, without)
     real = sources.reshape(grouped)[..., None, None, None] == 0
     return jnp.where(real, pictures, rendered).reshape(images.shape)

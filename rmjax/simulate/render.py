@@ -1,6 +1,7 @@
 """What a generator makes of pictures."""
 
-from functools import reduce
+from collections.abc import Sequence
+from functools import partial, reduce
 from operator import add
 
 import jax
@@ -28,7 +29,10 @@ _STRENGTHS = 4
 
 
 def simulate(
-    generator_key: jax.Array, image_keys: jax.Array, images: jax.Array
+    generator_key: jax.Array,
+    image_keys: jax.Array,
+    images: jax.Array,
+    without: Sequence[str] = (),
 ) -> jax.Array:
     """Turn pictures into images of a generator, which the key draws.
 
@@ -40,19 +44,23 @@ def simulate(
         generator_key: typed key of the generator; the same for all of its images.
         image_keys: typed keys `[batch]` of what varies from image to image.
         images: `[batch, H, W, 3]` in [0, 1], both sides multiples of `MULTIPLE`.
+        without: parts that the generator does without, of `generators.PARTS`.
 
     Returns:
         Images of the same shape in [0, 1], of 256 levels.
 
     Raises:
-        InputError: sides that cannot be halved three times.
+        InputError: sides that cannot be halved three times, or no such part.
     """
     _check_sides(images)
-    return _render(draw_generator(generator_key), image_keys, images)
+    return _render(draw_generator(generator_key, without), image_keys, images)
 
 
 def simulate_many(
-    generator_keys: jax.Array, image_keys: jax.Array, images: jax.Array
+    generator_keys: jax.Array,
+    image_keys: jax.Array,
+    images: jax.Array,
+    without: Sequence[str] = (),
 ) -> jax.Array:
     """Let many generators, each by its key, turn pictures of their own into images.
 
@@ -60,11 +68,12 @@ def simulate_many(
     `[generators, batch, H, W, 3]`. A CPU takes them one after another, an accelerator
     side by side.
     """
+    one = partial(simulate, without=without)
     if target_platform() == "cpu":
         return jax.lax.map(
-            lambda args: simulate(*args), (generator_keys, image_keys, images)
+            lambda args: one(*args), (generator_keys, image_keys, images)
         )
-    return jax.vmap(simulate)(generator_keys, image_keys, images)
+    return jax.vmap(one)(generator_keys, image_keys, images)
 
 
 def _render(
