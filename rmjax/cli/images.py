@@ -60,8 +60,10 @@ def convert_weights(
 
 def export_run(
     *,
-    workdir: RunFolder,
     out: NewFile,
+    workdir: Annotated[
+        str | None, "folder of the run (default: the network that ships with rmjax)"
+    ] = None,
     checkpoint: str = "best",
 ) -> None:
     """A run as one file of weights.

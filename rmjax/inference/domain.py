@@ -73,10 +73,15 @@ def _about_size(
 ) -> list[str]:
     warnings = []
     side, data = min(size), model.config.data
-    low, high = model.training["shorter_side"] if model.training else (side, side)
-    if not low <= side <= high:
-        sizes = f"{low}" if low == high else f"{low} to {high}"
-        warnings.append(f"its shorter side is {side} px; trained on {sizes} px")
+    if not model.source_names:  # of no size: training pictures are rendered as crops
+        if side < data.crop:
+            text = f"its shorter side is {side} px; trained on crops of {data.crop} px"
+            warnings.append(text)
+    elif model.training:
+        low, high = model.training["shorter_side"]
+        if not low <= side <= high:
+            sizes = f"{low}" if low == high else f"{low} to {high}"
+            warnings.append(f"its shorter side is {side} px; trained on {sizes} px")
     if data.eval_resize and side != data.eval_resize:
         warnings.append(
             f"scaled from {side} to {data.eval_resize} px, which rewrites fine detail"
