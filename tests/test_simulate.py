@@ -135,18 +135,38 @@ def test_all_depths_and_kinds_are_drawn():
     ],
 )
 def test_enlarging_is_pillows(way, oracle):
-    x = pictures(1, 16, 24)
-    ours = kernels.enlarge(x, kernels.INTERPOLATORS[way])[0]
-    for channel in range(3):
-        plane = Image.fromarray(np.asarray(x[0, ..., channel]))
-        theirs = np.asarray(plane.resize((48, 32), oracle))
-        inner = (slice(6, -6), slice(6, -6))  # Pillow shrinks its filter at the edges
-        np.testing.assert_allclose(ours[..., channel][inner], theirs[inner], atol=1e-5)
+    planes = np.asarray(pictures(1, 16, 24)[0]).transpose(2, 0, 1)
+    enlarged = kernels.enlarge(jnp.asarray(planes), kernels.INTERPOLATORS[way])
+    inner = (slice(6, -6), slice(6, -6))  # Pillow shrinks its filter at the edges
+    for plane, ours in zip(planes, enlarged, strict=True):
+        theirs = np.asarray(Image.fromarray(plane).resize((48, 32), oracle))
+        np.testing.assert_allclose(ours[inner], theirs[inner], atol=1e-5)
 
 
-def test_unfolding_undoes_folding():
-    x = pictures(2)
-    np.testing.assert_array_equal(kernels.unfold(kernels.fold(x)), x)
+def test_halving_averages_blocks_and_unfolding_undoes_folding():
+    x = jnp.moveaxis(pictures(2, 16, 24), -1, 0)
+    blocks = np.asarray(x).reshape(3, 2, 8, 2, 12, 2).mean((3, 5))
+    np.testing.assert_allclose(kernels.halve(x), blocks, rtol=1e-5)
+    folded = kernels.fold(x)
+    np.testing.assert_allclose(folded.reshape(4, 3, 2, 8, 12).mean(0), blocks, 1e-5)
+    np.testing.assert_array_equal(kernels.unfold(folded), x)
+
+
+def test_filters_are_scipys():
+    rng = np.random.default_rng(0)
+    planes = rng.normal(size=(3, 2, 16, 24)).astype(np.float32)
+    weights = rng.normal(size=(5, 5, 3, 4)).astype(np.float32)
+    each = [
+        [
+            [ndimage.correlate(x, weights[..., i, o], mode="nearest") for x in plane]
+            for i, plane in enumerate(planes)
+        ]
+        for o in range(4)
+    ]
+    found = kernels.convolve(jnp.asarray(planes), jnp.asarray(weights))
+    np.testing.assert_allclose(found, np.sum(each, axis=1), rtol=1e-4, atol=1e-4)
+    own = kernels.filter_planes(jnp.asarray(planes), jnp.asarray(weights[..., 0]))
+    np.testing.assert_allclose(own, each[0], rtol=1e-4, atol=1e-4)
 
 
 def test_sides_that_cannot_be_halved_are_named():

@@ -15,7 +15,6 @@ from rmjax.cli.options import (
     Names,
     NewFile,
     NewFolder,
-    RunFolder,
     Weights,
 )
 from rmjax.errors import InputError, harmless

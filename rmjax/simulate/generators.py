@@ -60,8 +60,8 @@ class Generator(NamedTuple):
     Attributes:
         depth: how many stages there are, 0 to `STAGES`.
         taps: interpolators, `[STAGES, 2, 7]`, see `kernels.enlarge`.
-        detail: `[STAGES, 3, 3, 3, 3]`, through which the detail of the picture comes
-            back that enlarging lost; an autoencoder has it, a synthesis has not.
+        detail: `[STAGES, 3, 3, 3]`, a filter of each colour through which the detail of
+            the picture comes back that enlarging lost; an autoencoder has it, a synthesis has not.
         hidden: `[STAGES, 3, 3, INPUTS, FEATURES]`, to features at the smaller size; every
             kernel sums to zero.
         made: `[STAGES, 3, 3, FEATURES, 4 * 3]`, from features to detail of its own
@@ -71,7 +71,7 @@ class Generator(NamedTuple):
         grain: deviation of the noise that every stage adds, of a range of 1.
         variety: how much the strengths of all this vary from image to image: deviation
             of their logarithm.
-        last: `[5, 5, 3, 3]`, the filter at full size.
+        last: `[5, 5, 3]`, the filter of each colour at full size.
         fine_hidden: `[3, 3, 3, FINE_FEATURES]`, and
         fine_made: `[3, 3, FINE_FEATURES, 3]`, a hidden layer at full size.
         tile: `[TILE, TILE, 3]`, what is added to every image at the same places.
@@ -159,8 +159,7 @@ def _draw_detail(draws: "_Draws") -> jax.Array:
     kernels = grey * draws.normal(STAGES, 3, 3, 1) + colour * draws.normal(
         STAGES, 3, 3, 3
     )
-    kernels = kernels.at[:, 1, 1].add(1.0) * share[:, None, None, None]
-    return kernels[..., None] * jnp.eye(3)
+    return kernels.at[:, 1, 1].add(1.0) * share[:, None, None, None]
 
 
 def _draw_hidden(draws: "_Draws") -> jax.Array:
@@ -186,14 +185,14 @@ def _draw_last(draws: "_Draws") -> jax.Array:
     """Draw a filter near the identity: it sharpens or blurs, and what else it does."""
     radius = np.hypot(*np.mgrid[-2:3, -2:3])[..., None]
     kernels = draws.normal(5, 5, 1) + 0.3 * draws.normal(5, 5, 3)
-    kernels = (kernels * np.exp(-0.5 * radius**2))[..., None] * jnp.eye(3)
-    kernels = draws.between(0.005, 0.15) * _zero_sum(kernels)
+    kernels = kernels * np.exp(-0.5 * radius**2)
+    kernels = draws.between(0.005, 0.15) * (kernels - kernels.mean((0, 1)))
     smooth = np.outer([0, 1, 2, 1, 0], [0, 1, 2, 1, 0]) / 16
     identity = np.zeros((5, 5))
     identity[2, 2] = 1
     sharpen = draws.chance(0.5) * draws.uniform(-0.5, 0.8)
     filters = identity + sharpen * (identity - smooth)
-    return kernels + filters[..., None, None] * jnp.eye(3)
+    return kernels + filters[..., None]
 
 
 def _draw_tile(draws: "_Draws") -> jax.Array:

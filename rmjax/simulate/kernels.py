@@ -1,10 +1,18 @@
-"""How generators enlarge: interpolators to half pixels, and products with them."""
+"""How generators enlarge and filter planes, and the interpolators to half pixels.
+
+Images are planes here, `[channels, batch, H, W]`: three channels in the place of rows or
+columns would leave most of an accelerator's lanes empty.
+"""
+
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rmjax.corruptions import linear
+from rmjax.corruptions.linear import Matrix
 
 REACH = 3  # samples on either side of the centre
 # From the centre of a coarse pixel to those of the two fine ones in it.
@@ -56,18 +64,35 @@ INTERPOLATORS = _interpolators().astype(np.float32)
 BILINEAR = INTERPOLATORS[1]
 
 
-def enlarge(images: jax.Array, taps: jax.Array | np.ndarray) -> jax.Array:
+def enlarge(planes: jax.Array, taps: jax.Array | np.ndarray) -> jax.Array:
     """Double the size by a separable interpolator; edges are repeated.
 
     Args:
-        images: `[batch, H, W, C]`.
+        planes: `[..., H, W]`.
         taps: of the two fine pixels of a coarse one, `[2, 2 * REACH + 1]`.
 
     Returns:
-        `[batch, 2 H, 2 W, C]`.
+        `[..., 2 H, 2 W]`.
     """
-    rows, columns = (_matrix(size, jnp.asarray(taps)) for size in images.shape[1:3])
-    return jax.vmap(lambda image: linear.apply(rows, columns, image))(images)
+    return _multiply(
+        planes, *(_matrix(n, jnp.asarray(taps)) for n in planes.shape[-2:])
+    )
+
+
+def halve(planes: jax.Array) -> jax.Array:
+    """Average blocks of 2x2 pixels of `[..., H, W]`, both even."""
+    return _multiply(planes, *(_mean_matrix(size) for size in planes.shape[-2:]))
+
+
+def _multiply(planes: jax.Array, rows: Matrix, columns: Matrix) -> jax.Array:
+    """Apply `[h, H]` along the rows and `[w, W]` along the columns of `[..., H, W]`."""
+    planes = jnp.einsum("hH,...HW->...hW", rows, planes, precision="highest")
+    return jnp.einsum("wW,...hW->...hw", columns, planes, precision="highest")
+
+
+def _mean_matrix(size: int) -> np.ndarray:
+    """Return the matrix `[size / 2, size]` that averages pairs."""
+    return np.repeat(np.eye(size // 2, dtype=np.float32) / 2, 2, axis=1)
 
 
 def _matrix(size: int, taps: jax.Array) -> jax.Array:
@@ -77,37 +102,57 @@ def _matrix(size: int, taps: jax.Array) -> jax.Array:
     return linear.dense(places, jnp.tile(taps, (size, 1)), size)
 
 
-def halve(images: jax.Array) -> jax.Array:
-    """Average blocks of 2x2 pixels of `[batch, H, W, C]`, both even."""
-    batch, height, width, channels = images.shape
-    blocks = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return blocks.mean((2, 4))
+def fold(planes: jax.Array) -> jax.Array:
+    """Turn `[C, batch, H, W]` into planes of the 2x2 pixels of each block.
+
+    Returns:
+        `[4 C, batch, H / 2, W / 2]`.
+    """
+    phases = [planes[..., i::2, j::2] for i in range(2) for j in range(2)]
+    return jnp.concatenate(phases)
 
 
-def fold(images: jax.Array) -> jax.Array:
-    """Turn the 2x2 pixels of each block into channels, `[batch, H/2, W/2, 4 C]`."""
-    batch, height, width, channels = images.shape
-    blocks = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(batch, height // 2, width // 2, 4 * channels)
-
-
-def unfold(maps: jax.Array) -> jax.Array:
-    """Turn every four channels into 2x2 pixels, as sub-pixel convolution does."""
-    batch, height, width, channels = maps.shape
-    blocks = maps.reshape(batch, height, width, 2, 2, channels // 4)
-    blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(batch, 2 * height, 2 * width, channels // 4)
-
-
-def convolve(maps: jax.Array, kernels: jax.Array) -> jax.Array:
-    """Correlate `[batch, H, W, in]` with `[k, k, in, out]`, k odd; edges are repeated."""
-    reach = kernels.shape[0] // 2
-    around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    return jax.lax.conv_general_dilated(
-        jnp.pad(maps, around, mode="edge"),
-        kernels,
-        window_strides=(1, 1),
-        padding="VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+def unfold(planes: jax.Array) -> jax.Array:
+    """Undo `fold`, as sub-pixel convolution enlarges."""
+    count, batch, height, width = planes.shape
+    phases = planes.reshape(2, 2, count // 4, batch, height, width)
+    return phases.transpose(2, 3, 4, 0, 5, 1).reshape(
+        count // 4, batch, 2 * height, 2 * width
     )
+
+
+def convolve(planes: jax.Array, kernels: jax.Array) -> jax.Array:
+    """Correlate `[in, batch, H, W]` with `[k, k, in, out]`, k odd; edges are repeated.
+
+    As one product with all neighbours: of so few channels a convolution is slow on any
+    processor.
+
+    Returns:
+        `[out, batch, H, W]`.
+    """
+    neighbours = jnp.concatenate(_neighbours(planes, kernels.shape[0]))
+    kernels = kernels.reshape(-1, kernels.shape[-1])
+    return jnp.einsum("io,ibhw->obhw", kernels, neighbours)
+
+
+def filter_planes(planes: jax.Array, kernels: jax.Array) -> jax.Array:
+    """Correlate each plane of `[C, batch, H, W]` with its own kernel of `[k, k, C]`.
+
+    Exact in float32 everywhere, as pixels have to be: a sum and not a product of matrices.
+    """
+    weights = kernels.reshape(-1, kernels.shape[-1], 1, 1, 1)
+    neighbours = _neighbours(planes, kernels.shape[0])
+    return reduce(add, (w * x for w, x in zip(weights, neighbours, strict=True)))
+
+
+def _neighbours(planes: jax.Array, size: int) -> list[jax.Array]:
+    """Return planes moved to each place of a window of `size`, row by row of it."""
+    reach = size // 2
+    height, width = planes.shape[-2:]
+    around = ((0, 0), (0, 0), (reach, reach), (reach, reach))
+    padded = jnp.pad(planes, around, mode="edge")
+    return [
+        padded[..., i : i + height, j : j + width]
+        for i in range(size)
+        for j in range(size)
+    ]

@@ -19,7 +19,15 @@ from rmjax.simulate.generators import (
     Generator,
     draw_generator,
 )
-from rmjax.simulate.kernels import BILINEAR, convolve, enlarge, fold, halve, unfold
+from rmjax.simulate.kernels import (
+    BILINEAR,
+    convolve,
+    enlarge,
+    filter_planes,
+    fold,
+    halve,
+    unfold,
+)
 from rmjax.utils.platform import target_platform
 
 _TINY = 1e-6  # keeps roots of sums of squares off zero, where they have no gradient
@@ -80,12 +88,12 @@ def _render(
     generator: Generator, image_keys: jax.Array, images: jax.Array
 ) -> jax.Array:
     """Turn pictures into images of a generator; as `simulate`."""
-    pictures = [images]
+    pictures = [jnp.moveaxis(images, -1, 0)]
     for _ in range(STAGES):
         pictures.append(halve(pictures[-1]))
     keys = jax.vmap(lambda key: jax.random.split(key, STAGES + 2))(image_keys)
     strengths = jax.vmap(lambda key: primitives.normal(key, (_STRENGTHS,)))(keys[:, -1])
-    strengths = jnp.exp(generator.variety * strengths)[:, :, None, None, None]
+    strengths = jnp.exp(generator.variety * strengths).T[..., None, None]
     x = pictures[STAGES]
     for stage in reversed(range(STAGES)):
         # The picture itself is where the first stage starts from.
@@ -93,10 +101,10 @@ def _render(
         x = _enlarge(
             generator, stage, keys[:, stage], strengths, x, *pictures[stage : stage + 2]
         )
-    x = jnp.where(generator.depth > 0, x, images)
-    x = convolve(x, generator.last)
-    x = _finish(generator, keys[:, STAGES], strengths[:, 3], x)
-    return jnp.round(jnp.clip(x, 0, 1) * 255) / 255
+    x = jnp.where(generator.depth > 0, x, pictures[0])
+    x = filter_planes(x, generator.last)
+    x = _finish(generator, keys[:, STAGES], strengths[3], x)
+    return jnp.moveaxis(jnp.round(jnp.clip(x, 0, 1) * 255) / 255, 0, -1)
 
 
 def _enlarge(
@@ -114,55 +122,65 @@ def _enlarge(
         generator: whose stage it is.
         stage: its number, 0 for the last.
         keys: `[batch]`.
-        strengths: `[batch, _STRENGTHS, 1, 1, 1]`.
-        x: `[batch, h, w, 3]`.
-        picture: at the size to reach, `[batch, 2 h, 2 w, 3]`.
+        strengths: `[_STRENGTHS, batch, 1, 1]`.
+        x: `[3, batch, h, w]`.
+        picture: at the size to reach, `[3, batch, 2 h, 2 w]`.
         smaller: the picture at the size of x.
     """
     taps = generator.taps[stage]
     larger = enlarge(x, taps)
     lost = picture - enlarge(smaller, taps)
-    batch, height, width, _ = picture.shape
-    drawn = (height, width, 3 + NOISES)
-    noise = jax.vmap(lambda key: primitives.normal(key, drawn))(keys)
-    grain, noise = noise[..., :3], halve(noise[..., 3:]) * 2
+    _, _, height, width = x.shape
+    keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    noise = _draw_noise(keys[0], NOISES, height, width)
+    grain = _draw_noise(keys[1], 3, 2 * height, 2 * width)
 
     folded = fold(lost)
-    activity = _root_mean_square(folded, -1)
-    scale = _root_mean_square(activity, (1, 2))
+    activity = _root_mean_square(folded, 0)
+    scale = _root_mean_square(activity, (2, 3))
     noise = 0.5 * noise * (activity + 0.3 * scale)
-    hidden = jnp.concatenate([x, folded, noise], axis=-1) / scale
+    hidden = jnp.concatenate([x, folded, noise]) / scale
     hidden = _activate(generator, convolve(hidden, generator.hidden[stage]))
-    deviation = _root_mean_square(hidden, (1, 2))
+    deviation = _root_mean_square(hidden, (2, 3))
     hidden = jnp.where(generator.normalises == 1, hidden / deviation, hidden)
     made = unfold(activity * convolve(hidden, generator.made[stage]))
 
-    kept = convolve(lost, generator.detail[stage]) * jnp.minimum(strengths[:, 0], 1.25)
+    kept = filter_planes(lost, generator.detail[stage]) * jnp.minimum(
+        strengths[0], 1.25
+    )
     brightness = 0.3 + 0.7 * jnp.sqrt(jnp.abs(larger) + _TINY)  # as of a sensor's noise
     return (
         larger
         + kept
-        + strengths[:, 1] * made
-        + strengths[:, 2] * generator.grain * brightness * grain
+        + strengths[1] * made
+        + strengths[2] * generator.grain * brightness * grain
     )
+
+
+def _draw_noise(keys: jax.Array, count: int, height: int, width: int) -> jax.Array:
+    """Draw normal numbers `[count, batch, height, width]`, an image's from its key."""
+    shape = (count, height, width)
+    noise = jax.vmap(lambda key: primitives.normal(key, shape))(keys)
+    return jnp.moveaxis(noise, 0, 1)
 
 
 def _finish(
     generator: Generator, keys: jax.Array, strength: jax.Array, x: jax.Array
 ) -> jax.Array:
     """Add what is made at full size: a hidden layer, a tiled pattern, waves."""
-    height, width = x.shape[1:3]
+    height, width = x.shape[-2:]
     fine = x - enlarge(halve(x), BILINEAR)
-    scale = _root_mean_square(fine, (1, 2, 3))
+    scale = _root_mean_square(fine, (0, 2, 3))
     hidden = _activate(generator, convolve(fine / scale, generator.fine_hidden))
     x = x + strength * scale * convolve(hidden, generator.fine_made)
-    tiles = (-(-height // TILE), -(-width // TILE), 1)
-    x = x + jnp.tile(generator.tile, tiles)[:height, :width]
+    tiles = (1, -(-height // TILE), -(-width // TILE))
+    pattern = jnp.tile(jnp.moveaxis(generator.tile, -1, 0), tiles)
+    x = x + pattern[:, None, :height, :width]
     right, down, phase = generator.waves.T[:, :, None, None]
     turns = right * np.arange(width) + down * np.arange(height)[:, None] + phase
     amplitudes = jax.vmap(lambda key: primitives.normal(key, turns.shape[:1]))(keys)
     waves = jnp.einsum(
-        "bk,khw,kc->bhwc", amplitudes, jnp.sin(2 * np.pi * turns), generator.tint
+        "bk,khw,kc->cbhw", amplitudes, jnp.sin(2 * np.pi * turns), generator.tint
     )
     return x + scale * waves
 
@@ -172,7 +190,7 @@ def _activate(generator: Generator, x: jax.Array) -> jax.Array:
     # A sum and not a branch: of generators side by side, each has its own.
     parts = zip(generator.activation, ACTIVATIONS, strict=True)
     x = reduce(add, (weight * function(x) for weight, function in parts))
-    return x - jnp.mean(x, (1, 2), keepdims=True)
+    return x - jnp.mean(x, (2, 3), keepdims=True)
 
 
 def _root_mean_square(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
