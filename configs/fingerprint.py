@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.optim.lr = 3e-3
     config.optim.lr_decay = 0.8
     config.steps_per_epoch = 150
-    config.num_epochs = 12
+    config.num_epochs = 9
     config.eval_every_epochs = 1
-    config.patience = 12
+    config.patience = 9
     return config
