@@ -38,5 +38,5 @@ def get_config() -> ConfigDict:
     config.steps_per_epoch = 150
     config.num_epochs = 9
     config.eval_every_epochs = 1
-    config.patience = 9
+    config.patience = 12
     return config
