@@ -202,8 +202,8 @@ def fingerprint_run(mini_dir, made_once) -> Path:
 
     def make(folder: Path) -> None:
         config = load_config("fingerprint")
-        small = SMALL | {"data.dir": str(mini_dir), "simulate.generators": 3}
-        config.update_from_flattened_dict(small)
+        small = SMALL | {"data.dir": str(mini_dir), "data.name": "attribution_mini"}
+        config.update_from_flattened_dict(small | {"simulate.generators": 3})
         data = open_data(config)
         shape = network_input(config).shape[1:]
         model = build_model(config, len(data.sources))

@@ -307,6 +307,9 @@ def asker(fingerprint_run, encoded, tmp_path_factory):
 
 def test_a_gallery_answers_for_a_network_without_sources(asker, paths):
     """As the gallery does, with what `attribute` says of the file and of views."""
+    # Images that lie on the threshold itself fall to either side in batches of other sizes.
+    lower = replace(asker.threshold, value=asker.threshold.value - 1e-3)
+    asker = replace(asker, threshold=lower)
     said = list(attribute_by_gallery(asker, [*paths, "gone.png"], top=2))
     asked = asker.ask(ask.read_images(asker.model, paths).pixels, top=2)
     for answer, expected, path in zip(said, asked, paths, strict=False):
