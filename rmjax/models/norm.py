@@ -24,9 +24,9 @@ def widen(dtype: Any) -> Any:
 class BatchNorm(nn.Module):
     """Normalise each channel over batch and space.
 
-    Parameters `scale` and `bias` (where `affine`), statistics (collection `batch_stats`) `mean` and
-    `var`, all `[channels]`. In training the batch's biased variance normalises and
-    its unbiased one goes into the running average, as torch does; Flax's own layer
+    Parameters `scale` and `bias` (where `affine`), statistics (collection `batch_stats`)
+    `mean` and `var`, all `[channels]`. In training the batch's biased variance normalises
+    and its unbiased one goes into the running average, as torch does; Flax's own layer
     stores the biased one.
 
     Attributes:
