@@ -19,6 +19,7 @@ from rmjax.simulate import (
     simulate_groups,
     simulate_many,
 )
+from rmjax.simulate.generators import ACTIVATIONS
 from rmjax.utils.platform import targeting
 
 SIDE = 48
@@ -120,7 +121,7 @@ def test_no_draw_leaves_the_numbers():
 def test_all_depths_and_kinds_are_drawn():
     drawn = jax.jit(jax.vmap(draw_generator))(keys(400))
     assert set(np.unique(drawn.depth)) == {0, 1, 2, 3}
-    assert (np.asarray(drawn.activation).sum(0) > 20).all()
+    assert (np.bincount(drawn.activation, minlength=len(ACTIVATIONS)) > 20).all()
     np.testing.assert_allclose(drawn.hidden.sum((2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(drawn.tile.mean((1, 2)), 0, atol=1e-6)
     assert 0.2 < np.mean(np.abs(drawn.tile).max((1, 2, 3)) > 0) < 0.4

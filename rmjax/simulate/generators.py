@@ -66,7 +66,7 @@ class Generator(NamedTuple):
             kernel sums to zero.
         made: `[STAGES, 3, 3, FEATURES, 4 * 3]`, from features to detail of its own
             making, for each of the 2x2 pixels that a coarse one becomes.
-        activation: which of `ACTIVATIONS`, as weights `[6]`.
+        activation: which of `ACTIVATIONS`.
         normalises: 1 where features are normalised image by image, else 0.
         grain: deviation of the noise that every stage adds, of a range of 1.
         variety: how much the strengths of all this vary from image to image: deviation
@@ -119,9 +119,7 @@ def _draw_whole(key: jax.Array) -> Generator:
         detail=_draw_detail(draws),
         hidden=_draw_hidden(draws),
         made=_draw_made(draws),
-        activation=jax.nn.one_hot(
-            draws.choose(*range(len(ACTIVATIONS))), len(ACTIVATIONS)
-        ),
+        activation=draws.choose(*range(len(ACTIVATIONS))),
         normalises=draws.chance(0.35),
         grain=draws.chance(0.6) * draws.between(1e-3, 0.03),
         variety=draws.uniform(0.05, 0.5),

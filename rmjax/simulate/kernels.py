@@ -150,7 +150,8 @@ def _neighbours(planes: jax.Array, size: int) -> list[jax.Array]:
     reach = size // 2
     height, width = planes.shape[-2:]
     around = ((0, 0), (0, 0), (reach, reach), (reach, reach))
-    padded = jnp.pad(planes, around, mode="edge")
+    # Once: a compiler that fuses what makes the planes computes them anew for each place.
+    padded = jax.lax.optimization_barrier(jnp.pad(planes, around, mode="edge"))
     return [
         padded[..., i : i + height, j : j + width]
         for i in range(size)

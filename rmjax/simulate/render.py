@@ -1,8 +1,7 @@
 """What a generator makes of pictures."""
 
 from collections.abc import Sequence
-from functools import partial, reduce
-from operator import add
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -187,9 +186,7 @@ def _finish(
 
 def _activate(generator: Generator, x: jax.Array) -> jax.Array:
     """Apply the activation; features have mean 0, lest they tint the whole image."""
-    # A sum and not a branch: of generators side by side, each has its own.
-    parts = zip(generator.activation, ACTIVATIONS, strict=True)
-    x = reduce(add, (weight * function(x) for weight, function in parts))
+    x = jax.lax.switch(generator.activation, ACTIVATIONS, x)
     return x - jnp.mean(x, (2, 3), keepdims=True)
 
 
