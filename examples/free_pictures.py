@@ -4,37 +4,42 @@
     rmjax prepare image_folder --name pictures --tree pictures
 
 PHOTOGRAPHS is a folder of images of any sizes; docs/fingerprints.md names those that the
-shipped weights come from, and where they are. Each is cut into tiles at several scales,
-so that sharp and soft detail, noise and old compression all occur. Procedural scenes are
-drawn beside them, whose detail no camera made.
+shipped weights come from, and where they are. Each is cut into tiles at several scales.
+Most tiles are given a history of their own (blur, noise, old compression): one that all
+pictures shared would pass for a fingerprint's absence. Procedural scenes are drawn beside
+them, whose detail no camera made.
 """
 
 import argparse
+import io
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from rmjax.data.image_files import walk_images
 from rmjax.datasets.attribution_mini.images import SEMANTICS, Settings, draw_block
 
 SIDE, STEP = 160, 80  # px: of a tile, and from one to the next
-SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
-TILES = 25  # at most, of a photograph at one scale
+SCALES = (1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
+FILTERS = [getattr(Image.Resampling, n) for n in ("LANCZOS", "BICUBIC", "BILINEAR")]
+TILES = 40  # at most, of a photograph at one scale
+BLURRED, NOISY, COMPRESSED = 0.2, 0.3, 0.35  # shares of the tiles
 FLAT = 6  # deviation in grey levels below which a tile shows nothing
 SCENES = Settings(seed=7, size=SIDE, entanglement=0.0)
 BLOCKS = 2  # of 20 scenes, of each kind
 
 
-def cut_tiles(photograph: Image.Image) -> list[np.ndarray]:
+def cut_tiles(photograph: Image.Image, rng: np.random.Generator) -> list[np.ndarray]:
     """Return tiles `[SIDE, SIDE, 3]` of a photograph at all scales, chosen by chance."""
     tiles = []
-    rng = np.random.default_rng(0)
     for scale in SCALES:
         size = [int(scale * side) for side in photograph.size]
         if min(size) < SIDE:
             continue
-        pixels = np.asarray(photograph.resize(size, Image.Resampling.LANCZOS))
+        pixels = np.asarray(photograph.resize(size, FILTERS[rng.integers(3)]))
         height, width = pixels.shape[:2]
         corners = np.mgrid[: height - SIDE + 1 : STEP, : width - SIDE + 1 : STEP]
         for top, left in rng.permutation(corners.reshape(2, -1).T)[:TILES]:
@@ -44,7 +49,31 @@ def cut_tiles(photograph: Image.Image) -> list[np.ndarray]:
     return tiles
 
 
-def save(folder: Path, pictures: list[np.ndarray]) -> None:
+def wear(tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur a tile, add noise and compress it, each by chance."""
+    if rng.random() < BLURRED:
+        radius = rng.uniform(0.2, 1.2)
+        tile = np.asarray(
+            Image.fromarray(tile).filter(ImageFilter.GaussianBlur(radius))
+        )
+    if rng.random() < NOISY:
+        noise = rng.normal(size=(SIDE, SIDE, 1)) + rng.integers(2) * rng.normal(
+            size=tile.shape
+        )
+        deviation = np.exp(rng.uniform(np.log(0.5), np.log(8)))  # of grey levels
+        tile = np.clip(np.rint(tile + deviation * noise), 0, 255).astype(np.uint8)
+    if rng.random() < COMPRESSED:
+        file = io.BytesIO()
+        settings = {
+            "quality": int(rng.integers(50, 99)),
+            "subsampling": int(rng.integers(3)),
+        }
+        Image.fromarray(tile).save(file, "JPEG", **settings)
+        tile = np.asarray(Image.open(file))
+    return tile
+
+
+def save(folder: Path, pictures: Iterable[np.ndarray]) -> None:
     """Write pictures as PNG, numbered."""
     folder.mkdir(parents=True)
     for number, pixels in enumerate(pictures):
@@ -56,14 +85,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photographs", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--plain", action="store_true", help="give tiles no history")
     arguments = parser.parse_args()
     real = arguments.out / "real"
+    rng = np.random.default_rng(0)
+    finish = (lambda tile: tile) if arguments.plain else partial(wear, rng=rng)
     for path in walk_images(arguments.photographs):
         with Image.open(arguments.photographs / path) as image:
-            save(real / path.stem, cut_tiles(image.convert("RGB")))
+            tiles = cut_tiles(image.convert("RGB"), rng)
+        save(real / path.stem, map(finish, tiles))
     for semantic in SEMANTICS:
         blocks = [draw_block("real", semantic, n, SCENES) for n in range(BLOCKS)]
-        save(real / f"scene_{semantic}", [*np.concatenate(blocks)])
+        save(real / f"scene_{semantic}", map(finish, np.concatenate(blocks)))
 
 
 if __name__ == "__main__":

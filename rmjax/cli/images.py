@@ -1,10 +1,10 @@
 """The commands that take weights and images: convert, export, embed, attribute."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from json import dumps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rmjax.cli.gallery import GALLERY_FOLDER, describe_threshold
 from rmjax.cli.options import (
@@ -18,6 +18,9 @@ from rmjax.cli.options import (
     Weights,
 )
 from rmjax.errors import InputError, harmless
+
+if TYPE_CHECKING:
+    from rmjax.inference.attributor import Attributor
 
 # Exit status where some images could not be read and the others were answered.
 SOME_FAILED = 1
@@ -181,30 +184,22 @@ def attribute_images(
     from rmjax.provenance import CAVEAT
 
     model = load_pretrained(workdir)
-    in_middle: Callable[[dict], list[tuple[str, str]]]
+    if model.source_names and gallery:
+        raise InputError(
+            f"--gallery: {model.name} has sources of its own to name; ask about a "
+            "gallery with `rmjax gallery query`"
+        )
     document: dict[str, Any] = {"model": describe_model(model)}
     notes = [CAVEAT]
+    in_middle: Callable[[dict], list[tuple[str, str]]]
     if model.source_names:
-        if gallery:
-            raise InputError(
-                f"--gallery: {model.name} has sources of its own to name; ask about a "
-                "gallery with `rmjax gallery query`"
-            )
         answers = attribute(model, images)
         in_middle = partial(_of_sources, top, document["model"]["calibrated"])
     else:
-        from rmjax.gallery.ask import load_asker
-        from rmjax.gallery.attribute import attribute_by_gallery, describe_gallery
-
         folder = gallery or GALLERY_FOLDER
-        asker = load_asker(folder, model)
-        document["gallery"] = described = describe_gallery(folder, asker)
-        answers, in_middle = attribute_by_gallery(asker, images, top), _of_generators
-        notes.append(
-            f"Gallery: {harmless(folder)}, {described['generators']} generators, "
-            f"{described['images']} images; "
-            + describe_threshold("neighbours", described["threshold"])
-        )
+        answers, document["gallery"] = _ask_gallery(model, folder, images, top)
+        in_middle = _of_generators
+        notes.append(_describe_gallery(document["gallery"]))
     notes.append(
         f"Network: {model.name}, checkpoint {model.checkpoint}, {model.digest[:12]}, "
         f"rmjax {document['model']['rmjax']}"
@@ -219,6 +214,25 @@ def attribute_images(
     print(dumps(document, indent=2) if json else "\n".join(notes))
     failed = any("error" in answer for answer in document["images"])
     return SOME_FAILED if failed else 0
+
+
+def _ask_gallery(
+    model: "Attributor", folder: str, images: list[str], top: int
+) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
+    """Return the answers about images, as they are asked for, and about the gallery."""
+    from rmjax.gallery.ask import load_asker
+    from rmjax.gallery.attribute import attribute_by_gallery, describe_gallery
+
+    asker = load_asker(folder, model)
+    return attribute_by_gallery(asker, images, top), describe_gallery(folder, asker)
+
+
+def _describe_gallery(gallery: dict[str, Any]) -> str:
+    return (
+        f"Gallery: {harmless(gallery['folder'])}, {gallery['generators']} generators, "
+        f"{gallery['images']} images; "
+        + describe_threshold("neighbours", gallery["threshold"])
+    )
 
 
 def _of_sources(top: int, calibrated: bool, answer: dict) -> list[tuple[str, str]]:

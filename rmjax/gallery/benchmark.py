@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rmjax.evaluation.bootstrap import Resamples, draw_resamples
-from rmjax.evaluation.robustness import Corrupter, parse_suite
+from rmjax.evaluation.robustness import Condition, Corrupter, parse_suite
 from rmjax.gallery.features import FEATURES, SPACES
 from rmjax.gallery.identification import (
     CONTENT,
@@ -32,7 +32,7 @@ from rmjax.gallery.identification import (
 )
 from rmjax.gallery.images import AT_ONCE, BenchmarkImages
 from rmjax.gallery.verification import Pairs, choose_pairs, verify
-from rmjax.inference.attributor import load_pretrained
+from rmjax.inference.attributor import Attributor, load_pretrained
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.choose import check_choice
 from rmjax.utils.table import format_table
@@ -91,30 +91,7 @@ def benchmark_extractor(
     images = BenchmarkImages(data_dir, data, sources)
     plan = make_plan(images.labels, ks, draws, bootstrap, seed)
     model = load_pretrained(workdir)
-    corrupter = Corrupter(model.config, model.devices)
-    extractors = {n: FEATURES[n].make(model, images.side, seed) for n in names}
-    spaces = [(name, space) for name in names for space in FEATURES[name].spaces]
-
-    clean: dict[tuple[str, str], np.ndarray] = {}
-    rows: list[dict] = []
-    steps = len(conditions) * (len(range(0, len(images), AT_ONCE)) + len(spaces))
-    with tqdm(total=steps, unit="step", disable=not show_progress) as bar:
-        for condition in conditions:
-            bar.set_description(f"{condition}: images")
-            parts: dict[str, list] = {name: [] for name in names}
-            for pixels in images.read(corrupter, condition, model.devices):
-                for name, extract in extractors.items():
-                    parts[name].append(extract(pixels))
-                bar.update()
-            made = {name: np.concatenate(parts.pop(name)) for name in names}
-            for name, space in spaces:
-                bar.set_description(f"{condition}: {name}")
-                asked = SPACES[space](made[name])
-                enrolled = clean.setdefault((name, space), asked)  # clean comes first
-                row: dict = {"features": name, "space": space}
-                row["condition"] = str(condition)
-                rows.append(row | measure_feature(plan, asked, enrolled))
-                bar.update()
+    rows = _measure_all(plan, images, model, conditions, names, seed, show_progress)
     for row in rows:
         if row["rejection"]:
             left_out = row["rejection"]["left_out"].items()
@@ -143,6 +120,41 @@ def benchmark_extractor(
         "seed": seed,
         "rows": rows,
     }
+
+
+def _measure_all(
+    plan: "Plan",
+    images: BenchmarkImages,
+    model: Attributor,
+    conditions: Sequence[Condition],
+    names: list[str],
+    seed: int,
+    show_progress: bool,
+) -> list[dict]:
+    """Return a row for each condition, feature and space it is compared in."""
+    corrupter = Corrupter(model.config, model.devices)
+    extractors = {n: FEATURES[n].make(model, images.side, seed) for n in names}
+    spaces = [(name, space) for name in names for space in FEATURES[name].spaces]
+    clean: dict[tuple[str, str], np.ndarray] = {}
+    rows = []
+    steps = len(conditions) * (len(range(0, len(images), AT_ONCE)) + len(spaces))
+    with tqdm(total=steps, unit="step", disable=not show_progress) as bar:
+        for condition in conditions:
+            bar.set_description(f"{condition}: images")
+            parts: dict[str, list] = {name: [] for name in names}
+            for pixels in images.read(corrupter, condition, model.devices):
+                for name, extract in extractors.items():
+                    parts[name].append(extract(pixels))
+                bar.update()
+            made = {name: np.concatenate(parts.pop(name)) for name in names}
+            for name, space in spaces:
+                bar.set_description(f"{condition}: {name}")
+                asked = SPACES[space](made[name])
+                enrolled = clean.setdefault((name, space), asked)  # clean comes first
+                row = {"features": name, "space": space, "condition": str(condition)}
+                rows.append(row | measure_feature(plan, asked, enrolled))
+                bar.update()
+    return rows
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,159 @@
+"""What each choice of the fingerprint network is worth, on images of real generators.
+
+Trains a smaller setting of `--config fingerprint` once as it is, and once with each choice
+made otherwise, by several seeds; has `rmjax gallery benchmark` measure each; prints a table:
+
+    python examples/fingerprint_choices.py --workdir runs/choices \\
+        --test image_folder/networks:real,fsrcnn_x2 --test image_folder/generators
+
+--test names a prepared data set and, after a colon, those of its sources that choices may be
+made by. What is measured already is not measured again, so two commands, each with its
+--seeds, share the work.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import rmjax
+from rmjax import losses
+from rmjax.experiment.config import load_config
+from rmjax.gallery.benchmark import benchmark_extractor
+from rmjax.simulate import PARTS
+from rmjax.utils.files import read_json, write_csv, write_json
+
+K = 10  # images that are enrolled
+SETTING = {
+    "data.crop": 64,
+    "simulate.generators": 15,
+    "batch_size": 64,
+    "steps_per_epoch": 50,
+    "num_epochs": 5,
+    "eval_every_epochs": 5,
+    "optim.lr_decay": 0.7,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice made otherwise: keys of the config, or the loss's temperature."""
+
+    config: dict
+    temperature: float | None = None
+
+
+def _mixed(level: int, block: int) -> Choice:
+    return Choice({"mix.name": "pairs", "mix.level": level, "mix.block": block})
+
+
+CHOICES = {
+    "as shipped": Choice({}),
+    **{f"without {part}": Choice({"simulate.without": (part,)}) for part in PARTS},
+    "pictures without a history": Choice({"data.name": "image_folder/plain_pictures"}),
+    "temperature 0.05": Choice({}, temperature=0.05),
+    "temperature 0.2": Choice({}, temperature=0.2),
+    "input: of chroma alone": Choice({"model.input": "chroma"}),
+    "input: counts of DCT coefficients": Choice({"model.input": "dcthist"}),
+    "network: shallow": Choice({"model.arch": "shallow"}),
+    "mixed pixels, within a generator": _mixed(level=0, block=4),
+    "mixed features, within a generator": _mixed(level=5, block=4),
+    "mixed features, of any generators": _mixed(level=5, block=16),
+    "a third corrupted, ImageNet-C": Choice({"corrupt.rate": 0.33}),
+    "a tenth blurred, a tenth JPEG": Choice(
+        {"corrupt.recipe": "blur_jpeg", "corrupt.rate": 0.1}
+    ),
+}
+
+
+@contextlib.contextmanager
+def loss_temperature(value: float | None) -> Iterator[None]:
+    """Train at another temperature meanwhile; None: as it is."""
+    shipped = losses.LOSSES["fingerprint"]
+    if value is not None:
+        losses.LOSSES["fingerprint"] = replace(shipped, temperature=value)
+    try:
+        yield
+    finally:
+        losses.LOSSES["fingerprint"] = shipped
+
+
+def measure(folder: Path, choice: Choice, seed: int, tests: list[str]) -> dict:
+    """Train and benchmark; return AUC and Rank-1 by test, from `folder` if they are there."""
+    out = folder / "figures.json"
+    if out.exists():
+        return read_json(out)
+    changes = SETTING | choice.config | {"seed": seed}
+    config = load_config(
+        "fingerprint", [f"--config.{key}={value}" for key, value in changes.items()]
+    )
+    with loss_temperature(choice.temperature):
+        rmjax.train(config, folder, show_progress=False)
+    figures = {}
+    for test in tests:
+        data, _, sources = test.partition(":")
+        found = benchmark_extractor(
+            folder,
+            data,
+            sources=sources.split(",") if sources else None,
+            ks=(K,),
+            bootstrap=1,
+            suite="clean",
+            features=["network"],
+            show_progress=False,
+        )
+        row = next(row for row in found["rows"] if row["space"] == "cosine")
+        other = next(r for r in row["identification"] if r["content"] == "other")
+        name = data.removeprefix("image_folder/")
+        figures[f"{name}: AUC"] = row["verification"]["auc"]["mean"]
+        figures[f"{name}: Rank-1"] = other["rank1_neighbours"]["mean"]
+    write_json(out, figures)
+    return figures
+
+
+def tabulate(rows: list[dict]) -> str:
+    """Return a Markdown table: mean and deviation over seeds, and the mean gain."""
+    columns = [name for name in rows[0] if name not in ("choice", "seed")]
+    lines = [
+        "| choice | " + " | ".join(columns) + " |",
+        "| --- |" + " --: |" * len(columns),
+    ]
+    for name in CHOICES:
+        values, shipped = (
+            np.array([[row[c] for c in columns] for row in rows if row["choice"] == of])
+            for of in (name, "as shipped")
+        )
+        gains = (values - shipped).mean(0)
+        cells = [
+            f"{mean:.3f} ±{spread:.3f} ({gain:+.3f})"
+            for mean, spread, gain in zip(
+                values.mean(0), values.std(0), gains, strict=True
+            )
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all choices by all seeds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--test", action="append", required=True)
+    parser.add_argument("--seeds", default="0,1,2")
+    arguments = parser.parse_args()
+    rows = []
+    for seed in map(int, arguments.seeds.split(",")):
+        for number, (name, choice) in enumerate(CHOICES.items()):
+            folder = arguments.workdir / f"{number:02}" / str(seed)
+            figures = measure(folder, choice, seed, arguments.test)
+            rows.append({"choice": name, "seed": seed, **figures})
+            print(rows[-1], flush=True)
+    write_csv(arguments.workdir / "choices.csv", rows[0], rows)
+    print(tabulate(rows))
+
+
+if __name__ == "__main__":
+    main()
