@@ -59,6 +59,7 @@ CHOICES = {
     "input: of chroma alone": Choice({"model.input": "chroma"}),
     "input: counts of DCT coefficients": Choice({"model.input": "dcthist"}),
     "network: shallow": Choice({"model.arch": "shallow"}),
+    "learning rate down to a fortieth": Choice({"optim.lr_decay": 0.4}),
     "mixed pixels, within a generator": _mixed(level=0, block=4),
     "mixed features, within a generator": _mixed(level=5, block=4),
     "mixed features, of any generators": _mixed(level=5, block=16),
