@@ -6,9 +6,9 @@ made otherwise, by several seeds; has `rmjax gallery benchmark` measure each; pr
     python examples/fingerprint_choices.py --workdir runs/choices \\
         --test image_folder/networks:real,fsrcnn_x2 --test image_folder/generators
 
---test names a prepared data set and, after a colon, those of its sources that choices may be
-made by. What is measured already is not measured again, so two commands, each with its
---seeds, share the work.
+--test names a prepared data set and, after a colon, those of its sources that choices may
+be made by. What is measured already is not measured again. Pictures without a history are a
+data set of their own, which `free_pictures.py --plain` cuts.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import numpy as np
 
 import rmjax
 from rmjax import losses
+from rmjax.data.dataset import find_dataset
+from rmjax.errors import InputError
 from rmjax.experiment.config import load_config
 from rmjax.gallery.benchmark import benchmark_extractor
 from rmjax.simulate import PARTS
@@ -87,6 +89,8 @@ def measure(folder: Path, choice: Choice, seed: int, tests: list[str]) -> dict:
     out = folder / "figures.json"
     if out.exists():
         return read_json(out)
+    for test in tests:  # before minutes of training
+        find_dataset("data", test.partition(":")[0])
     changes = SETTING | choice.config | {"seed": seed}
     config = load_config(
         "fingerprint", [f"--config.{key}={value}" for key, value in changes.items()]
@@ -141,15 +145,29 @@ def tabulate(rows: list[dict]) -> str:
 def main() -> None:
     """Measure all choices by all seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--test", action="append", required=True)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        required=True,
+        help="folder of all runs and of the table",
+    )
+    parser.add_argument(
+        "--test",
+        action="append",
+        required=True,
+        metavar="DATA[:SOURCES]",
+        help="prepared data set to measure by; may be given again",
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     arguments = parser.parse_args()
     rows = []
     for seed in map(int, arguments.seeds.split(",")):
         for number, (name, choice) in enumerate(CHOICES.items()):
             folder = arguments.workdir / f"{number:02}" / str(seed)
-            figures = measure(folder, choice, seed, arguments.test)
+            try:
+                figures = measure(folder, choice, seed, arguments.test)
+            except InputError as error:
+                parser.error(str(error))
             rows.append({"choice": name, "seed": seed, **figures})
             print(rows[-1], flush=True)
     write_csv(arguments.workdir / "choices.csv", rows[0], rows)

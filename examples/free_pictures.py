@@ -3,16 +3,17 @@
     python examples/free_pictures.py PHOTOGRAPHS pictures
     rmjax prepare image_folder --name pictures --tree pictures
 
-PHOTOGRAPHS is a folder of images of any sizes; docs/fingerprints.md names those that the
+PHOTOGRAPHS is a folder of images of any sizes; rmjax/weights/README.md names those that the
 shipped weights come from, and where they are. Each is cut into tiles at several scales.
-Most tiles are given a history of their own (blur, noise, old compression): one that all
-pictures shared would pass for a fingerprint's absence. Procedural scenes are drawn beside
-them, whose detail no camera made.
+Most tiles are given a history of their own (blur, noise, old compression): that is no
+fingerprint, and the network has to see such pictures to know. Procedural scenes are drawn
+beside them, whose detail no camera made.
 """
 
 import argparse
 import io
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from rmjax.data.image_files import walk_images
+from rmjax.data.images import decode_rgb
 from rmjax.datasets.attribution_mini.images import SEMANTICS, Settings, draw_block
+from rmjax.errors import InputError
 
 SIDE, STEP = 160, 80  # px: of a tile, and from one to the next
 SCALES = (1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
@@ -30,6 +33,29 @@ BLURRED, NOISY, COMPRESSED = 0.2, 0.3, 0.35  # shares of the tiles
 FLAT = 6  # deviation in grey levels below which a tile shows nothing
 SCENES = Settings(seed=7, size=SIDE, entanglement=0.0)
 BLOCKS = 2  # of 20 scenes, of each kind
+
+
+def cut_all(
+    folder: Path, rng: np.random.Generator
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yield a name and the tiles of each photograph that has any; say which has none.
+
+    Raises:
+        InputError: an image can't be read, or none can be cut.
+    """
+    empty = True
+    for path in walk_images(folder):
+        pixels = decode_rgb((folder / path).read_bytes(), str(path))
+        tiles = cut_tiles(Image.fromarray(pixels), rng)
+        if tiles:
+            empty = False
+            yield str(path.with_suffix("")).replace("/", "_"), tiles
+        else:
+            print(f"{path}: left out, under {SIDE} px or flat", file=sys.stderr)
+    if empty:
+        raise InputError(
+            f"{folder}: no photograph that tiles of {SIDE} px can be cut of"
+        )
 
 
 def cut_tiles(photograph: Image.Image, rng: np.random.Generator) -> list[np.ndarray]:
@@ -84,19 +110,22 @@ def main() -> None:
     """Write OUT/real/<photograph or scene>/<number>.png."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="a folder to make")
     parser.add_argument("--plain", action="store_true", help="give tiles no history")
     arguments = parser.parse_args()
-    real = arguments.out / "real"
+    if arguments.out.exists():
+        parser.error(f"{arguments.out} is there already: give a new folder")
     rng = np.random.default_rng(0)
     finish = (lambda tile: tile) if arguments.plain else partial(wear, rng=rng)
-    for path in walk_images(arguments.photographs):
-        with Image.open(arguments.photographs / path) as image:
-            tiles = cut_tiles(image.convert("RGB"), rng)
-        save(real / path.stem, map(finish, tiles))
+    try:
+        for name, tiles in cut_all(arguments.photographs, rng):
+            save(arguments.out / "real" / name, map(finish, tiles))
+    except InputError as error:
+        parser.error(str(error))
     for semantic in SEMANTICS:
         blocks = [draw_block("real", semantic, n, SCENES) for n in range(BLOCKS)]
-        save(real / f"scene_{semantic}", map(finish, np.concatenate(blocks)))
+        scenes = map(finish, np.concatenate(blocks))
+        save(arguments.out / "real" / f"scene_{semantic}", scenes)
 
 
 if __name__ == "__main__":
