@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import rmjax
@@ -116,6 +117,9 @@ def measure(folder: Path, choice: Choice, seed: int, tests: list[str]) -> dict:
         figures[f"{name}: AUC"] = row["verification"]["auc"]["mean"]
         figures[f"{name}: Rank-1"] = other["rank1_neighbours"]["mean"]
     write_json(out, figures)
+    # What was compiled for this run would keep its memory mapped, and dozens of runs would
+    # come to the number of mappings that Linux allows a process.
+    jax.clear_caches()
     return figures
 
 
