@@ -436,7 +436,9 @@ def run_as_stranger(folder, arguments, **environ):
     )
 
 
-@pytest.mark.parametrize("home", [None, "/", "/nowhere"])
+@pytest.mark.parametrize(
+    "home", [None, pytest.param("/", marks=pytest.mark.slow), "/nowhere"]
+)
 def test_a_user_needs_no_home(tree, small_run, tmp_path_factory, home):
     folder, scratch = (tmp_path_factory.mktemp(name) for name in ("own", "scratch"))
     for own in (folder, scratch):
