@@ -13,6 +13,7 @@ data set of their own, which `free_pictures.py --plain` cuts.
 
 import argparse
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,41 +79,50 @@ def loss_temperature(value: float | None) -> Iterator[None]:
 
 
 def measure(folder: Path, choice: Choice, seed: int, tests: list[str]) -> dict:
-    """Train and benchmark; return AUC and Rank-1 by test, from `folder` if they are there."""
+    """Train and benchmark; return AUC and Rank-1 by test, as `folder` has them if it does."""
     out = folder / "figures.json"
-    if out.exists():
-        return read_json(out)
-    for test in tests:  # before minutes of training
+    figures = read_json(out) if out.exists() else {}
+    missing = [test for test in tests if test not in figures]
+    for test in missing:  # before minutes of training
         find_dataset("data", test.partition(":")[0])
-    changes = SETTING | choice.config | {"seed": seed}
-    config = load_config(
-        "fingerprint", [f"--config.{key}={value}" for key, value in changes.items()]
-    )
-    with loss_temperature(choice.temperature):
-        rmjax.train(config, folder, show_progress=False)
-    figures = {}
-    for test in tests:
-        data, _, sources = test.partition(":")
-        found = benchmark_extractor(
-            folder,
-            data,
-            sources=sources.split(",") if sources else None,
-            ks=(K,),
-            bootstrap=1,
-            suite="clean",
-            features=["network"],
-            show_progress=False,
+    if missing:
+        changes = SETTING | choice.config | {"seed": seed}
+        config = load_config(
+            "fingerprint", [f"--config.{key}={value}" for key, value in changes.items()]
         )
-        row = next(row for row in found["rows"] if row["space"] == "cosine")
-        other = next(r for r in row["identification"] if r["content"] == "other")
-        name = data.removeprefix("image_folder/")
-        figures[f"{name}: AUC"] = round(row["verification"]["auc"]["mean"], 4)
-        figures[f"{name}: Rank-1"] = round(other["rank1_neighbours"]["mean"], 4)
-    write_json(out, figures)
-    # What was compiled for this run would keep its memory mapped, and dozens of runs would
-    # come to the number of mappings that Linux allows a process.
-    jax.clear_caches()
-    return figures
+        with loss_temperature(choice.temperature):
+            rmjax.train(config, folder, show_progress=False)
+        figures |= {test: benchmark(folder, test) for test in missing}
+        write_json(out, figures)
+        # What was compiled for this run would keep its memory mapped, and dozens of runs
+        # would come to the number of mappings that Linux allows a process.
+        jax.clear_caches()
+    return {
+        f"{test.partition(':')[0].removeprefix('image_folder/')}: {name}": value
+        for test in tests
+        for name, value in figures[test].items()
+    }
+
+
+def benchmark(folder: Path, test: str) -> dict[str, float]:
+    """Return AUC and Rank-1 of a run on the images of DATA[:SOURCES]."""
+    data, _, sources = test.partition(":")
+    found = benchmark_extractor(
+        folder,
+        data,
+        sources=sources.split(",") if sources else None,
+        ks=(K,),
+        bootstrap=1,
+        suite="clean",
+        features=["network"],
+        show_progress=False,
+    )
+    row = next(row for row in found["rows"] if row["space"] == "cosine")
+    other = next(r for r in row["identification"] if r["content"] == "other")
+    return {
+        "AUC": round(row["verification"]["auc"]["mean"], 4),
+        "Rank-1": round(other["rank1_neighbours"]["mean"], 4),
+    }
 
 
 def tabulate(rows: list[dict]) -> str:
@@ -159,8 +169,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for seed in map(int, arguments.seeds.split(",")):
-        for number, (name, choice) in enumerate(CHOICES.items()):
-            folder = arguments.workdir / f"{number:02}" / str(seed)
+        for name, choice in CHOICES.items():
+            folder = arguments.workdir / re.sub(r"\W+", "_", name) / str(seed)
             try:
                 figures = measure(folder, choice, seed, arguments.test)
             except InputError as error:
