@@ -148,23 +148,23 @@ def together(config, tmp_path_factory):
     return workdir
 
 
-def test_any_number_of_processes_trains_alike(config, alone, together, tmp_path):
-    """Two processes do, and one and four that go on from their checkpoint."""
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
+def test_any_number_of_processes_trains_alike(config, alone, together, tmp_path, count):
+    """Two processes do, and one or four that go on from their checkpoint."""
     np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-4)
-    for count in (1, 4):
-        workdir = shutil.copytree(together, tmp_path / str(count))
-        for step in saved_steps(workdir / "checkpoints"):
-            if step > 10:
-                shutil.rmtree(workdir / "checkpoints" / str(step))
-        if count == 1:
-            own = config.copy_and_resolve_references()
-            own.num_devices = 1
-            train(own, workdir, show_progress=False)
-        else:
-            found = job(count, *rmjax("train", workdir, config))
-            assert [status for status, *_ in found] == [0] * count, found
-            assert "resuming after step 10" in found[0][2]
-        np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
+    workdir = shutil.copytree(together, tmp_path / "run")
+    for step in saved_steps(workdir / "checkpoints"):
+        if step > 10:
+            shutil.rmtree(workdir / "checkpoints" / str(step))
+    if count == 1:
+        own = config.copy_and_resolve_references()
+        own.num_devices = 1
+        train(own, workdir, show_progress=False)
+    else:
+        found = job(count, *rmjax("train", workdir, config))
+        assert [status for status, *_ in found] == [0] * count, found
+        assert "resuming after step 10" in found[0][2]
+    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ def test_a_generator_without_a_part_is_the_same_but_for_it():
         draw_generator(key, ("hum",))
 
 
+@pytest.mark.slow
 def test_a_tile_that_is_left_out_is_in_no_image():
     """Averaged over many images, a generator's tile stands out of what is left."""
     generators = keys(24, seed=3)
