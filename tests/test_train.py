@@ -158,7 +158,7 @@ def test_an_input_of_many_channels_trains_and_loads(small_config, tmp_path):
 @pytest.mark.parametrize(
     ("steps", "changes"),
     [
-        (10, {}),
+        (20, {}),
         (
             5,
             {

@@ -38,12 +38,13 @@ def fingerprints(mini_dir):
 def test_a_network_learns_the_fingerprints_of_simulated_generators(
     fingerprints, tmp_path
 ):
-    """It knows no sources; the losses are those of two devices."""
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    """It knows no sources; the losses are those of two devices, and of a run resumed."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run(fingerprints(), whole)
-    run(fingerprints(num_epochs=1, num_devices=2), halves)
+    run(fingerprints(num_epochs=1), resumed)
+    run(fingerprints(num_devices=2), resumed)
     rows = losses(whole)
-    np.testing.assert_allclose(losses(halves), rows[: len(losses(halves))], rtol=1e-3)
+    np.testing.assert_allclose(losses(resumed), rows, rtol=1e-3)
     assert np.mean(rows[-4:]) < np.mean(rows[:4])
     model = rmjax.load(whole)
     image = np.random.default_rng(0).integers(0, 255, (40, 32, 3), np.uint8)
