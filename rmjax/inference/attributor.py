@@ -13,12 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from rmjax.baselines.networks import Fitted
 from rmjax.data.image_files import as_text, read_bytes
-from rmjax.data.images import convert_rgb, decode_rgb, resize_shorter
+from rmjax.data.images import convert_rgb, decode_rgb, resize
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.build import (
     build_model,
+    build_resize,
     make_eval_step,
     network_input,
     variable_shapes,
@@ -27,7 +29,9 @@ from rmjax.experiment.checkpoints import load_variables
 from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.inference.exported import SHIPPED, digest_of, is_exported, read_exported
+from rmjax.models.repmix import RepMix
 from rmjax.models.resnet import ACTIVATIONS
+from rmjax.pretrained.folders import is_transformer
 from rmjax.pretrained.weights import read_weights
 from rmjax.utils.choose import check_choice
 
@@ -73,6 +77,11 @@ class Attributor:
     provenance: dict | None = None
     training: dict | None = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def model(self) -> RepMix | Fitted:
+        """The network itself, a Linen module: `model.apply(variables, inputs)`."""
+        return build_model(self.config, len(self.source_names))
 
     @property
     def layer(self) -> str:
@@ -141,10 +150,8 @@ class Attributor:
         Raises:
             InputError: there is no such layer.
         """
-        model = build_model(self.config, len(self.source_names))
-        outputs = jax.eval_shape(
-            model.apply, self.variables, network_input(self.config)
-        )
+        inputs = network_input(self.config)
+        outputs = jax.eval_shape(self.model.apply, self.variables, inputs)
         choices = [name for name in ACTIVATIONS if name in outputs]
         check_choice("layer", layer, choices)
         return outputs[layer].shape[-1]
@@ -288,11 +295,13 @@ def load_pretrained(
     Raises:
         InputError: the file or folder can't be read, or holds another network.
     """
-    if path is None or Path(path).is_dir():
+    if path is None:
         return load(path, num_devices=num_devices)
     path = Path(path)
+    if path.is_dir() and not is_transformer(path):
+        return load(path, num_devices=num_devices)
     parallel.check_process()
-    if layout == "auto" and not sources and is_exported(path):
+    if layout == "auto" and not sources and path.is_file() and is_exported(path):
         return _load_exported(path, path.name, num_devices)
     weights = read_weights(path, layout=layout, sources=sources)
     devices = parallel.choose_devices(num_devices)
@@ -365,8 +374,9 @@ def _check_array(image: Any, name: str) -> np.ndarray:
 def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     image = cut_ends(image)
-    if config.data.eval_resize:
-        image = resize_shorter(image, config.data.eval_resize)
+    resizing = build_resize(config, config.data.eval_resize)
+    if resizing is not None:
+        image = resize(image, resizing)
     cut = _middle(image, config.data.eval_size)
     # A view would keep the whole of a large photograph in memory.
     return cut.copy() if cut.size < image.size else cut

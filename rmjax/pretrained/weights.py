@@ -23,6 +23,7 @@ from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
 from rmjax.pretrained.files import EXPORTED, file_hash, read_file, read_metadata
+from rmjax.pretrained.folders import read_transformer
 
 LAYOUTS = ("imagenet", "repmix", "image_attribution_bench")
 
@@ -75,11 +76,12 @@ class Weights:
 def read_weights(
     path: str | Path, *, layout: str = "auto", sources: Sequence[str] = ()
 ) -> Weights:
-    """Read a file of weights in one of `LAYOUTS`.
+    """Read a file of weights in one of `LAYOUTS`, or the folder of a vision transformer.
 
     Args:
-        path: a `.pth`, `.ckpt` or `.safetensors` file.
-        layout: one of `LAYOUTS`; "auto" tells by the file's content.
+        path: a `.pth`, `.ckpt` or `.safetensors` file, or a folder as for
+            `read_transformer`.
+        layout: of a file, one of `LAYOUTS`; "auto" tells by its content.
         sources: names of the classes, in the file's order. Without them they are
             ImageAttributionBench's where there are as many, or `real`, `source1`, ...
 
@@ -89,6 +91,14 @@ def read_weights(
             unexpected, of another shape or not finite.
     """
     path = Path(path)
+    if path.is_dir():
+        if layout != "auto" or sources:
+            raise InputError(
+                f"{path}: a folder says itself what it holds: leave out --layout and "
+                "--sources"
+            )
+        variables, config, provenance = read_transformer(path)
+        return Weights(variables, config, (), provenance)
     if EXPORTED in read_metadata(path):
         raise InputError(
             f"{path}: a run that `rmjax export` wrote, with its own sources: give it as "
