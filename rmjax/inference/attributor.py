@@ -27,12 +27,12 @@ from rmjax.experiment.build import (
 )
 from rmjax.experiment.checkpoints import load_variables
 from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
+from rmjax.experiment.step import HEADS
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.inference.exported import SHIPPED, digest_of, is_exported, read_exported
 from rmjax.models.repmix import RepMix
-from rmjax.models.resnet import ACTIVATIONS
 from rmjax.pretrained.folders import is_transformer
-from rmjax.pretrained.weights import read_weights
+from rmjax.pretrained.weights import IMAGENET, read_weights
 from rmjax.utils.choose import check_choice
 
 # Every input transform and the stages of every network need so many pixels.
@@ -85,8 +85,12 @@ class Attributor:
 
     @property
     def layer(self) -> str:
-        """The activation that serves as fingerprint where none is named."""
-        return "embedding" if self.source_names or not self.provenance else "pool"
+        """The activation that serves as fingerprint where none is named.
+
+        The embedding, unless that is the logits of a classifier of something else.
+        """
+        layout = (self.provenance or {}).get("layout")
+        return "pool" if layout == IMAGENET else "embedding"
 
     @cached_property
     def digest(self) -> str:
@@ -106,7 +110,7 @@ class Attributor:
             images: paths, encoded bytes, images of Pillow, files open for reading, or
                 uint8 arrays `[H, W, 3]`, of any sizes.
             batch_size: images that run at once.
-            layer: another activation, one of `rmjax.models.resnet.ACTIVATIONS`; maps
+            layer: another activation of the network, such as `pool`; maps and tokens
                 are averaged over their places, `[len(images), channels]`.
 
         Raises:
@@ -152,7 +156,7 @@ class Attributor:
         """
         inputs = network_input(self.config)
         outputs = jax.eval_shape(self.model.apply, self.variables, inputs)
-        choices = [name for name in ACTIVATIONS if name in outputs]
+        choices = [name for name in outputs if name not in HEADS]
         check_choice("layer", layer, choices)
         return outputs[layer].shape[-1]
 

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from rmjax.errors import InputError
 from rmjax.experiment.build import variable_shapes
 from rmjax.experiment.config import default_config
+from rmjax.experiment.ranges import check_values
 from rmjax.inputs import STANDARD
 from rmjax.models.backbones import VIT
 from rmjax.models.convert import check_entries, some, to_flax_layout, torch_shape
@@ -90,6 +91,7 @@ def read_transformer(
             else:
                 config.model.embedding_dim = fields["width"]
             without = layers_without_bias(family, vision)
+            check_values(config)
             variables = _variables(config, family, tower, without)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
@@ -278,13 +280,15 @@ def _side(size: Any, usual: int, squash: bool) -> tuple[int, bool]:
     """Return a side in pixels, and whether both sides are brought to it."""
     if size is None:
         return usual, squash
-    if isinstance(size, int):
-        return size, False
-    if isinstance(size, dict) and "shortest_edge" in size:
-        return int(size["shortest_edge"]), False
-    if isinstance(size, dict) and size.get("height") == size.get("width") is not None:
-        return int(size["height"]), True
-    raise InputError(f"size = {size!r}: known are one side, or both sides of a square")
+    sides = size if isinstance(size, dict) else {"shortest_edge": size}
+    squash = "shortest_edge" not in sides
+    side = sides.get("height" if squash else "shortest_edge")
+    if not isinstance(side, int) or (squash and sides.get("width") != side):
+        raise InputError(
+            f"size = {size!r}: known are the shortest_edge, or height and width of a "
+            "square"
+        )
+    return side, squash
 
 
 def _variables(
@@ -347,10 +351,9 @@ def _whole_parts(tower: Mapping[str, Read], family: Family) -> dict[str, np.ndar
                 given[name.removesuffix(end) + part] = piece
         elif name in family.others.values() and value.ndim:
             rows = value.reshape(-1, value.shape[-1])
-            if name == family.others.get("attention_pool/query"):
-                rows = rows.reshape(-1)
-            if rows.size:  # not registers that there are none of
-                given[name] = rows
+            alone = name == family.others.get("attention_pool/query") and len(rows) == 1
+            if value.size:  # not registers that there are none of
+                given[name] = rows[0] if alone else rows
         else:
             given[name] = value
     return given
@@ -376,7 +379,7 @@ def _own_parameters(
         kind: given[name] for kind, name in family.others.items() if name in given
     }
     tokens = [by_kind[kind] for kind in ("class_token", "registers") if kind in by_kind]
-    flat = {}
+    flat: dict[tuple[str, ...], np.ndarray] = {}
     if "positions" in by_kind:
         positions = by_kind["positions"]
         if vit.class_token:

@@ -25,7 +25,8 @@ from rmjax.models.resnet import NUM_LEVELS
 from rmjax.pretrained.files import EXPORTED, file_hash, read_file, read_metadata
 from rmjax.pretrained.folders import read_transformer
 
-LAYOUTS = ("imagenet", "repmix", "image_attribution_bench")
+IMAGENET = "imagenet"
+LAYOUTS = (IMAGENET, "repmix", "image_attribution_bench")
 
 # Where training scripts put the state dict, and whose RepMix it is then.
 _WRAPPERS = {
@@ -120,7 +121,7 @@ def read_weights(
         odd = [k for k, v in state_dict.items() if not isinstance(v, np.ndarray)]
         if odd:
             raise InputError(f"no tensors: {some(odd)}")
-        if layout == "imagenet":
+        if layout == IMAGENET:
             network = _imagenet(state_dict, sources)
         else:
             network = _repmix(state_dict, content, layout, sources)
