@@ -28,6 +28,8 @@ from rmjax.mixing import make_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.utils.platform import targeting
 
+_NO_TILES = "find output tile sizes"  # in XLA's message
+
 logger = logging.getLogger(__name__)
 
 
@@ -106,7 +108,7 @@ class StepCompiler:
         start = time.perf_counter()
         lowered = self.lower(level, per_chip)
         try:
-            compiled = lowered.compile()
+            compiled = _compile(lowered)
         except jax.errors.JaxRuntimeError as error:
             if not str(error).startswith("RESOURCE_EXHAUSTED"):
                 raise InputError(f"{what}: {str(error).splitlines()[0]}") from error
@@ -125,6 +127,20 @@ class StepCompiler:
             f"({outcome.seconds:.0f} s)"
         )
         return outcome
+
+
+def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compile; products that XLA finds no tiles for go to the GPU's library instead.
+
+    Without a GPU to try them on, XLA takes the first tiles that it thinks of, and of a
+    transformer's projection after the attention (jax 0.10.2) it then can make none.
+    """
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if _NO_TILES not in str(error):
+            raise
+        return lowered.compile({"xla_gpu_enable_triton_gemm": False})
 
 
 def memory_gb(compiled: jax.stages.Compiled) -> dict[str, float]:

@@ -54,12 +54,6 @@ SMALL = nn.initializers.truncated_normal(0.02)  # of what is no dense layer
 POOLS = ("class", "mean", "attention")
 
 
-# In float32 at least, whatever comes out. Not the mean of squares less the square of the
-# mean: a few channels of large transformers have means of hundreds, and little is left of
-# the difference.
-Norm = partial(nn.LayerNorm, use_fast_variance=False)
-
-
 class Attention(nn.Module):
     """Multi-head attention of queries to tokens, which are the queries where none are given.
 
@@ -150,10 +144,10 @@ class Block(nn.Module):
             scale = self.param(name, nn.initializers.ones, (h.shape[-1],))
             return h * scale.astype(h.dtype)
 
-        h = Norm(self.epsilon, dtype=self.dtype, name="norm1")(x)
+        h = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm1")(x)
         h = Attention(self.heads, self.dtype, name="attention")(h, rotation)
         x = x + scaled(h, "scale1")
-        h = Norm(self.epsilon, dtype=self.dtype, name="norm2")(x)
+        h = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm2")(x)
         h = Mlp(**self.mlp, dtype=self.dtype, name="mlp")(h)
         return x + scaled(h, "scale2")
 
@@ -171,7 +165,7 @@ class AttentionPool(nn.Module):
         query = self.param("query", SMALL, (x.shape[-1],)).astype(x.dtype)
         queries = jnp.broadcast_to(query, (len(x), 1, len(query)))
         h = Attention(self.heads, self.dtype, name="attention")(x, queries=queries)
-        after = Norm(self.epsilon, dtype=self.dtype, name="norm")(h)
+        after = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(h)
         return (h + Mlp(**self.mlp, dtype=self.dtype, name="mlp")(after))[:, 0]
 
 
@@ -248,7 +242,7 @@ class VisionTransformer(nn.Module):
         if tokens:
             self.tokens = self.param("stem_tokens", SMALL, (tokens, self.width))
         if self.pre_norm:
-            self.stem_norm = Norm(self.epsilon, dtype=self.dtype)
+            self.stem_norm = nn.LayerNorm(self.epsilon, dtype=self.dtype)
         make = nn.remat(Block) if self.remat else Block
         ends = [self.depth * quarter // 4 for quarter in range(5)]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
@@ -265,7 +259,7 @@ class VisionTransformer(nn.Module):
             for start, end in zip(ends, ends[1:], strict=False)
         )
         wide = widen(self.dtype)
-        self.last_norm = Norm(self.epsilon, dtype=wide)
+        self.last_norm = nn.LayerNorm(self.epsilon, dtype=wide)
         if self.pool == "attention":
             self.attention_pool = AttentionPool(
                 self.heads, mlp | {"gated": False}, self.epsilon, wide
