@@ -60,7 +60,9 @@ Share = Annotated[float, Word(share)]
 NewFile = Annotated[str, Word(new_file)]
 NewFolder = Annotated[str, Word(new_folder)]
 
-ConfigName = Annotated[str, "name of a shipped config, or a Python file"]
+ConfigName = Annotated[
+    str, "name of a shipped config, a Python file, or the folder of a run"
+]
 RunFolder = Annotated[str, "folder of the run"]
 Weights = Annotated[
     str | None,

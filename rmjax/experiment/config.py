@@ -12,7 +12,9 @@ from ml_collections import ConfigDict, config_flags
 
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
+from rmjax.utils.files import read_json
 
+CONFIG_FILE = "config.json"  # of a run
 SHIPPED = Path(__file__).parents[1] / "configs"
 
 
@@ -25,8 +27,8 @@ def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
     """Load a config and apply changes to it.
 
     Args:
-        name: a shipped config (`attribution_mini`) or the path of a Python file
-            that defines `get_config()`.
+        name: a shipped config (`attribution_mini`), the path of a Python file that
+            defines `get_config()`, or the folder of a run, whose own it is then.
         changes: arguments such as `--config.mix.level=3`; a value is read as the
             type of the one that it replaces, a tuple as `('a', 'b')`.
 
@@ -35,6 +37,8 @@ def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
             type.
     """
     path = _find(name)
+    if path.name == CONFIG_FILE:
+        return apply_changes(from_json(read_json(path)), changes, f"of {name}")
     content = _run(path)
     if "get_config" not in content:
         raise InputError(f"{path}: no config, as it defines no get_config()")
@@ -87,6 +91,8 @@ def load_grid(name: str) -> str | None:
         InputError: there is no such config, or its `GRID` is no text.
     """
     path = _find(name)
+    if path.name == CONFIG_FILE:
+        return None
     grid = _run(path).get("GRID")
     if grid is not None and not isinstance(grid, str):
         raise InputError(f"{path}: GRID is {grid!r}; give a text, as for --grid")
@@ -114,12 +120,30 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
 
 def _find(name: str) -> Path:
     path = SHIPPED / f"{name}.py" if name in shipped_configs() else Path(name)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        return path / CONFIG_FILE
     if not path.is_file():
         raise InputError(
-            f"no config '{name}': give the path of a Python file or one of "
-            + ", ".join(shipped_configs())
+            f"no config '{name}': give the path of a Python file, the folder of a run, "
+            "or one of " + ", ".join(shipped_configs())
         )
     return path
+
+
+def from_json(data: dict[str, Any]) -> ConfigDict:
+    """Return the config of a run, of what JSON made of it: lists were tuples."""
+
+    def tuples(data: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: tuples(value)
+            if isinstance(value, dict)
+            else tuple(value)
+            if isinstance(value, list)
+            else value
+            for key, value in data.items()
+        }
+
+    return ConfigDict(tuples(data))
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -81,7 +81,7 @@ RANGES: dict[str, Range] = {
     "data.workers": _integers(0, 1024),
     "model.embedding_dim": _integers(1, 65_536),
     "model.gated_source": _integers(0),
-    "model.mean": Range(-MAX_FLOAT),
+    "model.mean": _SHARE,
     "model.std": _POSITIVE,
     "model.vit.width": _integers(1, 65_536),
     "model.vit.depth": _integers(1, 1024),

@@ -11,7 +11,13 @@ from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.experiment.checkpoints import saved_steps
-from rmjax.experiment.config import apply_changes, default_config, flatten
+from rmjax.experiment.config import (
+    CONFIG_FILE,
+    apply_changes,
+    default_config,
+    flatten,
+    from_json,
+)
 from rmjax.experiment.ranges import check_values
 from rmjax.utils.files import read_json, write_json
 from rmjax.utils.locks import NoLocks, locked
@@ -19,7 +25,6 @@ from rmjax.utils.versions import package_versions
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 
@@ -157,7 +162,7 @@ def parse_config(data: dict[str, Any], where: str) -> ConfigDict:
     Raises:
         InputError: it is of another version of rmjax, or has wrong values.
     """
-    config = ConfigDict(_tuples(data))
+    config = from_json(data)
     absent = [key for key in flatten(default_config()) if key not in flatten(config)]
     if absent:
         raise InputError(
@@ -226,15 +231,3 @@ def _read(path: Path) -> dict[str, Any]:
             "of an `rmjax train`"
         )
     return read_json(path)
-
-
-def _tuples(data: dict) -> dict:
-    """Turn the lists that JSON made of a config's tuples back into tuples."""
-    return {
-        key: _tuples(value)
-        if isinstance(value, dict)
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for key, value in data.items()
-    }

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from rmjax.errors import InputError
 from rmjax.experiment.build import variable_shapes
 from rmjax.inference.attributor import load_pretrained
+from rmjax.models.backbones import VIT
 
 
 def starting_backbone(config: ConfigDict) -> dict[str, Any]:
@@ -30,10 +31,17 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
         source = load_pretrained(path, num_devices=1)
     except InputError as error:
         raise InputError(f"model.init: {error}") from error
-    if source.config.model.arch != config.model.arch:
+    held, asked = source.config.model, config.model
+    if held.arch != asked.arch:
         raise InputError(
-            f"model.init: {path} holds a {source.config.model.arch}, but model.arch = "
-            f"{config.model.arch}"
+            f"model.init: {path} holds a {held.arch}, but model.arch = {asked.arch}"
+        )
+    if held.arch == VIT and _without_projection(held.vit) != _without_projection(
+        asked.vit
+    ):
+        raise InputError(
+            f"model.init: {path} holds a transformer of another structure than "
+            f"model.vit: give its own config, the folder of the run, as --config"
         )
     if "backbone" not in source.variables["params"]:
         raise InputError(
@@ -51,6 +59,11 @@ def starting_backbone(config: ConfigDict) -> dict[str, Any]:
             f"which has not the channels of model.input = {config.model.input}"
         )
     return {k: {"backbone": jax.device_get(v)} for k, v in backbone.items()}
+
+
+def _without_projection(structure: ConfigDict) -> dict[str, Any]:
+    """Return the structure but for whether there is an embedding of its own."""
+    return {**structure.to_dict(), "project": True}
 
 
 def _stem(params: dict[str, Any]) -> dict[str, Any]:
