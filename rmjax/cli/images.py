@@ -34,29 +34,34 @@ def convert_weights(
     sources: Names = (),
     changes: list[str],
 ) -> None:
-    """Turn weights of PyTorch projects into a run.
+    """Turn weights of PyTorch projects, or a run that was pushed or exported, into a run.
 
     Reads ResNet-18 or -50 of torchvision or timm, the published RepMix, or RepMix of
     ImageAttributionBench, without executing anything in the file, and writes a folder
-    that embed, attribute, evaluate and --config.model.init take.
+    that embed, attribute, evaluate and --config.model.init take. What `rmjax push` or
+    `rmjax export` wrote becomes a folder again, with its sources and calibration.
 
     Args:
-        source: a .pth, .ckpt or .safetensors file
+        source: a .pth, .ckpt or .safetensors file, a folder of one, or
+            hf:OWNER/NAME on the Hugging Face Hub, with @REVISION for a branch, tag or
+            commit
         layout: imagenet, repmix or image_attribution_bench (default: auto, by content)
         sources: names of the classes in the file's order, real,A,B (default:
             ImageAttributionBench's, or real,source1,source2)
         changes: Any key of the new run's config can be set with --config.KEY=VALUE,
             such as --config.data.name=attribution88/full.
     """
-    from rmjax.pretrained.convert import convert
+    from rmjax.inference.local import make_run
 
-    weights = convert(source, out, layout=layout, sources=sources, changes=changes)
+    weights = make_run(source, out, layout=layout, sources=sources, changes=changes)
     facts = weights.provenance
-    print(f"layout:   {facts['layout']} ({weights.config.model.arch})")
-    print(f"sources:  {', '.join(weights.source_names) or 'none, a bare backbone'}")
-    print(f"left out: {', '.join(facts['left_out']) or 'nothing'}")
-    for note in facts["notes"]:
+    print(f"layout:   {facts.get('layout', 'rmjax')} ({weights.config.model.arch})")
+    print(f"sources:  {', '.join(weights.source_names) or 'none'}")
+    print(f"left out: {', '.join(facts.get('left_out', ())) or 'nothing'}")
+    for note in facts.get("notes", ()):
         print(f"note:     {note}")
+    if "hub" in facts:
+        print(f"from:     {facts['hub']}, commit {facts['commit']}")
     print(f"\nconverted: {out}")
 
 
@@ -64,11 +69,12 @@ def export_run(
     *,
     out: NewFile,
     workdir: Annotated[
-        str | None, "folder of the run (default: the network that ships with rmjax)"
+        str | None,
+        "folder of the run, or hf:OWNER/NAME (default: the network that ships with rmjax)",
     ] = None,
     checkpoint: str = "best",
 ) -> None:
-    """A run as one file of weights.
+    """A run as one file of weights, in the safetensors format.
 
     It holds all that is needed to ask the network about images: embed, attribute,
     gallery and --config.model.init take it instead of the folder.

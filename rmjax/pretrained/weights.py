@@ -22,7 +22,13 @@ from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
-from rmjax.pretrained.files import EXPORTED, file_hash, read_file, read_metadata
+from rmjax.pretrained.files import (
+    FORMATS,
+    file_hash,
+    is_exported,
+    read_file,
+    weights_in,
+)
 
 LAYOUTS = ("imagenet", "repmix", "image_attribution_bench")
 
@@ -78,7 +84,8 @@ def read_weights(
     """Read a file of weights in one of `LAYOUTS`.
 
     Args:
-        path: a `.pth`, `.ckpt` or `.safetensors` file.
+        path: a `.pth`, `.ckpt` or `.safetensors` file, or a folder that holds it as
+            `model.safetensors` or `pytorch_model.bin`.
         layout: one of `LAYOUTS`; "auto" tells by the file's content.
         sources: names of the classes, in the file's order. Without them they are
             ImageAttributionBench's where there are as many, or `real`, `source1`, ...
@@ -89,7 +96,12 @@ def read_weights(
             unexpected, of another shape or not finite.
     """
     path = Path(path)
-    if EXPORTED in read_metadata(path):
+    if path.is_dir():
+        found = weights_in(path)
+        if found is None:
+            raise InputError(f"{path}: holds neither {' nor '.join(FORMATS)}")
+        path = found
+    if is_exported(path):
         raise InputError(
             f"{path}: a run that `rmjax export` wrote, with its own sources: give it as "
             "--workdir, or as model.init"
