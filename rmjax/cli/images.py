@@ -1,4 +1,4 @@
-"""The commands that take weights and images: convert, export, embed, attribute."""
+"""The commands that take weights and images: convert, export, push, embed, attribute."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -92,6 +92,49 @@ def export_run(
         f"exported: {file}, checkpoint {model.checkpoint}, {model.digest[:12]}, "
         f"{file.stat().st_size / 2**20:.1f} MiB"
     )
+
+
+def push_run(
+    workdir: Annotated[str, "folder of the run"],
+    address: str,
+    *,
+    checkpoint: str = "best",
+    private: bool = False,
+    license: str | None = None,
+    message: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Upload a run to the Hugging Face Hub.
+
+    Writes, in one commit: model.safetensors, as of `rmjax export`; config.json;
+    calibration.json and the results.json of evaluations, where there are any; and
+    README.md, a model card made of these, in place of the one that is there. No images
+    are uploaded, and of paths of this machine the last part alone. `rmjax.load`, embed,
+    attribute, gallery and --config.model.init take the address. It needs a token:
+    `hf auth login`, or HF_TOKEN.
+
+    Args:
+        address: hf:OWNER/NAME; the repository is made if there is none
+        checkpoint: best, last or a step
+        private: make the repository one that only its owner can see
+        license: of the weights, by its name on the Hub, such as cc-by-4.0 (default: none
+            is stated)
+        message: of the commit (default: version and step)
+        revision: the branch, made if there is none (default: the main one)
+    """
+    from rmjax.hub.push import push
+
+    done = push(
+        workdir,
+        address,
+        checkpoint=checkpoint,
+        private=private,
+        license=license,
+        message=message,
+        revision=revision,
+    )
+    print(f"pushed: {done.url}")
+    print(f'load:   rmjax.load("{done.address}"), commit {done.commit}')
 
 
 def write_fingerprints(

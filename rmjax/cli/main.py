@@ -20,6 +20,7 @@ from rmjax.cli.images import (
     attribute_images,
     convert_weights,
     export_run,
+    push_run,
     write_fingerprints,
 )
 from rmjax.cli.parser import Command, Group, Parser, add_commands, parse
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "preview": PREVIEW,
     "convert": convert_weights,
     "export": export_run,
+    "push": push_run,
     "embed": write_fingerprints,
     "attribute": attribute_images,
     "gallery": GALLERY,

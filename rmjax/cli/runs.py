@@ -81,8 +81,8 @@ def evaluate_run(
     from rmjax.evaluation.evaluate import evaluate
     from rmjax.evaluation.results import format_results
 
-    hosts.join()
     folder = find_run(workdir, hosts.distributed)
+    hosts.join()
     results = evaluate(
         folder,
         split=split,

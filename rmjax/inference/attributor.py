@@ -264,7 +264,9 @@ def load(
     workdir = Path(workdir)
     if is_exported(workdir / WEIGHTS) and not (workdir / CHECKPOINTS).exists():
         name = workdir.resolve().name
-        return _load_exported(workdir / WEIGHTS, name, num_devices, checkpoint)
+        model = _load_exported(workdir / WEIGHTS, name, num_devices, checkpoint)
+        newer = load_calibration(workdir, model.checkpoint)  # of `rmjax evaluate` there
+        return replace(model, calibration=newer) if newer.images else model
     config = load_run_config(workdir)
     facts = load_facts(workdir)
     names = tuple(facts["source_names"])

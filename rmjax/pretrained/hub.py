@@ -106,7 +106,7 @@ def _reason(error: Exception, address: Address) -> str:
     from huggingface_hub import constants, errors, get_token
 
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    said = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, errors.GatedRepoError):
         page = f"{constants.ENDPOINT}/{address.repo}"
         return f"its owner wants terms to be accepted: do so at {page}, and {log_in}"
@@ -119,30 +119,26 @@ def _reason(error: Exception, address: Address) -> str:
         status = error.response.status_code
         if status in (401, 403):
             return f"no permission ({status}): give a token that has it; {log_in}"
-        return f"the Hub answers {status} ({error.server_message or first})"
+        return f"the Hub answers {status} ({error.server_message or said})"
     if constants.is_offline_mode():
         return "not in the cache, and HF_HUB_OFFLINE is set: unset it to fetch it"
     unreachable = errors.RevisionResolutionError, errors.LocalEntryNotFoundError
     if isinstance(error, (*unreachable, errors.HTTPError)):
-        return f"{constants.ENDPOINT} can't be reached ({first}); try again"
+        return f"{constants.ENDPOINT} can't be reached ({said}); try again"
     if isinstance(error, OSError) and error.strerror:
         where = error.filename or constants.HF_HUB_CACHE
         return f"can't write to {where}: {error.strerror}"
-    return f"{first}; try again"
+    return said
 
 
 def _list_files(api: Any, repo: str, commit: str) -> dict[str, str]:
     """Return the hash that the Hub states of each file; offline, of those at hand."""
     from huggingface_hub import errors, scan_cache_dir
-    from huggingface_hub.hf_api import RepoFile
 
     try:
-        files = api.list_repo_tree(repo, recursive=True, revision=commit)
-        return {
-            file.path: file.lfs.sha256 if file.lfs else file.blob_id
-            for file in files
-            if isinstance(file, RepoFile)
-        }
+        # Not list_repo_tree, which tries for 20 s where there is no network.
+        files = api.model_info(repo, revision=commit, files_metadata=True).siblings
+        return {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id for f in files}
     except errors.HfHubHTTPError as error:
         if error.response.status_code < 500:
             raise
