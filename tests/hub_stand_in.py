@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and self.hub.cuts and len(rest) > 1:
             self.hub.cuts -= 1
             self.close_connection = True
-            rest, headers["Content_Length"] = rest[: len(rest) // 2], str(len(rest))
+            rest, headers["Content-Length"] = rest[: len(rest) // 2], str(len(rest))
         self._send(206 if start else 200, rest, **headers)
 
     def create(self):

@@ -138,9 +138,8 @@ def index(*shards):
 )
 def test_only_what_is_needed_is_fetched(hub, there, needed):
     beside = ["config.json", "preprocessor_config.json"]
-    files = dict.fromkeys(
-        [*beside, *there.split(), "README.md", "tokenizer.json"], b"1"
-    )
+    names = [*beside, *there.split(), "README.md", "tokenizer.json"]
+    files = {name: name.encode() for name in names}
     files |= {
         name: index("s1.safetensors", "s2.safetensors", "s1.safetensors")
         for name in files
