@@ -11,11 +11,11 @@ from rmjax.inference.attributor import Attributor
 from rmjax.report.view import interval, subsets, words
 from rmjax.utils.versions import own_version
 
-# Figures of the card, and what the Hub calls metrics of their kind.
+# Figures of the card: their names, and what the Hub calls metrics of their kind.
 METRICS = {
-    "attribution_accuracy": "accuracy",
-    "detection_accuracy": "accuracy",
-    "macro_f1": "f1",
+    "attribution_accuracy": ("attribution accuracy", "accuracy"),
+    "detection_accuracy": ("detection accuracy", "accuracy"),
+    "macro_f1": ("macro F1", "f1"),
 }
 
 
@@ -51,6 +51,7 @@ def write_card(
         figures=[
             {
                 "evaluation": results["evaluation"]["name"],
+                "data": f"{results['data']['name']}, {results['evaluation']['split']}",
                 "subset": subset_words(subset),
                 "conditions": words(conditions),
             }
@@ -78,6 +79,7 @@ def _metadata(
     task = "image-classification" if model.source_names else "image-feature-extraction"
 
     def measured(results: dict, where: str, metric: str, means: dict) -> Any:
+        name, kind = METRICS[metric]
         ends = [means[f"{metric}_low"], means[f"{metric}_high"]]
         return EvalResult(
             task_type=task,
@@ -85,8 +87,8 @@ def _metadata(
             dataset_name=f"{results['data']['name']}, {where}",
             dataset_config=where,
             dataset_split=results["evaluation"]["split"],
-            metric_type=METRICS[metric],
-            metric_name=words(metric),
+            metric_type=kind,
+            metric_name=name,
             metric_value=means[metric],
             metric_args={"interval_95": ends} if None not in ends else None,
         )

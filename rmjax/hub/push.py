@@ -129,7 +129,7 @@ def without_paths(value: Any) -> Any:
         return type(value)(map(without_paths, value))
     if isinstance(value, str):
         path = Path(value)
-        if path.is_absolute() or path.parts[:1] == ("~",) or ".." in path.parts:
+        if path.is_absolute() or value.startswith("~") or ".." in path.parts:
             return path.name
     return value
 
