@@ -16,6 +16,7 @@ from results_sample import sample_results, write_run
 import rmjax
 from rmjax.cli.main import main
 from rmjax.errors import InputError
+from rmjax.evaluation.results import SETS
 from rmjax.experiment.config import load_config
 from rmjax.experiment.run import load_facts
 from rmjax.hub.push import push
@@ -315,7 +316,8 @@ def test_weights_of_others(hub, tmp_path, capsys):
 
 def test_a_pushed_run_is_the_same_again(hub, token, small_run, tmp_path, capsys):
     run = rmjax.load(small_run, num_devices=1)
-    assert main(["push", str(small_run), "hf:user/mine"]) == 0
+    assert main(["push", str(small_run), "hf:user/mine", "--private"]) == 0
+    assert hub.repos["user/mine"].private
     commit = hub.repos["user/mine"].refs["main"]
     out = capsys.readouterr().out
     assert "hf:user/mine" in out and commit in out
@@ -368,9 +370,8 @@ def test_the_card_says_what_was_measured(hub, token, copied_run):
         for entry in card.data.eval_results
     }
     for subset in ("seen", "unseen"):
-        for conditions, means in results["summary"][subset].items():
-            if "accuracy" not in str([*means]) or conditions in ("kinds", "worst"):
-                continue
+        for conditions in SETS:
+            means = results["summary"][subset][conditions]
             value, low, high = (
                 means[f"attribution_accuracy{end}"] for end in ("", "_low", "_high")
             )
@@ -436,9 +437,9 @@ def test_what_is_not_pushed_is_one_line(hub, copied_run, capsys, monkeypatch, tm
     assert "1.5 of 3" in error_line(capsys, "push", copied_run, "hf:user/mine")
     line = error_line(capsys, "push", tmp_path / "none", "hf:user/mine")
     assert str(tmp_path / "none") in line
-    assert len(hub.repos) == 2 and not hub.uploads.keys() & {
-        *uploaded(hub, "user/public")
-    }
+    assert not any("/commit/" in path for _, path, _ in hub.requests)
+    for repo in ("other/theirs", "user/public"):
+        assert uploaded(hub, repo) == {"README.md": b""}
 
 
 def test_evaluate_works_on_a_copy(
@@ -446,12 +447,13 @@ def test_evaluate_works_on_a_copy(
 ):
     push(small_run, "hf:user/mine")
     monkeypatch.chdir(tmp_path)
+    copy = Path("runs", "user--mine")
+    assert main(["report", "--workdir", "hf:user/mine"]) == 2
+    assert f"no evaluation in {copy}" in capsys.readouterr().err
     command = ["evaluate", "--workdir", "hf:user/mine", "--data-dir", str(mini_dir)]
     assert main([*command, "--bootstrap", "10"]) == 0
-    copy = Path("runs", "user--mine")
     assert f"--workdir {copy}" in capsys.readouterr().out
     assert (copy / "evaluation" / "clean" / "results.json").exists()
-    assert main(["report", "--workdir", "hf:user/mine"]) == 0
     assert rmjax.load(copy).calibration.images > 0
     hub.repos["user/mine"].commit(uploaded(hub) | {"notes.txt": b""})
     line = error_line(capsys, *command)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from rmjax.errors import InputError
 
@@ -25,12 +26,12 @@ class Address:
         return f"{PREFIX}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
-def is_address(path: object) -> bool:
+def is_address(path: str | Path) -> bool:
     """Tell whether a path is an address on the Hub."""
     return str(path).startswith(PREFIX)
 
 
-def parse_address(text: object) -> Address:
+def parse_address(text: str | Path) -> Address:
     """Read `hf:owner/name` or `hf:owner/name@revision`.
 
     Raises:

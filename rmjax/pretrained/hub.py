@@ -35,7 +35,7 @@ class Snapshot:
     provenance: dict[str, str]
 
 
-def download(address: object) -> Snapshot:
+def download(address: str | Path) -> Snapshot:
     """Fetch the config and the weights of a repository, those that are not here yet.
 
     Of several formats of the weights one alone is fetched: `model.safetensors`, else the
