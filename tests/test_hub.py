@@ -314,7 +314,10 @@ def test_weights_of_others(hub, tmp_path, capsys):
 # Runs.
 
 
-def test_a_pushed_run_is_the_same_again(hub, token, small_run, tmp_path, capsys):
+def test_a_pushed_run_is_the_same_again(
+    hub, token, small_run, tmp_path, capsys, caplog
+):
+    caplog.set_level("INFO")
     run = rmjax.load(small_run, num_devices=1)
     assert main(["push", str(small_run), "hf:user/mine", "--private"]) == 0
     assert hub.repos["user/mine"].private
@@ -342,6 +345,7 @@ def test_a_pushed_run_is_the_same_again(hub, token, small_run, tmp_path, capsys)
         np.testing.assert_array_equal(other.embed(IMAGES), run.embed(IMAGES))
     assert load_facts(made)["provenance"]["commit"] == commit
     assert load_facts(made)["training"] == run.training
+    assert "HTTP" not in caplog.text  # the requests are nobody's business
     assert "step 7" in error_line(
         capsys, "export", "--workdir", "hf:user/mine", "--checkpoint", "step 7", "--out",
         tmp_path / "x.safetensors",

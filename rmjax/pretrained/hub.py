@@ -124,7 +124,8 @@ def _reason(error: Exception, address: Address) -> str:
         return "not in the cache, and HF_HUB_OFFLINE is set: unset it to fetch it"
     unreachable = errors.RevisionResolutionError, errors.LocalEntryNotFoundError
     if isinstance(error, (*unreachable, errors.HTTPError)):
-        return f"{constants.ENDPOINT} can't be reached ({said}); try again"
+        cause = " ".join(str(error.__cause__ or error).split())
+        return f"{constants.ENDPOINT} can't be reached ({cause}); try again"
     if isinstance(error, OSError) and error.strerror:
         where = error.filename or constants.HF_HUB_CACHE
         return f"can't write to {where}: {error.strerror}"
