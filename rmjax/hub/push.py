@@ -76,7 +76,8 @@ def push(
     wanted = parse_address(address)
     if wanted.revision:
         raise InputError(f"{wanted}: give the branch as --revision {wanted.revision}")
-    _check_token(wanted)
+    target = parse_address(f"{wanted}@{revision}") if revision else wanted
+    _check_token(target)
     workdir = Path(workdir)
     model = load(workdir, checkpoint=checkpoint, num_devices=1)
     _check_finished(workdir, model.config)
@@ -85,7 +86,6 @@ def push(
         for file in sorted(workdir.glob(f"{EVALUATIONS}/*/{RESULTS_FILE}"))
     ]
     results = [r for r in results if r["run"]["checkpoint"] == model.checkpoint]
-    target = Address(wanted.repo, revision)
     with TemporaryDirectory(prefix="rmjax-") as folder:
         write_repository(Path(folder), model, results, wanted.repo, license)
         message = message or f"Run of rmjax {own_version()}, step {model.checkpoint}"
