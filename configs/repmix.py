@@ -42,24 +42,50 @@ def get_config() -> ConfigDict:
     config.data.flip = True
     config.data.eval_resize = 224
     config.data.eval_size = 224
+    config.data.filter = "bilinear"  # of all resizing, Pillow's; or bicubic
+    config.data.squash = False  # resize both sides, not the shorter one alone
     config.data.cache_mib = 2048  # memory for decoded images
     config.data.workers = 0  # decoding processes; 0: threads
 
     # Model.
     config.model = ConfigDict()
-    # resnet50, resnet18, tiny, shallow, pointwise; of earlier work (docs/baselines.md):
-    # frank_cnn, yu_net, patch_cnn
+    # resnet50, resnet18, tiny, shallow, pointwise; vit_b32, vit_b16, vit_l14, or vit, whose
+    # structure is below; of earlier work (docs/baselines.md): frank_cnn, yu_net, patch_cnn
     config.model.arch = "resnet50"
     config.model.init = ""  # weights to start from: a file, or the folder of a run
     # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma,
-    # luma_chroma: for shallow and pointwise
+    # luma_chroma: for shallow and pointwise; standard: by the mean and deviation below
     config.model.input = "rgb"
+    config.model.mean = (0.5, 0.5, 0.5)  # of the channels in [0, 1]
+    config.model.std = (0.5, 0.5, 0.5)
     config.model.embedding_dim = 256
     config.model.dtype = "float32"  # or bfloat16: convolutions and their maps
     config.model.remat = False  # compute residual blocks twice, to save memory
     config.model.gated_source = 0  # whose logit goes with the probability of real
     # As one device normalises its whole batch; False: each device by itself.
     config.model.sync_batch_norm = True
+
+    # The structure of `model.arch = "vit"`, see `rmjax.models.vit.VisionTransformer`. For
+    # others' weights `rmjax convert` fills it in; these are DINOv2's of the smallest size.
+    config.model.vit = ConfigDict()
+    config.model.vit.width = 384  # channels of a token
+    config.model.vit.depth = 12  # blocks
+    config.model.vit.heads = 6
+    config.model.vit.mlp = 1536  # width of the hidden layers
+    config.model.vit.patch = 14  # pixels
+    config.model.vit.grid = 16  # side of the learned positions, in patches
+    config.model.vit.class_token = True
+    config.model.vit.registers = 0
+    config.model.vit.rotary = 0.0  # base of rotary positions; 0: learned ones
+    config.model.vit.antialias = False  # where learned positions are interpolated
+    config.model.vit.pre_norm = False  # before the first block
+    config.model.vit.post_norm = False  # after the pool instead of before it
+    config.model.vit.layer_scale = True
+    config.model.vit.activation = "gelu"  # gelu_tanh, quick_gelu, silu, relu
+    config.model.vit.gated = False  # SwiGLU, where the activation is silu
+    config.model.vit.epsilon = 1e-6  # of the norms
+    config.model.vit.pool = "class"  # mean, attention
+    config.model.vit.project = True  # to embedding_dim; False: what was pooled
 
     # Corruption of training images: by one kind of ImageNet-C each, or by blur and by
     # JPEG (`rmjax.corruptions.blur_jpeg`), which takes the rate alone.

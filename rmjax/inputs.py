@@ -4,7 +4,7 @@ Every random draw of an image comes from that image's own key, so the result
 depends neither on the rest of the batch nor on the number of devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, reduce
 from operator import add
 
@@ -66,7 +66,7 @@ def rgb(images: jax.Array) -> jax.Array:
 
 def imagenet(images: jax.Array) -> jax.Array:
     """Scale `[batch, H, W, 3]` in [0, 1] to ImageNet's mean 0 and deviation 1."""
-    return (images - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+    return standardize(images, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def highpass(images: jax.Array) -> jax.Array:
@@ -211,9 +211,26 @@ def luma_chroma(images: jax.Array) -> jax.Array:
     return _autocorrelations("luma_chroma", planes)
 
 
+def standardize(
+    images: jax.Array,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.5,),
+) -> jax.Array:
+    """Subtract a mean from every channel of `[batch, H, W, C]`, divide by a deviation.
+
+    Args:
+        images: in [0, 1].
+        mean: of each channel, or of all.
+        std: as the mean.
+    """
+    return (images - jnp.array(mean)) / jnp.array(std)
+
+
+STANDARD = "standard"  # the input whose mean and deviation a config gives
 INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rgb": rgb,
     "imagenet": imagenet,
+    STANDARD: standardize,
     "highpass": highpass,
     "wiener": wiener,
     "residual": residual,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import SHARED
 from hub_stand_in import TOKEN, is_large, serve
 from results_sample import sample_results, write_run
 
@@ -309,6 +310,27 @@ def test_weights_of_others(hub, tmp_path, capsys):
     )
     with pytest.raises(InputError, match="rmjax convert"):
         rmjax.load("hf:a/resnet")
+
+
+def test_a_vision_transformer_in_several_files(hub):
+    folder = SHARED / "golden" / "vit" / "dinov2"
+    if not folder.is_dir():
+        pytest.skip(f"no published model at {folder}")
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    shards = {name: f"s{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    files = {
+        shard: safetensors.numpy.save(
+            {n: tensors[n] for n in tensors if shards[n] == shard}
+        )
+        for shard in shards.values()
+    }
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": shards}).encode()
+    files["config.json"] = (folder / "config.json").read_bytes()
+    commit = hub.add("a/dinov2", files | {"pytorch_model.bin": b"the same again"})
+    model = rmjax.load_pretrained("hf:a/dinov2", num_devices=1)
+    assert {*hub.fetched()} == {*files}
+    assert model.digest == rmjax.load_pretrained(folder, num_devices=1).digest
+    assert {"hub": "hf:a/dinov2", "commit": commit}.items() <= model.provenance.items()
 
 
 # Runs.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rmjax.data import dataset as dataset_module
 from rmjax.data.dataset import find_dataset, open_dataset, select
-from rmjax.data.images import centre
+from rmjax.data.images import Resize, centre
 from rmjax.data.pipeline import (
     ImageCache,
     eval_batches,
@@ -185,7 +185,7 @@ def test_single_images(whole):
 
 
 def test_resize_comes_before_the_cut(whole):
-    (batch,) = take(1, whole, resize=10, size=10)
+    (batch,) = take(1, whole, resizing=Resize(10), size=10)
     assert batch["image"].shape == (8, 10, 10, 3)
     number = number_of(whole, "train", batch["index"][0])
     resized = Image.fromarray(picture(number)).resize(
@@ -201,7 +201,7 @@ def test_image_smaller_than_asked_is_refused_by_name(whole):
     ):
         take(1, whole, size=21)
     with pytest.raises(InputError, match="after resizing to 18"):
-        next(eval_batches(whole, ["test"], batch_size=4, size=19, resize=18))
+        next(eval_batches(whole, ["test"], batch_size=4, size=19, resizing=Resize(18)))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def _our_batches(
     selection: Any, size: int, resize: int | None, batch_size: int, workers: int
 ) -> Iterator:
     """Return endless batches of rmjax, as training reads them."""
+    from rmjax.data.images import Resize
     from rmjax.data.pipeline import train_batches
 
     return train_batches(
@@ -154,7 +155,7 @@ def _our_batches(
         batch_size=batch_size,
         members=1,
         size=size,
-        resize=resize,
+        resizing=Resize(resize) if resize else None,
         num_workers=workers,
     )
 

@@ -17,7 +17,7 @@ from rmjax.bench.common import (
     seconds_per_call,
 )
 from rmjax.bench.plan import PASSES, forward_gflop
-from rmjax.bench.pytorch import NETWORKS, inference_calls, training_calls
+from rmjax.bench.pytorch import inference_calls, packages_for, training_calls
 from rmjax.experiment import parallel
 from rmjax.experiment.build import (
     build_model,
@@ -52,12 +52,12 @@ def bench_inference(
 ) -> dict:
     """Time the step that embeds and evaluates, its images on the devices already.
 
-    Where torch and torchvision are installed and have the network, theirs runs in turn
-    with ours, on a CPU or GPU (eager, inference mode), contiguous and channels-last;
+    Where torch and torchvision, or transformers, are installed and have the network,
+    theirs runs in turn with ours, on a CPU or GPU (eager, inference mode), contiguous and channels-last;
     the faster of the two counts. Medians over the rounds, of the ratios too.
 
     Args:
-        arch: key of `rmjax.models.resnet.ARCHITECTURES`.
+        arch: one of `rmjax.models.backbones.BACKBONES`.
         size: side of the images in pixels.
         batch_sizes: images per call; one is always among them.
         repeats: rounds.
@@ -177,10 +177,11 @@ def format_inference_bench(results: dict) -> str:
         f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; an image "
         f"takes {results['gflop']:.1f} GFLOP, fewer where Winograd's tiles are used",
     ]
-    if results["arch"] not in NETWORKS:
+    packages = packages_for(results["arch"])
+    if not packages:
         lines.append(f"torchvision has no {results['arch']} to compare with")
     elif "ratio" not in batches["1"]:
-        lines.append("to compare with PyTorch: pip install torch torchvision")
+        lines.append(f"to compare with PyTorch: pip install {' '.join(packages)}")
     return "\n".join(lines)
 
 

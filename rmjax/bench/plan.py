@@ -35,6 +35,8 @@ from rmjax.utils.table import format_table
 
 PyTree = Any
 
+_PRODUCTS = (Conv, nn.Conv, nn.Dense)
+
 # A training step's products are those of a forward pass, and as many again for the
 # gradients of inputs and of weights each.
 PASSES = 3
@@ -74,7 +76,7 @@ class Size:
         params: trained values.
         stats: running statistics.
         norms: batch norms.
-        maps: values per image that its convolutions put out.
+        maps: values per image that its convolutions and dense layers put out.
         gflop: of an image's forward pass, by the definition of the convolution.
     """
 
@@ -90,7 +92,7 @@ def measure_size(config: ConfigDict, num_sources: int) -> Size:
     model, variables, inputs = _plain_network(config, num_sources)
     apply = partial(
         model.apply,
-        capture_intermediates=lambda module, _: isinstance(module, Conv),
+        capture_intermediates=lambda module, _: isinstance(module, _PRODUCTS),
         mutable=["intermediates"],
     )
     _, outputs = jax.eval_shape(apply, variables, inputs)

@@ -15,11 +15,20 @@ from typing import Any
 import numpy as np
 
 from rmjax.bench.common import installed
+from rmjax.models.vit import TRANSFORMERS
 
 NETWORKS = ("resnet18", "resnet50")  # what has the same name in torchvision
 EMBEDDING = 256
 
-# torch and torchvision are imported where they are used: they need not be installed.
+# torch, torchvision and transformers are imported where they are used: they need not be
+# installed.
+
+
+def packages_for(arch: str) -> tuple[str, ...]:
+    """Return the packages that have a network, none where none of them has."""
+    if arch in TRANSFORMERS:
+        return ("torch", "transformers")
+    return ("torch", "torchvision") if arch in NETWORKS else ()
 
 
 def inference_calls(
@@ -27,11 +36,12 @@ def inference_calls(
 ) -> dict[str, Callable]:
     """Return, by memory format, what makes a call of uint8 images `[N, H, W, 3]`.
 
-    A call runs torchvision's network in inference mode, eager. Nothing is returned
-    without PyTorch, or for a network or a backend that it does not have.
+    A call runs torchvision's network, or that of transformers with scaled dot-product
+    attention, in inference mode, eager. Nothing is returned without PyTorch, or for a
+    network or a backend that it does not have.
 
     Args:
-        arch: one of `NETWORKS`.
+        arch: as for `packages_for`.
         backend: JAX's name of it, `cpu` or `gpu`.
         dtype: `float32` or `bfloat16`.
         calls: forward passes that are started before the last is waited for.
@@ -69,6 +79,9 @@ def training_calls(
     Dirichlet weights. As above, nothing where it can't run; a call takes `steps` steps.
     With `compiled`, network and loss go through `torch.compile`, at the first call.
     """
+
+    if arch not in NETWORKS:
+        return {}
 
     def prepare(model: Any, x: Any, sources: np.ndarray) -> Callable:
         import torch
@@ -135,10 +148,10 @@ def _by_format(
     `prepare` makes it of a network, of images float32 `[N, 3, H, W]` in [0, 1] in that
     format, both on the device, and of the sources.
     """
-    if arch not in NETWORKS or not installed("torch", "torchvision"):
+    needed = packages_for(arch)
+    if not needed or not installed(*needed):
         return {}
     import torch
-    import torchvision
 
     device = {"cpu": "cpu", "gpu": "cuda"}.get(backend)
     if device is None or (device == "cuda" and not torch.cuda.is_available()):
@@ -146,15 +159,52 @@ def _by_format(
     torch.backends.cudnn.benchmark = True  # finds its fastest kernels, as XLA does
 
     def make(memory_format: Any, images: np.ndarray, sources: np.ndarray) -> Callable:
-        model = torchvision.models.get_model(arch, weights=None)
+        model = _make_network(arch, images.shape[1])
         model = model.to(device, memory_format=memory_format)
         x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
         return prepare(model, x.contiguous(memory_format=memory_format), sources)
 
-    return {
-        "contiguous": partial(make, torch.contiguous_format),
-        "channels_last": partial(make, torch.channels_last),
+    formats: dict[str, Callable] = {
+        "contiguous": partial(make, torch.contiguous_format)
     }
+    if arch not in TRANSFORMERS:  # whose maps are matrices of tokens
+        formats["channels_last"] = partial(make, torch.channels_last)
+    return formats
+
+
+def _make_network(arch: str, size: int) -> Any:
+    """Return a module from images `[N, 3, size, size]` to `[N, channels]`."""
+    import torch
+
+    if arch not in TRANSFORMERS:
+        import torchvision
+
+        return torchvision.models.get_model(arch, weights=None)
+    import transformers
+
+    structure = TRANSFORMERS[arch]
+    config = transformers.CLIPVisionConfig(
+        hidden_size=structure["width"],
+        num_hidden_layers=structure["depth"],
+        num_attention_heads=structure["heads"],
+        intermediate_size=structure["mlp"],
+        patch_size=structure["patch"],
+        image_size=size,
+        projection_dim=EMBEDDING,
+        hidden_act=structure["activation"],
+        attn_implementation="sdpa",
+    )
+    inner = transformers.CLIPVisionModelWithProjection(config)
+
+    class Embeds(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(pixel_values=x).image_embeds
+
+    return Embeds()
 
 
 def _autocast(x: Any, dtype: str) -> Any:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from rmjax.errors import InputError
 from rmjax.provenance.tiff import read_tags
+from rmjax.utils.choose import choose
 
 # 100 million pixels are 300 MB of RGB: more than any generator makes, and few
 # enough that a file which only claims to be larger cannot exhaust the memory.
@@ -22,6 +23,11 @@ FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA"),
     *("JPEG2000", "AVIF", "ICO", "QOI"),
 )
+
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 # What counts as an image by its name; the last three, which Pillow reads with a plug-in
 # at most, so that they are named as unreadable and not passed over.
@@ -115,31 +121,56 @@ def convert_rgb(image: Image.Image, name: str = "image") -> np.ndarray:
     return _to_picture(image, name)
 
 
-def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
-    """Resample an image so that its shorter side measures `size` pixels.
+class Resize(NamedTuple):
+    """How images are resampled before the network.
 
-    Bilinear with antialiasing (Pillow's), the longer side rounded down, as
-    torchvision's `Resize` does on a PIL image. An image of that size already is
-    returned as it is, because any resampling rewrites the fingerprint.
+    Attributes:
+        side: pixels that the shorter side measures then, or both.
+        filter: key of `FILTERS`.
+        squash: bring both sides to `side`, whatever their proportion.
+    """
+
+    side: int
+    filter: str = "bilinear"
+    squash: bool = False
+
+
+def resize(image: np.ndarray, how: Resize) -> np.ndarray:
+    """Resample an image, with Pillow's antialiasing.
+
+    The longer side is rounded down, as by torchvision's `Resize` of a PIL image. An
+    image of that size already is returned as it is, because any resampling rewrites
+    the fingerprint.
 
     Args:
         image: uint8 `[height, width, 3]`.
-        size: pixels of the shorter side.
+        how: size and filter.
 
     Returns:
         uint8 `[new_height, new_width, 3]`.
+
+    Raises:
+        InputError: there is no such filter; the message lists them.
     """
     # JPEGs are decoded whole before, though libjpeg could do so at 1/2 or 1/4: measured
     # on photographs of 1024 px, 1/2 takes up to a quarter off the power of the finest
     # detail left, and 1/4 changes it by factors of 0.7 to 2.7.
+    filter = choose("data.filter", how.filter, FILTERS)
     height, width = image.shape[:2]
-    if min(height, width) == size:
-        return image
-    if width <= height:
-        shape = (size, int(size * height / width))
+    if how.squash:
+        shape = (how.side, how.side)
+    elif width <= height:
+        shape = (how.side, int(how.side * height / width))
     else:
-        shape = (int(size * width / height), size)
-    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
+        shape = (int(how.side * width / height), how.side)
+    if shape == (width, height):
+        return image
+    return np.asarray(Image.fromarray(image).resize(shape, filter))
+
+
+def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
+    """Resample an image bilinearly so that its shorter side measures `size` pixels."""
+    return resize(image, Resize(size))
 
 
 def window(image: np.ndarray, size: int, place: tuple[float, float]) -> np.ndarray:

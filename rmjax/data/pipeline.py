@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from rmjax.data.dataset import Dataset, Selection, check_every_source
-from rmjax.data.images import centre, decode_rgb, resize_shorter, window
+from rmjax.data.images import Resize, centre, decode_rgb, resize, window
 from rmjax.data.labels import TYPES
 from rmjax.data.partners import Choose, make_partners
 from rmjax.errors import InputError
@@ -66,7 +66,7 @@ def train_batches(
     batch_size: int,
     members: int,
     size: int,
-    resize: int | None = None,
+    resizing: Resize | None = None,
     partners: str = "any",
     seed: int = 0,
     start_step: int = 0,
@@ -89,8 +89,8 @@ def train_batches(
         members: images of a group, which stand next to each other.
         size: side of the square images that come out, a random window where the
             image is larger.
-        resize: pixels that the shorter side is resampled to before that; None
-            leaves images at their native resolution.
+        resizing: how images are resampled before that; None leaves them at their
+            native resolution.
         partners: who the other members are, key of `rmjax.data.partners.PARTNERS`.
         seed: any integer from 0; another seed is another stream.
         start_step: the step of the first batch.
@@ -123,7 +123,7 @@ def train_batches(
     labels = selection.labels[split]
     choose = make_partners(partners, labels["source"], labels["semantic"])
     draw = _Draw(choose, members)
-    reader = _Reader(selection.dataset, split, size, resize, cache)
+    reader = _Reader(selection.dataset, split, size, resizing, cache)
     load = _LoadTrain(selection, split, reader, items, process_index)
     # Grain numbers batches through all epochs, so (seed, number) is the state.
     steps = (
@@ -141,7 +141,7 @@ def eval_batches(
     *,
     batch_size: int,
     size: int,
-    resize: int | None = None,
+    resizing: Resize | None = None,
     first_batch: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -156,7 +156,7 @@ def eval_batches(
         splits: the splits to read, one after the other.
         batch_size: images of one batch over all processes.
         size: side of the square images that come out, the middle of larger ones.
-        resize: as in `train_batches`.
+        resizing: as in `train_batches`.
         first_batch: leave out the batches before it; the others are as in
             `train_batches`.
 
@@ -175,7 +175,7 @@ def eval_batches(
     items = _items(batch_size, process_index, process_count, 1)
     splits = (splits,) if isinstance(splits, str) else tuple(splits)
     readers = [
-        _Reader(selection.dataset, split, size, resize, cache) for split in splits
+        _Reader(selection.dataset, split, size, resizing, cache) for split in splits
     ]
     if not selection.size(*splits):
         raise InputError(
@@ -226,12 +226,12 @@ class _Reader:
         dataset: Dataset,
         split: str,
         size: int,
-        resize: int | None,
+        resizing: Resize | None,
         cache: ImageCache | None,
     ):
         self.files = dataset.files(split)
-        self.key = (str(dataset.directory), split, resize)
-        self.size, self.resize = size, resize
+        self.key = (str(dataset.directory), split, resizing)
+        self.size, self.resizing = size, resizing
         self.cache = cache or ImageCache(0)
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
@@ -251,11 +251,12 @@ class _Reader:
 
     def _decode(self, name: str, data: bytes) -> np.ndarray:
         image = decode_rgb(data, name)
-        if self.resize is not None:
-            image = resize_shorter(image, self.resize)
+        after = ""
+        if self.resizing is not None:
+            image = resize(image, self.resizing)
+            after = f" after resizing to {self.resizing.side}"
         height, width = image.shape[:2]
         if min(height, width) < self.size:
-            after = "" if self.resize is None else f" after resizing to {self.resize}"
             raise InputError(
                 f"{name}: {width}x{height} pixels{after}, smaller than the {self.size}x"
                 f"{self.size} asked for; choose a smaller size or resize to {self.size} or more"

@@ -31,7 +31,7 @@ from rmjax.evaluation.robustness import (
     describe_folder,
 )
 from rmjax.experiment import hosts, parallel
-from rmjax.experiment.build import embedding_size, make_eval_step
+from rmjax.experiment.build import build_resize, embedding_size, make_eval_step
 from rmjax.experiment.run import run_facts
 from rmjax.experiment.step import PyTree
 from rmjax.utils.revision import revision
@@ -103,7 +103,7 @@ class Runner:
             splits,
             batch_size=self.batch_size,
             size=self.config.data.eval_size,
-            resize=self.config.data.eval_resize or None,
+            resizing=build_resize(self.config, self.config.data.eval_resize),
             first_batch=first,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

@@ -35,7 +35,7 @@ from rmjax.data.dataset import Selection
 from rmjax.errors import InputError
 from rmjax.evaluation.results import SETS
 from rmjax.experiment import parallel
-from rmjax.experiment.build import corruption_options
+from rmjax.experiment.build import build_resize, corruption_options
 from rmjax.inputs import to_unit
 from rmjax.utils.revision import revision
 
@@ -190,7 +190,7 @@ class Corrupter:
             "batch_size": batch_size,
             "part": (jax.process_index(), jax.process_count()),
             "size": self._config.data.eval_size,
-            "resize": self._config.data.eval_resize,
+            "resize": build_resize(self._config, self._config.data.eval_resize),
             "glass_swap": self._config.corrupt.glass_swap,
             "frost": describe_folder(self._config.corrupt.frost_dir),
             "dataset": dataset.directory.parts[-3:],

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rmjax.baselines.methods import make_fitted, works_in_tiles
 from rmjax.baselines.networks import Fitted
 from rmjax.corruptions import check_settings, random_blur_jpeg, random_corrupt
+from rmjax.data.images import Resize
 from rmjax.data.panes import load_panes
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
@@ -26,10 +27,10 @@ from rmjax.experiment.step import (
     eval_step,
     train_step,
 )
-from rmjax.inputs import get_input
+from rmjax.inputs import STANDARD, get_input, standardize
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
-from rmjax.models.backbones import check_backbone, make_backbone
+from rmjax.models.backbones import VIT, check_backbone, make_backbone
 from rmjax.models.forward import prepare
 from rmjax.models.repmix import DTYPES, RepMix, make_model
 from rmjax.models.tiles import map_tiles
@@ -60,6 +61,7 @@ def build_model(
         "dtype": choose("model.dtype", config.model.dtype, DTYPES),
         "remat": config.model.remat and lowering == "auto",
         "crop": network_input(config).shape[1],
+        "structure": config.model.vit.to_dict() if config.model.arch == VIT else None,
     }
     if not config.fit.name:
         model = make_model(
@@ -71,7 +73,7 @@ def build_model(
             **common,
         )
         return model.clone(lowering=lowering)
-    check_backbone(config.model.arch, common["crop"])
+    check_backbone(config.model.arch, common["crop"], common["structure"])
     return make_fitted(
         config.fit.name,
         num_sources,
@@ -180,9 +182,17 @@ def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
         InputError: there is no such input.
     """
     transform = get_input(config.model.input)
+    if config.model.input == STANDARD:
+        mean, std = config.model.mean, config.model.std
+        transform = partial(standardize, mean=mean, std=std)
     if not works_in_tiles(config.fit.name, config.model.arch):
         return transform
     return partial(map_tiles, function=transform, size=config.data.crop)
+
+
+def build_resize(config: ConfigDict, side: int) -> Resize | None:
+    """Return how the config resamples images to `side` px; None where that is 0."""
+    return Resize(side, config.data.filter, config.data.squash) if side else None
 
 
 def build_simulation(config: ConfigDict) -> SimulateFn | None:

@@ -369,7 +369,7 @@ def eval_step(
         at_once: images that run together; None for all.
 
     Returns:
-        The `layers`, maps averaged over their places, `[items, channels]` each; gated
+        The `layers`, maps and tokens averaged over their places, `[items, channels]` each; gated
         `attribution` and `detection` logits, where the network has heads.
     """
 
@@ -383,5 +383,6 @@ def eval_step(
 
 
 def _mean_places(x: jax.Array) -> jax.Array:
-    """Average a map `[items, H, W, channels]` over its places; leave vectors alone."""
-    return x.mean((1, 2), dtype=widen(x.dtype)) if x.ndim == 4 else x
+    """Average maps and tokens `[items, ..., channels]` over places; leave vectors."""
+    places = tuple(range(1, x.ndim - 1))
+    return x.mean(places, dtype=widen(x.dtype)) if places else x

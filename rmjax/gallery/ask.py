@@ -51,7 +51,7 @@ def identify(model: Attributor) -> str:
     facts = (
         model.digest,
         str((model.checkpoint, model.source_names, model.config.model.to_dict())),
-        str((data.eval_resize, data.eval_size)),
+        str((data.eval_resize, data.eval_size, data.filter, data.squash)),
     )
     return digest("\n".join(facts).encode())
 

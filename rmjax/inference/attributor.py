@@ -13,25 +13,29 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from rmjax.baselines.networks import Fitted
 from rmjax.data.image_files import as_text, read_bytes
-from rmjax.data.images import convert_rgb, decode_rgb, resize_shorter
+from rmjax.data.images import convert_rgb, decode_rgb, resize
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
 from rmjax.experiment.build import (
     build_model,
+    build_resize,
     make_eval_step,
     network_input,
     variable_shapes,
 )
 from rmjax.experiment.checkpoints import load_variables
 from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
+from rmjax.experiment.step import HEADS
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.inference.exported import SHIPPED, digest_of, read_exported
-from rmjax.models.resnet import ACTIVATIONS
+from rmjax.models.repmix import RepMix
 from rmjax.pretrained.addresses import is_address
 from rmjax.pretrained.files import WEIGHTS, is_exported, is_run
+from rmjax.pretrained.folders import is_transformer
 from rmjax.pretrained.hub import download
-from rmjax.pretrained.weights import read_weights
+from rmjax.pretrained.weights import IMAGENET, read_weights
 from rmjax.utils.choose import check_choice
 
 # Every input transform and the stages of every network need so many pixels.
@@ -78,11 +82,19 @@ class Attributor:
     training: dict | None = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
 
+    @cached_property
+    def model(self) -> RepMix | Fitted:
+        """The network itself, a Linen module: `model.apply(variables, inputs)`."""
+        return build_model(self.config, len(self.source_names))
+
     @property
     def layer(self) -> str:
-        """The activation that serves as fingerprint where none is named."""
-        bare = "layout" in (self.provenance or {}) and not self.source_names
-        return "pool" if bare else "embedding"
+        """The activation that serves as fingerprint where none is named.
+
+        The embedding, unless that is the logits of a classifier of something else.
+        """
+        layout = (self.provenance or {}).get("layout")
+        return "pool" if layout == IMAGENET else "embedding"
 
     @cached_property
     def digest(self) -> str:
@@ -102,7 +114,7 @@ class Attributor:
             images: paths, encoded bytes, images of Pillow, files open for reading, or
                 uint8 arrays `[H, W, 3]`, of any sizes.
             batch_size: images that run at once.
-            layer: another activation, one of `rmjax.models.resnet.ACTIVATIONS`; maps
+            layer: another activation of the network, such as `pool`; maps and tokens
                 are averaged over their places, `[len(images), channels]`.
 
         Raises:
@@ -146,11 +158,9 @@ class Attributor:
         Raises:
             InputError: there is no such layer.
         """
-        model = build_model(self.config, len(self.source_names))
-        outputs = jax.eval_shape(
-            model.apply, self.variables, network_input(self.config)
-        )
-        choices = [name for name in ACTIVATIONS if name in outputs]
+        inputs = network_input(self.config)
+        outputs = jax.eval_shape(self.model.apply, self.variables, inputs)
+        choices = [name for name in outputs if name not in HEADS]
         check_choice("layer", layer, choices)
         return outputs[layer].shape[-1]
 
@@ -314,11 +324,13 @@ def load_pretrained(
             snapshot.folder, layout=layout, sources=sources, num_devices=num_devices
         )
         return _named(model, path, snapshot.provenance)
-    if path is None or is_run(Path(path)):
+    if path is None:
         return load(path, num_devices=num_devices)
     path = Path(path)
+    if is_run(path) and not is_transformer(path):
+        return load(path, num_devices=num_devices)
     parallel.check_process()
-    if layout == "auto" and not sources and is_exported(path):
+    if layout == "auto" and not sources and path.is_file() and is_exported(path):
         return _load_exported(path, path.name, num_devices)
     weights = read_weights(path, layout=layout, sources=sources)
     devices = parallel.choose_devices(num_devices)
@@ -405,8 +417,9 @@ def _check_array(image: Any, name: str) -> np.ndarray:
 def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     image = cut_ends(image)
-    if config.data.eval_resize:
-        image = resize_shorter(image, config.data.eval_resize)
+    resizing = build_resize(config, config.data.eval_resize)
+    if resizing is not None:
+        image = resize(image, resizing)
     cut = _middle(image, config.data.eval_size)
     # A view would keep the whole of a large photograph in memory.
     return cut.copy() if cut.size < image.size else cut

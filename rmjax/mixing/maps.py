@@ -73,7 +73,8 @@ def mix_tokens(keys: jax.Array, h: jax.Array, *, members: int, beta: float) -> M
 
     Args:
         keys: `[images]`.
-        h: maps `[groups * members, H, W, channels]`.
+        h: maps `[groups * members, H, W, channels]`, or tokens
+            `[groups * members, tokens, channels]`.
         members: images in a group.
         beta: of the Dirichlet weights by which a place falls to a member.
 
@@ -81,7 +82,7 @@ def mix_tokens(keys: jax.Array, h: jax.Array, *, members: int, beta: float) -> M
         Liu et al., TokenMix, ECCV 2022, https://arxiv.org/abs/2207.08409; their tokens
         are taken in blocks, and the proportion of labels follows the attention.
     """
-    return _mix_parts(keys, h, (*h.shape[1:3], 1), members=members, beta=beta)
+    return _mix_parts(keys, h, (*h.shape[1:-1], 1), members=members, beta=beta)
 
 
 def _mix_parts(
@@ -114,7 +115,7 @@ def mix_statistics(keys: jax.Array, h: jax.Array, *, beta: float, block: int) ->
 
     Args:
         keys: `[images]`.
-        h: maps `[images, H, W, channels]`.
+        h: maps `[images, H, W, channels]`, or tokens `[images, tokens, channels]`.
         beta: of the weights of the own and the other statistics; published: 0.1.
         block: adjacent images that the others are chosen from.
 
@@ -125,9 +126,9 @@ def mix_statistics(keys: jax.Array, h: jax.Array, *, beta: float, block: int) ->
     weights, places = draw_pairs(keys, 2, beta, block)
     applied = jax.vmap(jax.random.bernoulli)(fold_keys(keys, KEY_PLACES))
     weights = jnp.where(applied[:, None], weights, jnp.array([1.0, 0.0]))
-    x = h.astype(jnp.float32)
-    mean = jax.lax.stop_gradient(x.mean((1, 2), keepdims=True))
-    deviation = jax.lax.stop_gradient(jnp.sqrt(x.var((1, 2), keepdims=True) + _EPSILON))
+    x, over = h.astype(jnp.float32), tuple(range(1, h.ndim - 1))
+    mean = jax.lax.stop_gradient(x.mean(over, keepdims=True))
+    deviation = jax.lax.stop_gradient(jnp.sqrt(x.var(over, keepdims=True) + _EPSILON))
 
     def mixed(of: jax.Array) -> jax.Array:
         return jnp.einsum("im,im...->i...", weights, of[places])

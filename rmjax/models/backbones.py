@@ -1,6 +1,7 @@
 """The backbones that `model.arch` names, by one table."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,42 +9,65 @@ import flax.linen as nn
 from rmjax.errors import InputError
 from rmjax.models.chains import CHAINS, Chain
 from rmjax.models.resnet import ARCHITECTURES, ResNet
+from rmjax.models.vit import TRANSFORMERS, VisionTransformer, check_structure
 from rmjax.utils.choose import check_choice
 
-BACKBONES = (*ARCHITECTURES, *CHAINS)
+VIT = "vit"  # a vision transformer whose structure is given, not named
+BACKBONES = (*ARCHITECTURES, *CHAINS, *TRANSFORMERS, VIT)
 
 
 def make_backbone(
-    arch: str, *, crop: int, remat: bool = False, **options: Any
+    arch: str,
+    *,
+    crop: int,
+    remat: bool = False,
+    structure: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Return a backbone in the stages of `ResNet`.
 
     Args:
         arch: one of `BACKBONES`.
         crop: side of the input in training, for those that have to know it.
-        remat: compute residual blocks twice, where there are any.
+        remat: compute blocks twice, where there are any.
+        structure: of the architecture `vit`: fields of `VisionTransformer`.
         options: `embedding_dim`, `axis_name`, `dtype`, `lowering`, see `ResNet`.
     """
     if arch in CHAINS:
         return Chain(**CHAINS[arch], crop=crop, **options)
-    return ResNet(**ARCHITECTURES[arch], remat=remat, **options)
+    if arch in ARCHITECTURES:
+        return ResNet(**ARCHITECTURES[arch], remat=remat, **options)
+    taken = {key: options[key] for key in ("embedding_dim", "dtype")}
+    return VisionTransformer(**_structure(arch, structure), remat=remat, **taken)
 
 
-def check_backbone(arch: str, crop: int) -> None:
+def _structure(arch: str, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return TRANSFORMERS.get(arch, given or {})
+
+
+def check_backbone(
+    arch: str, crop: int, structure: Mapping[str, Any] | None = None
+) -> None:
     """Check that there is a backbone of a name, and that inputs are large enough for it.
 
     Args:
         arch: its name.
         crop: side of the network's input in training.
+        structure: as for `make_backbone`.
 
     Raises:
-        InputError: there is none of that name (the message lists the choices), or its
-            strides leave nothing of inputs of this size.
+        InputError: there is none of that name (the message lists the choices), its
+            structure does not fit together, or its strides leave nothing of inputs of
+            this size.
     """
     check_choice("architecture", arch, BACKBONES)
     # Unlike the strided convolutions of ResNets, those of chains have even kernels.
     stages = CHAINS[arch]["stages"] if arch in CHAINS else ()
     least = math.prod(stride for stage in stages for *_, stride, _ in stage)
+    if arch == VIT:
+        check_structure(_structure(arch, structure))
+    if arch == VIT or arch in TRANSFORMERS:
+        least = _structure(arch, structure)["patch"]
     if crop < least:
         raise InputError(
             f"model.arch={arch} is for inputs of {least}x{least} or more; model.input "

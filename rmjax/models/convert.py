@@ -164,9 +164,9 @@ def _translate(
     given = {k: v for k, v in state_dict.items() if not EXCEPTIONS.fullmatch(k)}
     template = _flat_template(arch, num_sources, embedding_dim)
     names = {name_of(path): path for path in template}
-    shapes = {n: _torch_shape(template[p].shape) for n, p in names.items()}
-    _check(given, shapes, arch)
-    return {path: _to_flax_layout(given[name]) for name, path in names.items()}
+    shapes = {n: torch_shape(template[p].shape) for n, p in names.items()}
+    check_entries(given, shapes, arch)
+    return {path: to_flax_layout(given[name]) for name, path in names.items()}
 
 
 def _untranslate(
@@ -205,10 +205,20 @@ def _flat_template(arch: str, num_sources: int, embedding_dim: int) -> dict:
     return flatten_dict(variables)
 
 
-def _check(
-    given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], arch: str
+def check_entries(
+    given: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], network: str
 ) -> None:
-    """Raise one InputError that lists every difference."""
+    """Check that tensors are exactly those of a network.
+
+    Args:
+        given: by name.
+        expected: their shapes, by name.
+        network: what it is, for the message.
+
+    Raises:
+        InputError: they are not; it lists what is missing, unexpected, of another shape
+            or not finite.
+    """
     wrong = [
         f"{name} is {list(np.shape(given[name]))}, not {list(shape)}"
         for name, shape in expected.items()
@@ -226,7 +236,7 @@ def _check(
     }
     if any(differences.values()):
         listed = "; ".join(f"{k}: {some(v)}" for k, v in differences.items() if v)
-        raise InputError(f"weights do not fit a {arch} ({listed})")
+        raise InputError(f"weights do not fit a {network} ({listed})")
 
 
 def some(names: Iterable[str]) -> str:
@@ -241,7 +251,8 @@ def _is_finite(value: np.ndarray) -> bool:
     return floats and bool(np.isfinite(value).all())
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a parameter's shape as PyTorch has it: OIHW for HWIO, OI for IO."""
     if len(shape) == 4:
         return (shape[3], shape[2], shape[0], shape[1])
     return shape[::-1]
@@ -253,8 +264,8 @@ def _to_torch_layout(value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(value)
 
 
-def _to_flax_layout(value: np.ndarray) -> np.ndarray:
-    """Turn OIHW into HWIO and OI into IO, in float32 at least."""
+def to_flax_layout(value: np.ndarray) -> np.ndarray:
+    """Turn PyTorch's OIHW into HWIO and OI into IO, in float32 at least."""
     value = np.asarray(value)
     if value.dtype.itemsize < 4:
         value = value.astype(np.float32)

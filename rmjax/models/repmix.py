@@ -6,6 +6,7 @@ References:
         CVPRW 2019, https://arxiv.org/abs/1903.07071 (normalising what is compared)
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -44,6 +45,7 @@ class RepMix(nn.Module):
         lowering: how convolutions are computed, see `rmjax.models.conv.convolve`.
         remat: see `ResNet`.
         crop: side of the network's input in training, see `make_backbone`.
+        structure: of the architecture `vit`, see `make_backbone`.
     """
 
     arch: str
@@ -57,6 +59,7 @@ class RepMix(nn.Module):
     lowering: str = "auto"
     remat: bool = False
     crop: int = 224
+    structure: Mapping[str, Any] | None = None
 
     def setup(self):
         self.backbone = make_backbone(
@@ -67,6 +70,7 @@ class RepMix(nn.Module):
             dtype=self.dtype,
             lowering=self.lowering,
             remat=self.remat,
+            structure=self.structure,
         )
         if self.compares:
             self.norm = BatchNorm(self.axis_name, widen(self.dtype), affine=False)
@@ -101,7 +105,7 @@ class RepMix(nn.Module):
         Returns:
             `embedding` `[samples, embedding_dim]`, `attribution` (logits, gated as
             published or not) `[samples, num_sources]`, `detection` (logits of real and synthetic)
-            `[samples, 2]`, and the activations of `ResNet`; without heads, neither
+            `[samples, 2]`, and the activations of `ResNet` or `VisionTransformer`; without heads, neither
             logits. Without mixing there are as many samples as images; with it,
             `mixed` says what went into each, see `rmjax.mixing.Mixed`.
 
@@ -156,6 +160,7 @@ def make_model(
     dtype: Any = jnp.float32,
     remat: bool = False,
     crop: int = 224,
+    structure: Mapping[str, Any] | None = None,
 ) -> RepMix:
     """Return the model, its arguments checked.
 
@@ -163,7 +168,7 @@ def make_model(
         InputError: unknown architecture (the message lists the choices), inputs too small
             for it, one source alone, or a gated source that is none of them.
     """
-    check_backbone(arch, crop)
+    check_backbone(arch, crop, structure)
     check_num_sources(num_sources)
     if gated_source is not None and not 0 <= gated_source < max(num_sources, 1):
         raise InputError(
@@ -180,6 +185,7 @@ def make_model(
         dtype,
         remat=remat,
         crop=crop,
+        structure=structure,
     )
 
 

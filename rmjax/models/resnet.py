@@ -201,8 +201,7 @@ class ResNet(nn.Module):
         return x, activations
 
 
-# The activations that the network returns on its way, and their stages.
-ACTIVATIONS = ("stem", "layer1", "layer2", "layer3", "layer4", "pool", "embedding")
+# By the level that they begin at; as activations, what they put out.
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {

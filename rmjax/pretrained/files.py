@@ -14,9 +14,11 @@ from rmjax.pretrained.pickles import Refused, read_torch
 _BRACE_AT = 8
 # The key of the metadata by which a file is a run that rmjax exported.
 EXPORTED = "rmjax"
-# What others call the file of weights in a folder, and we on the Hub; the best one first.
+# How the Hub has a model, ours too. Of two formats of the weights the first is enough.
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 FORMATS = (WEIGHTS, "pytorch_model.bin")
+INDEX = ".index.json"  # after the name of weights that lie in several files
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from typing import Any
 
 from rmjax.errors import InputError
 from rmjax.pretrained.addresses import Address, parse_address
-from rmjax.pretrained.files import FORMATS, file_hash
+from rmjax.pretrained.files import CONFIG, FORMATS, INDEX, PREPROCESSOR, file_hash
 
-_BESIDE = ("config.json", "preprocessor_config.json")
 # How the cache names its files: by their SHA-256, or by git's SHA-1 of small ones.
 _STATED = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
@@ -67,17 +66,17 @@ def download(address: str | Path) -> Snapshot:
             _check(path, stated[name], f"{wanted}: {name}")
             return path
 
-        weights = next((n for n in FORMATS if n in stated or _index(n) in stated), None)
+        weights = next((n for n in FORMATS if n in stated or n + INDEX in stated), None)
         if weights is None:
             raise InputError(
                 f"{wanted}: holds no weights, neither {' nor '.join(FORMATS)}"
             )
-        for name in (n for n in _BESIDE if n in stated):
+        for name in (n for n in (CONFIG, PREPROCESSOR) if n in stated):
             fetch(name)
         if weights in stated:
             file = fetch(weights)
         else:
-            file = fetch(_index(weights))
+            file = fetch(weights + INDEX)
             for name in _read_index(file, f"{wanted}: {file.name}"):
                 fetch(name)
     return Snapshot(file.parent, {"hub": str(wanted), "commit": commit})
@@ -181,10 +180,6 @@ def _check(path: Path, stated: str, what: str) -> None:
             f"{what} is not what the Hub states: {kind} {found[:12]}..., stated "
             f"{stated[:12]}...; it was removed from the cache: run the same again"
         )
-
-
-def _index(weights: str) -> str:
-    return f"{weights}.index.json"
 
 
 def _read_index(path: Path, what: str) -> list[str]:

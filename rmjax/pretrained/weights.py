@@ -23,14 +23,17 @@ from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
 from rmjax.pretrained.files import (
-    FORMATS,
+    CONFIG,
     file_hash,
     is_exported,
     read_file,
     weights_in,
 )
+from rmjax.pretrained.folders import read_transformer
+from rmjax.utils.files import read_json
 
-LAYOUTS = ("imagenet", "repmix", "image_attribution_bench")
+IMAGENET = "imagenet"
+LAYOUTS = (IMAGENET, "repmix", "image_attribution_bench")
 
 # Where training scripts put the state dict, and whose RepMix it is then.
 _WRAPPERS = {
@@ -81,12 +84,13 @@ class Weights:
 def read_weights(
     path: str | Path, *, layout: str = "auto", sources: Sequence[str] = ()
 ) -> Weights:
-    """Read a file of weights in one of `LAYOUTS`.
+    """Read a file of weights in one of `LAYOUTS`, or the folder of a vision transformer.
 
     Args:
-        path: a `.pth`, `.ckpt` or `.safetensors` file, or a folder that holds it as
-            `model.safetensors` or `pytorch_model.bin`.
-        layout: one of `LAYOUTS`; "auto" tells by the file's content.
+        path: a `.pth`, `.ckpt` or `.safetensors` file, a folder that holds it as
+            `model.safetensors` or `pytorch_model.bin`, or one as for
+            `read_transformer`.
+        layout: of a file, one of `LAYOUTS`; "auto" tells by its content.
         sources: names of the classes, in the file's order. Without them they are
             ImageAttributionBench's where there are as many, or `real`, `source1`, ...
 
@@ -97,10 +101,18 @@ def read_weights(
     """
     path = Path(path)
     if path.is_dir():
-        found = weights_in(path)
-        if found is None:
-            raise InputError(f"{path}: holds neither {' nor '.join(FORMATS)}")
-        path = found
+        about = path / CONFIG
+        given = read_json(about) if about.is_file() else {}
+        file = weights_in(path)
+        if "model_type" in given or file is None:
+            if layout != "auto" or sources:
+                raise InputError(
+                    f"{path}: a folder says itself what it holds: leave out --layout and "
+                    "--sources"
+                )
+            variables, config, provenance = read_transformer(path)
+            return Weights(variables, config, (), provenance)
+        path = file
     if is_exported(path):
         raise InputError(
             f"{path}: a run that `rmjax export` wrote, with its own sources: give it as "
@@ -122,7 +134,7 @@ def read_weights(
         odd = [k for k, v in state_dict.items() if not isinstance(v, np.ndarray)]
         if odd:
             raise InputError(f"no tensors: {some(odd)}")
-        if layout == "imagenet":
+        if layout == IMAGENET:
             network = _imagenet(state_dict, sources)
         else:
             network = _repmix(state_dict, content, layout, sources)

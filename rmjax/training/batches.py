@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from rmjax.data.pipeline import Batch, ImageCache, train_batches
-from rmjax.experiment.build import images_of_each
+from rmjax.experiment.build import build_resize, images_of_each
 from rmjax.experiment.data import ExperimentData
 
 # What a step reads of a batch.
@@ -42,7 +42,7 @@ def read_batches(
         members=members,
         partners=partners,
         size=config.data.size,
-        resize=config.data.resize or None,
+        resizing=build_resize(config, config.data.resize),
         seed=config.seed,
         start_step=start_step,
         process_index=jax.process_index(),
