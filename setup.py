@@ -56,6 +56,7 @@ setup(
         "ann": ["faiss-cpu>=1.9"],
         "beam": ["apache-beam>=2.65"],
         "cuda12": ["jax[cuda12]>=0.9"],
+        "hub": ["huggingface_hub>=2.0"],
         "tpu": ["jax[tpu]>=0.9"],
         "test": [
             "pytest>=8",
@@ -65,6 +66,7 @@ setup(
             "mypy>=1.15",
             "apache-beam>=2.65",
             "faiss-cpu>=1.9",
+            "huggingface_hub>=2.0",
             "lightkube>=1.0",
             "pyyaml>=6",
             "selenium>=4.10",

@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     # resnet50, resnet18, tiny, shallow, pointwise; vit_b32, vit_b16, vit_l14, or vit, whose
     # structure is below; of earlier work (docs/baselines.md): frank_cnn, yu_net, patch_cnn
     config.model.arch = "resnet50"
-    config.model.init = ""  # weights to start from: a file, or the folder of a run
+    config.model.init = ""  # weights to start from: a file, a folder, hf:owner/name
     # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma,
     # luma_chroma: for shallow and pointwise; standard: by the mean and deviation below
     config.model.input = "rgb"

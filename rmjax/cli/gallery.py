@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rmjax.cli.options import (
+    CopiedRun,
     Count,
     DataDir,
     Names,
     NewFile,
     NewFolder,
     RunDataDir,
-    RunFolder,
     Weights,
+    find_run,
 )
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError, harmless
@@ -227,7 +228,7 @@ def _describe(entry: dict) -> str:
 
 def measure_gallery(
     *,
-    workdir: RunFolder,
+    workdir: CopiedRun,
     k: tuple[Count, ...] = (1, 5, 10),
     draws: Count = 20,
     seed: int = 0,
@@ -245,8 +246,9 @@ def measure_gallery(
     from rmjax.gallery.evaluate import evaluate_gallery, format_gallery_evaluation
     from rmjax.utils.files import write_json
 
-    file = Path(out or Path(workdir) / "gallery_evaluation.json")
-    results = evaluate_gallery(workdir, ks=k, draws=draws, seed=seed, data_dir=data_dir)
+    folder = find_run(workdir)
+    file = Path(out or folder / "gallery_evaluation.json")
+    results = evaluate_gallery(folder, ks=k, draws=draws, seed=seed, data_dir=data_dir)
     write_json(file, results)
     print(format_gallery_evaluation(results))
     print(f"\nresults: {file}")

@@ -1,4 +1,4 @@
-"""The commands that take weights and images: convert, export, embed, attribute."""
+"""The commands that take weights and images: convert, export, push, embed, attribute."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -34,29 +34,34 @@ def convert_weights(
     sources: Names = (),
     changes: list[str],
 ) -> None:
-    """Turn weights of PyTorch projects into a run.
+    """Turn weights of PyTorch projects, or a run that was pushed or exported, into a run.
 
     Reads ResNet-18 or -50 of torchvision or timm, the published RepMix, or RepMix of
     ImageAttributionBench, without executing anything in the file, and writes a folder
-    that embed, attribute, evaluate and --config.model.init take.
+    that embed, attribute, evaluate and --config.model.init take. What `rmjax push` or
+    `rmjax export` wrote becomes a folder again, with its sources and calibration.
 
     Args:
-        source: a .pth, .ckpt or .safetensors file
+        source: a .pth, .ckpt or .safetensors file, a folder of one, or
+            hf:OWNER/NAME on the Hugging Face Hub, with @REVISION for a branch, tag or
+            commit
         layout: imagenet, repmix or image_attribution_bench (default: auto, by content)
         sources: names of the classes in the file's order, real,A,B (default:
             ImageAttributionBench's, or real,source1,source2)
         changes: Any key of the new run's config can be set with --config.KEY=VALUE,
             such as --config.data.name=attribution88/full.
     """
-    from rmjax.pretrained.convert import convert
+    from rmjax.inference.local import make_run
 
-    weights = convert(source, out, layout=layout, sources=sources, changes=changes)
+    weights = make_run(source, out, layout=layout, sources=sources, changes=changes)
     facts = weights.provenance
-    print(f"layout:   {facts['layout']} ({weights.config.model.arch})")
-    print(f"sources:  {', '.join(weights.source_names) or 'none, a bare backbone'}")
-    print(f"left out: {', '.join(facts['left_out']) or 'nothing'}")
-    for note in facts["notes"]:
+    print(f"layout:   {facts.get('layout', 'rmjax')} ({weights.config.model.arch})")
+    print(f"sources:  {', '.join(weights.source_names) or 'none'}")
+    print(f"left out: {', '.join(facts.get('left_out', ())) or 'nothing'}")
+    for note in facts.get("notes", ()):
         print(f"note:     {note}")
+    if "hub" in facts:
+        print(f"from:     {facts['hub']}, commit {facts['commit']}")
     print(f"\nconverted: {out}")
 
 
@@ -64,11 +69,12 @@ def export_run(
     *,
     out: NewFile,
     workdir: Annotated[
-        str | None, "folder of the run (default: the network that ships with rmjax)"
+        str | None,
+        "folder of the run, or hf:OWNER/NAME (default: the network that ships with rmjax)",
     ] = None,
     checkpoint: str = "best",
 ) -> None:
-    """A run as one file of weights.
+    """A run as one file of weights, in the safetensors format.
 
     It holds all that is needed to ask the network about images: embed, attribute,
     gallery and --config.model.init take it instead of the folder.
@@ -86,6 +92,49 @@ def export_run(
         f"exported: {file}, checkpoint {model.checkpoint}, {model.digest[:12]}, "
         f"{file.stat().st_size / 2**20:.1f} MiB"
     )
+
+
+def push_run(
+    workdir: Annotated[str, "folder of the run"],
+    address: str,
+    *,
+    checkpoint: str = "best",
+    private: bool = False,
+    license: str | None = None,
+    message: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Upload a run to the Hugging Face Hub.
+
+    Writes, in one commit: model.safetensors, as of `rmjax export`; config.json;
+    calibration.json and the results.json of evaluations, where there are any; and
+    README.md, a model card made of these, in place of the one that is there. No images
+    are uploaded, and of paths of this machine the last part alone. `rmjax.load`, embed,
+    attribute, gallery and --config.model.init take the address. It needs a token:
+    `hf auth login`, or HF_TOKEN.
+
+    Args:
+        address: hf:OWNER/NAME; the repository is made if there is none
+        checkpoint: best, last or a step
+        private: make the repository one that only its owner can see
+        license: of the weights, by its name on the Hub, such as cc-by-4.0 (default: none
+            is stated)
+        message: of the commit (default: version and step)
+        revision: the branch, made if there is none (default: the main one)
+    """
+    from rmjax.hub.push import push
+
+    done = push(
+        workdir,
+        address,
+        checkpoint=checkpoint,
+        private=private,
+        license=license,
+        message=message,
+        revision=revision,
+    )
+    print(f"pushed: {done.url}")
+    print(f'load:   rmjax.load("{done.address}"), commit {done.commit}')
 
 
 def write_fingerprints(

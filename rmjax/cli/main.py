@@ -20,6 +20,7 @@ from rmjax.cli.images import (
     attribute_images,
     convert_weights,
     export_run,
+    push_run,
     write_fingerprints,
 )
 from rmjax.cli.parser import Command, Group, Parser, add_commands, parse
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "preview": PREVIEW,
     "convert": convert_weights,
     "export": export_run,
+    "push": push_run,
     "embed": write_fingerprints,
     "attribute": attribute_images,
     "gallery": GALLERY,
@@ -122,8 +124,9 @@ def _prepare_process() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_find_cache() / "rmjax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("jax", "orbax", "faiss", "matplotlib"):
+    for noisy in ("jax", "orbax", "faiss", "matplotlib", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints by itself
     # What Orbax logs there as an error, with tracebacks, it raises as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     # Pillow's, of images that are large but below the limit of `rmjax.data.images`.

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from rmjax.cli.parser import Word
 from rmjax.errors import InputError
+from rmjax.pretrained.addresses import is_address
 from rmjax.utils.files import check_writable
 
 
@@ -48,6 +49,10 @@ def new_file(text: str) -> str:
 
 def new_folder(text: str) -> str:
     """Read the path of a folder to write to, which is there or can be made."""
+    if is_address(text):
+        raise InputError(
+            f"{text} is on the Hub, where only `rmjax push` writes: give a folder"
+        )
     check_writable(Path(text))
     return text
 
@@ -64,16 +69,39 @@ ConfigName = Annotated[
     str, "name of a shipped config, a Python file, or the folder of a run"
 ]
 RunFolder = Annotated[str, "folder of the run"]
+CopiedRun = Annotated[
+    str,
+    "folder of the run, or hf:OWNER/NAME on the Hub, of which a working copy is made in "
+    "runs/OWNER--NAME",
+]
 Weights = Annotated[
     str | None,
-    "folder of a run, or a file of weights (default: the fingerprint network that ships "
-    "with rmjax)",
+    "folder of a run, a file of weights, or hf:OWNER/NAME on the Hugging Face Hub "
+    "(default: the fingerprint network that ships with rmjax)",
 ]
 DataDir = Annotated[str, "folder of all prepared data sets"]
 RunDataDir = Annotated[
     str | None, "folder of all prepared data sets (default: as in the config)"
 ]
 JsonFile = Annotated[NewFile | None, "a file to write the figures to as well"]
+
+
+def find_run(workdir: str, distributed: bool = False) -> Path:
+    """Return the folder of a run; of one on the Hub, that of a working copy.
+
+    Raises:
+        InputError: the copy can't be made, or several processes were to make it.
+    """
+    if not is_address(workdir):
+        return Path(workdir)
+    if distributed:
+        raise InputError(
+            f"{workdir}: with --distributed, make a run of it first: rmjax convert "
+            f"{workdir} --out DIR"
+        )
+    from rmjax.inference.local import working_copy
+
+    return working_copy(workdir)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from rmjax.cli.options import (
     ConfigName,
+    CopiedRun,
     Hosts,
     JsonFile,
     Names,
     NewFolder,
     RunDataDir,
-    RunFolder,
     Share,
+    find_run,
 )
 from rmjax.errors import InputError
 
@@ -44,7 +45,7 @@ def train_run(
 
 def evaluate_run(
     *,
-    workdir: RunFolder,
+    workdir: CopiedRun,
     split: str = "test",
     semantics: Names = (),
     suite: str = "clean",
@@ -80,9 +81,10 @@ def evaluate_run(
     from rmjax.evaluation.evaluate import evaluate
     from rmjax.evaluation.results import format_results
 
+    folder = find_run(workdir, hosts.distributed)
     hosts.join()
     results = evaluate(
-        workdir,
+        folder,
         split=split,
         semantics=semantics,
         suite=suite,
@@ -100,7 +102,7 @@ def evaluate_run(
     print(f"\nresults: {Path(results['folder']) / 'results.json'}")
     name = results["evaluation"]["name"]
     chosen = [] if name == "full" else ["--evaluation", name]
-    command = shlex.join(["rmjax", "report", "--workdir", workdir, *chosen])
+    command = shlex.join(["rmjax", "report", "--workdir", str(folder), *chosen])
     print(f"report:  {command}")
 
 
@@ -114,7 +116,8 @@ def report_runs(
     """Draw an evaluation as one HTML page, or compare several runs.
 
     Args:
-        workdir: folder of the run; of several, each is compared with the first
+        workdir: folder of the run, or hf:OWNER/NAME, as for rmjax evaluate; of several,
+            each is compared with the first
         evaluation: which of the run's (default: full, or the only one)
         out: folder to write to (default: that of the evaluation; needed to compare)
         audit: audit.json of the data set (default: audit/DATASET/audit.json, if there)
@@ -122,12 +125,13 @@ def report_runs(
     from rmjax.report.comparison import write_comparison
     from rmjax.report.page import write_report
 
-    if len(workdir) == 1:
-        paths = write_report(workdir[0], audit=audit, evaluation=evaluation, out=out)
+    folders = [find_run(run) for run in workdir]
+    if len(folders) == 1:
+        paths = write_report(folders[0], audit=audit, evaluation=evaluation, out=out)
     elif out is None or audit is not None:
         raise InputError("to compare runs give --out DIR, and no --audit")
     else:
-        paths = write_comparison(workdir, evaluation=evaluation, out=out)
+        paths = write_comparison(folders, evaluation=evaluation, out=out)
     for kind, path in paths.items():
         print(f"{kind + ':':<11} {path}")
 

@@ -106,9 +106,9 @@ class Checkpoints:
         _check_loss(validation_loss, step)
         self._save(step, state, _describe(progress, validation_loss, pending))
 
-    def save_variables(self, variables: PyTree) -> None:
-        """Write `params` and `batch_stats` alone, as checkpoint 0."""
-        self._save(0, variables, _describe({}, None))
+    def save_variables(self, variables: PyTree, step: int = 0) -> None:
+        """Write `params` and `batch_stats` alone, as a checkpoint."""
+        self._save(step, variables, _describe({}, None))
 
     def rank(self, step: int, progress: dict[str, Any], validation_loss: float) -> None:
         """Note what a validation made of the checkpoint `step`, which was pending.

@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,12 @@ from rmjax.experiment.checkpoints import load_variables
 from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.experiment.step import HEADS
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
-from rmjax.inference.exported import SHIPPED, digest_of, is_exported, read_exported
+from rmjax.inference.exported import SHIPPED, digest_of, read_exported
 from rmjax.models.repmix import RepMix
+from rmjax.pretrained.addresses import is_address
+from rmjax.pretrained.files import WEIGHTS, is_exported, is_run
 from rmjax.pretrained.folders import is_transformer
+from rmjax.pretrained.hub import download
 from rmjax.pretrained.weights import IMAGENET, read_weights
 from rmjax.utils.choose import check_choice
 
@@ -52,8 +55,8 @@ class Attributor:
     """A trained network with what it needs to read images and name sources.
 
     Attributes:
-        name: what to call it: the folder or the file that it was loaded from, or
-            `fingerprint` for the network that ships.
+        name: what to call it: the folder, the file or the address that it was loaded
+            from, or `fingerprint` for the network that ships.
         config: of the run that trained it.
         source_names: the sources it tells apart; the first is `real`. Empty for a
             network that makes fingerprints alone, and for a bare backbone such as
@@ -62,7 +65,8 @@ class Attributor:
         devices: where it runs.
         checkpoint: the training step it is of.
         calibration: what turns its logits into probabilities.
-        provenance: where converted weights come from; None for a run of rmjax.
+        provenance: where converted weights come from, and what is from the Hub; None
+            for a run that was trained here.
         training: what its training images are like, see `rmjax.inference.domain`; None where
             that is not known.
     """
@@ -246,20 +250,33 @@ def load(
     """Load the run in `workdir` to embed and attribute images.
 
     Args:
-        workdir: folder of an `rmjax train` or `rmjax convert`; None for the network
+        workdir: folder of an `rmjax train` or `rmjax convert`, or of what `rmjax push`
+            wrote, or its address `hf:owner/name` on the Hub; None for the network
             `fingerprint` that ships with rmjax, which knows no sources.
         checkpoint: "best" by validation loss, "last", or a step.
         num_devices: devices to use, all for None.
 
     Raises:
-        InputError: there is no such run or checkpoint.
+        InputError: there is no such run or checkpoint, or it can't be fetched.
     """
     parallel.check_process()
     if workdir is None:
-        if checkpoint != "best":
-            raise InputError(f"checkpoint '{checkpoint}': what ships has one alone")
-        return _load_exported(SHIPPED, SHIPPED.stem, num_devices)
+        return _load_exported(SHIPPED, SHIPPED.stem, num_devices, checkpoint)
+    if is_address(workdir):
+        snapshot = download(workdir)
+        if not is_exported(snapshot.folder / WEIGHTS):
+            raise InputError(
+                f"{workdir}: no run of rmjax, but other weights: `rmjax convert` makes "
+                "a run of them"
+            )
+        model = load(snapshot.folder, checkpoint=checkpoint, num_devices=num_devices)
+        return _named(model, workdir, snapshot.provenance)
     workdir = Path(workdir)
+    if is_exported(workdir / WEIGHTS) and not (workdir / CHECKPOINTS).exists():
+        name = workdir.resolve().name
+        model = _load_exported(workdir / WEIGHTS, name, num_devices, checkpoint)
+        newer = load_calibration(workdir, model.checkpoint)  # of `rmjax evaluate` there
+        return replace(model, calibration=newer) if newer.images else model
     config = load_run_config(workdir)
     facts = load_facts(workdir)
     names = tuple(facts["source_names"])
@@ -290,19 +307,27 @@ def load_pretrained(
 
     Args:
         path: a `.pth`, `.ckpt` or `.safetensors` file in one of
-            `rmjax.pretrained.weights.LAYOUTS`, a file of `rmjax export`, the folder of
-            an `rmjax train` or `rmjax convert`, or None, as for `load`.
+            `rmjax.pretrained.weights.LAYOUTS`, or a folder that holds it as
+            `model.safetensors`, a file of `rmjax export`, a folder or None, as for
+            `load`, or the address of one of these on the Hub, `hf:owner/name`.
         layout: of a file; "auto" tells by its content.
         sources: names of a file's classes, see `rmjax.pretrained.weights.read_weights`.
         num_devices: devices to use, all for None.
 
     Raises:
-        InputError: the file or folder can't be read, or holds another network.
+        InputError: the file or folder can't be read or fetched, or holds another
+            network.
     """
+    if path is not None and is_address(path):
+        snapshot = download(path)
+        model = load_pretrained(
+            snapshot.folder, layout=layout, sources=sources, num_devices=num_devices
+        )
+        return _named(model, path, snapshot.provenance)
     if path is None:
         return load(path, num_devices=num_devices)
     path = Path(path)
-    if path.is_dir() and not is_transformer(path):
+    if is_run(path) and not is_transformer(path):
         return load(path, num_devices=num_devices)
     parallel.check_process()
     if layout == "auto" and not sources and path.is_file() and is_exported(path):
@@ -321,8 +346,22 @@ def load_pretrained(
     )
 
 
-def _load_exported(path: Path, name: str, num_devices: int | None) -> Attributor:
+def _named(
+    model: Attributor, address: str | Path, provenance: dict[str, str]
+) -> Attributor:
+    """Say of a network from the Hub where it is from."""
+    provenance = (model.provenance or {}) | provenance
+    return replace(model, name=str(address), provenance=provenance)
+
+
+def _load_exported(
+    path: Path, name: str, num_devices: int | None, checkpoint: str | int = "best"
+) -> Attributor:
     fields = read_exported(path)
+    if str(checkpoint) not in ("best", str(fields["checkpoint"])):
+        raise InputError(
+            f"checkpoint '{checkpoint}': {name} has one alone, {fields['checkpoint']}"
+        )
     devices = parallel.choose_devices(num_devices)
     fields["variables"] = parallel.place(fields["variables"], devices)
     return Attributor(name=name, devices=devices, **fields)

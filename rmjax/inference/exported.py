@@ -68,11 +68,6 @@ def export(model: "Attributor", out: str | Path) -> Path:
     return out
 
 
-def is_exported(path: Path) -> bool:
-    """Tell whether a file is one that `export` wrote."""
-    return EXPORTED in read_metadata(path)
-
-
 def read_exported(path: Path) -> dict[str, Any]:
     """Read a file that `export` wrote.
 

@@ -14,6 +14,11 @@ from rmjax.pretrained.pickles import Refused, read_torch
 _BRACE_AT = 8
 # The key of the metadata by which a file is a run that rmjax exported.
 EXPORTED = "rmjax"
+# How the Hub has a model, ours too. Of two formats of the weights the first is enough.
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = "model.safetensors"
+FORMATS = (WEIGHTS, "pytorch_model.bin")
+INDEX = ".index.json"  # after the name of weights that lie in several files
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -55,6 +60,23 @@ def read_metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (OSError, safetensors.SafetensorError):
         return {}
+
+
+def is_exported(path: Path) -> bool:
+    """Tell whether a file is a run that `rmjax.inference.exported.export` wrote."""
+    return EXPORTED in read_metadata(path)
+
+
+def weights_in(folder: Path) -> Path | None:
+    """Return the file of weights in a folder, by its name; None where there is none."""
+    files = (folder / name for name in FORMATS)
+    return next((file for file in files if file.is_file()), None)
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a path is a folder, but not one that holds weights of others."""
+    weights = weights_in(path)
+    return path.is_dir() and (weights is None or is_exported(weights))
 
 
 def file_hash(path: Path) -> str:

@@ -30,14 +30,16 @@ from rmjax.pretrained.families import (
     layers_without_bias,
     structure_of,
 )
-from rmjax.pretrained.files import file_hash, read_file
+from rmjax.pretrained.files import (
+    CONFIG,
+    FORMATS,
+    INDEX,
+    PREPROCESSOR,
+    file_hash,
+    read_file,
+)
 from rmjax.utils.choose import choose
 from rmjax.utils.files import read_json
-
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-# In the order in which they are looked for: of two formats one is enough.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-INDEX = ".index.json"  # after the name of weights that lie in several files
 
 _PROJECTION = "visual_projection.weight"
 # What a file with two towers holds beside that of images.
@@ -156,7 +158,7 @@ def _open_safetensors(file: Path, stack: ExitStack) -> dict[str, Read]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    for name in WEIGHTS:
+    for name in FORMATS:
         file, index = folder / name, folder / (name + INDEX)
         if file.is_file():
             return [file]
@@ -172,7 +174,7 @@ def _weight_files(folder: Path) -> list[Path]:
                 raise InputError(f"{index.name} lists {shard}, which is not there")
         return [folder / shard for shard in shards]
     raise InputError(
-        f"no weights: neither {' nor '.join(WEIGHTS)}, nor the {INDEX} of one"
+        f"no weights: neither {' nor '.join(FORMATS)}, nor the {INDEX} of one"
     )
 
 

@@ -22,8 +22,15 @@ from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 from rmjax.models.convert import EXCEPTIONS, from_imagenet, from_torch, some
 from rmjax.models.resnet import NUM_LEVELS
-from rmjax.pretrained.files import EXPORTED, file_hash, read_file, read_metadata
+from rmjax.pretrained.files import (
+    CONFIG,
+    file_hash,
+    is_exported,
+    read_file,
+    weights_in,
+)
 from rmjax.pretrained.folders import read_transformer
+from rmjax.utils.files import read_json
 
 IMAGENET = "imagenet"
 LAYOUTS = (IMAGENET, "repmix", "image_attribution_bench")
@@ -80,7 +87,8 @@ def read_weights(
     """Read a file of weights in one of `LAYOUTS`, or the folder of a vision transformer.
 
     Args:
-        path: a `.pth`, `.ckpt` or `.safetensors` file, or a folder as for
+        path: a `.pth`, `.ckpt` or `.safetensors` file, a folder that holds it as
+            `model.safetensors` or `pytorch_model.bin`, or one as for
             `read_transformer`.
         layout: of a file, one of `LAYOUTS`; "auto" tells by its content.
         sources: names of the classes, in the file's order. Without them they are
@@ -93,14 +101,19 @@ def read_weights(
     """
     path = Path(path)
     if path.is_dir():
-        if layout != "auto" or sources:
-            raise InputError(
-                f"{path}: a folder says itself what it holds: leave out --layout and "
-                "--sources"
-            )
-        variables, config, provenance = read_transformer(path)
-        return Weights(variables, config, (), provenance)
-    if EXPORTED in read_metadata(path):
+        about = path / CONFIG
+        given = read_json(about) if about.is_file() else {}
+        file = weights_in(path)
+        if "model_type" in given or file is None:
+            if layout != "auto" or sources:
+                raise InputError(
+                    f"{path}: a folder says itself what it holds: leave out --layout and "
+                    "--sources"
+                )
+            variables, config, provenance = read_transformer(path)
+            return Weights(variables, config, (), provenance)
+        path = file
+    if is_exported(path):
         raise InputError(
             f"{path}: a run that `rmjax export` wrote, with its own sources: give it as "
             "--workdir, or as model.init"
