@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SHARED
-from small_settings import SMALL
 
 import rmjax
 from rmjax.errors import InputError
-from rmjax.experiment.config import default_config
+from rmjax.experiment.config import default_config, load_config
 from rmjax.mixing import Mixed, adjacent, make_mixing, mix, mix_nothing
 from rmjax.mixing.registry import MIXINGS
 from rmjax.models.backbones import VIT
 from rmjax.models.repmix import make_model
 from rmjax.models.vit import TRANSFORMERS, resize_positions
+from rmjax.training.start import starting_backbone
 
 REFERENCES = SHARED / "golden" / "vit"
 FAMILIES = ("clip", "clip_gelu", "clip_full", "dinov2", "dinov2_registers")
@@ -211,11 +211,21 @@ def test_structures_that_do_not_fit_are_named(wrong, named):
         make_model(VIT, 2, structure=SMALL_VIT | wrong)
 
 
-def test_one_trains_mixed_and_is_evaluated(small_config, tmp_path):
-    config = small_config()
-    vit = {f"model.vit.{key}": value for key, value in SMALL_VIT.items()}
-    config.update_from_flattened_dict(SMALL | vit)
-    config.model.arch, config.mix.level, config.num_epochs = VIT, 3, 1
-    rmjax.train(config, tmp_path / "run")
-    results = rmjax.evaluate(tmp_path / "run", draws=10)
-    assert 0 <= results["clean"]["seen"]["accuracy"] <= 1
+def test_one_trains_mixed_and_is_what_another_training_starts_from(
+    small_config, tmp_path
+):
+    """By the run's own config; blocks and projection are taken, heads are new."""
+    structure = {f"model.vit.{key}": value for key, value in SMALL_VIT.items()}
+    changes = {"model.arch": VIT, "mix.level": 3, "num_epochs": 1}
+    config = small_config(**structure, **changes)
+    run = tmp_path / "run"
+    trained = rmjax.train(config, run, show_progress=False).params
+    results = rmjax.evaluate(run, draws=10, show_progress=False)
+    assert results["cells"] and np.isfinite(results["cells"][0]["loss"])
+    again = load_config(str(run), [f"--config.model.init={run}"])
+    assert again.model.vit == config.model.vit
+    taken = starting_backbone(again)["params"]["backbone"]
+    jax.tree.map(np.testing.assert_array_equal, taken, trained["backbone"])
+    again.model.vit.depth = 8
+    with pytest.raises(InputError, match=r"model\.vit"):
+        starting_backbone(again)
