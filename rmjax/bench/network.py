@@ -29,6 +29,7 @@ from rmjax.experiment.config import default_config
 from rmjax.experiment.step import create_state
 from rmjax.mixing import make_mixing
 from rmjax.models.repmix import RepMix
+from rmjax.models.vit import TRANSFORMERS
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.table import format_table
 
@@ -175,7 +176,12 @@ def format_inference_bench(results: dict) -> str:
         f"takes {batches['1']['ms']:.1f} ms, once compiled",
         *_speed_table(batches, digits=1),
         f"peak: matrix products at {results['peak_gflops']:.0f} GFLOP/s; an image "
-        f"takes {results['gflop']:.1f} GFLOP, fewer where Winograd's tiles are used",
+        f"takes {results['gflop']:.1f} GFLOP"
+        + (
+            ""
+            if results["arch"] in TRANSFORMERS
+            else ", fewer where Winograd's tiles are used"
+        ),
     ]
     packages = packages_for(results["arch"])
     if not packages:

@@ -36,15 +36,16 @@ def convert_weights(
 ) -> None:
     """Turn weights of PyTorch projects, or a run that was pushed or exported, into a run.
 
-    Reads ResNet-18 or -50 of torchvision or timm, the published RepMix, or RepMix of
-    ImageAttributionBench, without executing anything in the file, and writes a folder
-    that embed, attribute, evaluate and --config.model.init take. What `rmjax push` or
-    `rmjax export` wrote becomes a folder again, with its sources and calibration.
+    Reads vision transformers (CLIP, DINOv2, DINOv3, SigLIP), ResNet-18 or -50 of
+    torchvision or timm, the published RepMix, or RepMix of ImageAttributionBench,
+    without executing anything in the file, and writes a folder that embed, attribute,
+    evaluate and --config.model.init take. What `rmjax push` or `rmjax export` wrote
+    becomes a folder again, with its sources and calibration.
 
     Args:
-        source: a .pth, .ckpt or .safetensors file, a folder of one, or
-            hf:OWNER/NAME on the Hugging Face Hub, with @REVISION for a branch, tag or
-            commit
+        source: a folder with config.json and its weights; a .pth, .ckpt or .safetensors
+            file, or a folder of one; or hf:OWNER/NAME on the Hugging Face Hub, with
+            @REVISION for a branch, tag or commit
         layout: imagenet, repmix or image_attribution_bench (default: auto, by content)
         sources: names of the classes in the file's order, real,A,B (default:
             ImageAttributionBench's, or real,source1,source2)
@@ -159,8 +160,9 @@ def write_fingerprints(
         images: a folder, a CSV with the column path (and source), or the name of a
             prepared data set
         out: a .parquet or .npz file
-        layer: another activation: stem, layer1 to layer4, pool or embedding; maps are
-            averaged over places (default: embedding, the fingerprint)
+        layer: another activation: stem, layer1 to layer4, pool or embedding, of a
+            transformer hidden_0 and so on too; maps and tokens are averaged over places
+            (default: embedding, the fingerprint)
         batch_size: images at once
         splits: of a data set, A,B (default: all)
         shard: K/N: do the Kth part in N, from 0/N on, into a file of its own
