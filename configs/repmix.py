@@ -25,6 +25,9 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.dir = "data"  # where `rmjax prepare` put it
     config.data.name = "image_folder/mine"
+    # A table of `rmjax embed`, whose stored features are trained on in place of images:
+    # docs/features.md; empty: images.
+    config.data.features = ""
     config.data.sources = ()  # empty: all; `real` comes first
     config.data.held_out_sources = ()  # not trained on: the unknown ones in testing
     config.data.near_sources = ()  # those of them whose kin is trained on

@@ -109,7 +109,8 @@ class Fitted(nn.Module):
     Attributes:
         head: `[..., d] -> (embedding, scores)`.
         num_sources: sources to tell apart; source 0 is `real`.
-        tile: side of the network's input for which the head was fitted. Larger inputs
+        tile: side of the network's input for which the head was fitted, None where that
+            are stored features. Larger inputs
             are cut into such tiles (see `rmjax.models.tiles.cut`), over which embedding
             and scores are averaged.
         backbone: whose pooled maps, of images of any size, take the place of pixels.
@@ -117,7 +118,7 @@ class Fitted(nn.Module):
 
     head: nn.Module
     num_sources: int
-    tile: int
+    tile: int | None
     backbone: nn.Module | None = None
 
     def features(self, x: jax.Array) -> jax.Array:
@@ -126,7 +127,7 @@ class Fitted(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Embed and classify the network's input `[batch, H, W, channels]`.
+        """Embed and classify the network's input `[batch, H, W, channels]`, or features.
 
         Returns:
             `embedding` `[batch, n]`, `attribution` logits `[batch, num_sources]`, which
@@ -148,6 +149,8 @@ class Fitted(nn.Module):
         if self.backbone is not None:
             pooled, activations = self.backbone(x, train=False, stop=POOLED)
             return pooled[:, None], activations
+        if self.tile is None:
+            return x[:, None], {}
         tiles = cut(x, self.tile)
         return tiles.reshape(len(x), tiles.shape[1] * tiles.shape[2], -1), {}
 

@@ -91,7 +91,7 @@ def describe(
             "bootstrap": options["bootstrap"],
         },
         "data": {
-            "name": run.config.data.name,
+            "name": data.name,
             "directory": str(data.dataset.directory),
             "digest": digest_images(parts),
             "images": len(grid.truth["source"]),

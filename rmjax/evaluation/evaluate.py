@@ -35,7 +35,7 @@ from rmjax.evaluation.results import (
     subset_words,
     write_results,
 )
-from rmjax.evaluation.robustness import parse_suite
+from rmjax.evaluation.robustness import check_conditions, parse_suite
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.run import change_free, load_run_config, run_facts
@@ -105,8 +105,10 @@ def evaluate(
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
     run = _load_run(workdir, checkpoint, data_dir, changes, num_devices)
+    check_conditions(run.config, conditions)
     data = open_data(run.config)
     _check_sources(workdir, run, data)
+    _check_network(workdir, run, data)
     hosts.check_alike(
         data.facts()
         | run_facts(run.config)
@@ -274,6 +276,18 @@ def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None
             f"{workdir} knows the sources {', '.join(run.source_names)}; the data set "
             f"in {run.config.data.dir} has {', '.join(data.sources)}"
         )
+
+
+def _check_network(workdir: Path, run: Attributor, data: ExperimentData) -> None:
+    """Check that stored features are of the network that those in training were of."""
+    if run.features is None or data.network is None:
+        return
+    for key in ("model_sha256", "layer", "size"):
+        if run.features[key] != data.network[key]:
+            raise InputError(
+                f"{workdir} was trained on features whose {key} is {run.features[key]}; "
+                f"that of {run.config.data.features} is {data.network[key]}"
+            )
 
 
 def _choose_parts(

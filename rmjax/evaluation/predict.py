@@ -97,7 +97,9 @@ class Runner:
         selection, splits = part
         order = list(selection.dataset.split_sizes)
         split_numbers = np.array([order.index(split) for split in splits], np.int32)
-        folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
+        folder = None
+        if tuple(conditions) != (CLEAN,):
+            folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
         batches = eval_batches(
             selection,
             splits,

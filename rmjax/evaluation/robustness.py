@@ -10,7 +10,7 @@ import os
 import platform
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -138,6 +138,19 @@ def _values(part: str, kind: str) -> Iterator[float]:
     elif value not in SEVERITIES:
         raise InputError(f"suite: severity of {kind}:{text} is not in 1..5")
     yield int(value) if value.is_integer() else value
+
+
+def check_conditions(config: ConfigDict, conditions: Sequence[Condition]) -> None:
+    """Check that what a config evaluates on can be brought under these conditions.
+
+    Raises:
+        InputError: stored features are to be corrupted.
+    """
+    if config.data.features and tuple(conditions) != (CLEAN,):
+        raise InputError(
+            f"suite: {conditions[-1]}: stored features are no images that could be "
+            "corrupted; evaluate them clean, or train on the images"
+        )
 
 
 class Corrupter:

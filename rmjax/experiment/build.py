@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rmjax.baselines.methods import make_fitted, works_in_tiles
 from rmjax.baselines.networks import Fitted
 from rmjax.corruptions import check_settings, random_blur_jpeg, random_corrupt
+from rmjax.data.features import feature_size
 from rmjax.data.panes import load_panes
 from rmjax.errors import InputError
 from rmjax.experiment import parallel
@@ -26,7 +27,7 @@ from rmjax.experiment.step import (
     eval_step,
     train_step,
 )
-from rmjax.inputs import get_input
+from rmjax.inputs import get_input, to_unit
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
 from rmjax.models.backbones import check_backbone, make_backbone
@@ -59,7 +60,7 @@ def build_model(
         "axis_name": axis_name,
         "dtype": choose("model.dtype", config.model.dtype, DTYPES),
         "remat": config.model.remat and lowering == "auto",
-        "crop": network_input(config).shape[1],
+        "crop": None if config.data.features else network_input(config).shape[1],
     }
     if not config.fit.name:
         model = make_model(
@@ -161,6 +162,8 @@ def make_embed_step(
 
 def build_augment(config: ConfigDict) -> AugmentFn:
     """Return what training images go through; errors as below."""
+    if config.data.features:
+        return lambda keys, features, sources: features
     return partial(
         augment,
         crop=config.data.crop,
@@ -174,15 +177,25 @@ def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """Return what makes the config's network input of images in [0, 1].
 
     A network that works in tiles of the size that it was trained on gets each tile
-    transformed by itself.
+    transformed by itself. Stored features are the input as they are.
 
     Raises:
         InputError: there is no such input.
     """
+    if config.data.features:
+        return lambda features: features
     transform = get_input(config.model.input)
     if not works_in_tiles(config.fit.name, config.model.arch):
         return transform
     return partial(map_tiles, function=transform, size=config.data.crop)
+
+
+def build_reading(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """Return what makes the config's network input of uint8 images, or of features."""
+    transform = build_input(config)
+    if config.data.features:
+        return transform
+    return lambda images: transform(to_unit(images))
 
 
 def build_simulation(config: ConfigDict) -> SimulateFn | None:
@@ -285,7 +298,12 @@ def corruption_options(config: ConfigDict, size: int) -> dict:
 
 
 def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
-    """Return shape `[1, H, W, channels]` and type of what the network is trained on."""
+    """Return shape and type of what the network is trained on.
+
+    `[1, H, W, channels]`, or `[1, size]` of stored features.
+    """
+    if config.data.features:
+        return jax.ShapeDtypeStruct((1, feature_size(config.data.features)), "float32")
     images = jax.ShapeDtypeStruct((1, config.data.crop, config.data.crop, 3), "float32")
     return jax.eval_shape(build_input(config), images)
 
@@ -320,7 +338,7 @@ def make_eval_step(
     else shares the batch: sums in another order would round differently.
     """
     model = build_model(config, num_sources, lowering="forward")
-    transform = build_input(config)
+    transform = build_reading(config)
     on_cpu = devices[0].platform == "cpu"
 
     @cache
@@ -333,13 +351,15 @@ def make_eval_step(
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
         nonlocal last
-        _, items, *size, _ = batch["image"].shape
-        if last is None or last.of is not variables or last.size != size:
-            images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
-            inputs = jax.eval_shape(transform, images)
-            prepared, at_once = prepare(model.apply, variables, inputs)
+        image = batch["image"]
+        _, items, *shape = image.shape
+        if last is None or last.of is not variables or last.shape != shape:
+            one = jax.ShapeDtypeStruct((1, *shape), image.dtype)
+            prepared, at_once = prepare(
+                model.apply, variables, jax.eval_shape(transform, one)
+            )
             placed = parallel.place(prepared, devices)
-            last = _Prepared(variables, size, placed, at_once)
+            last = _Prepared(variables, shape, placed, at_once)
         most = _power_of_two(min(last.at_once, items // cores()))
         return compiled(most if on_cpu else None)(last.variables, batch)
 
@@ -347,10 +367,10 @@ def make_eval_step(
 
 
 class _Prepared(NamedTuple):
-    """Variables prepared for images of a size, and how many to run at once."""
+    """Variables prepared for images of a shape, and how many to run at once."""
 
     of: PyTree
-    size: list[int]
+    shape: list[int]
     variables: PyTree
     at_once: int
 

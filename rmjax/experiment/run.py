@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,13 @@ def start_workdir(
     *,
     provenance: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    features: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config, class names and package versions; once something is saved, compare.
 
     `provenance` says where weights that were not trained here come from, `training`
-    what the images are like that others are trained on.
+    what the images are like that others are trained on, `features` what made the
+    features that take their place, see `rmjax.data.features.FeatureTable.network`.
 
     Raises:
         InputError: the workdir belongs to another config or other classes, or can't be
@@ -64,6 +66,7 @@ def start_workdir(
         "semantic_names": list(semantics),
         "provenance": provenance,
         "training": training,
+        "features": features,
         "python": platform.python_version(),
         "versions": package_versions(),
     }
@@ -174,7 +177,7 @@ def parse_config(data: dict[str, Any], where: str) -> ConfigDict:
 def load_facts(workdir: Path) -> dict[str, Any]:
     """Return what `start_workdir` wrote beside the config.
 
-    `source_names` in order, `provenance`, `training`, and versions.
+    `source_names` in order, `provenance`, `training`, `features`, and versions.
 
     Raises:
         InputError: there is no run, or a damaged one.

@@ -61,6 +61,8 @@ class Attributor:
         provenance: where converted weights come from; None for a run of rmjax.
         training: what its training images are like, see `rmjax.inference.domain`; None where
             that is not known.
+        features: what made the features that it was trained on, see
+            `rmjax.data.features.FeatureTable.network`; None where that were images.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Attributor:
     calibration: Calibration
     provenance: dict | None = None
     training: dict | None = None
+    features: dict | None = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -265,6 +268,7 @@ def load(
         calibration=load_calibration(workdir, step),
         provenance=facts.get("provenance"),
         training=facts.get("training"),
+        features=facts.get("features"),
     )
 
 

@@ -7,40 +7,59 @@ import flax.linen as nn
 
 from rmjax.errors import InputError
 from rmjax.models.chains import CHAINS, Chain
+from rmjax.models.perceptron import PERCEPTRONS, Perceptron
 from rmjax.models.resnet import ARCHITECTURES, ResNet
 from rmjax.utils.choose import check_choice
 
-BACKBONES = (*ARCHITECTURES, *CHAINS)
+BACKBONES = (*ARCHITECTURES, *CHAINS, *PERCEPTRONS)
 
 
 def make_backbone(
-    arch: str, *, crop: int, remat: bool = False, **options: Any
+    arch: str, *, crop: int | None, remat: bool = False, **options: Any
 ) -> nn.Module:
     """Return a backbone in the stages of `ResNet`.
 
     Args:
         arch: one of `BACKBONES`.
-        crop: side of the input in training, for those that have to know it.
+        crop: side of the input in training, for those that have to know it; None where
+            the input are features.
         remat: compute residual blocks twice, where there are any.
         options: `embedding_dim`, `axis_name`, `dtype`, `lowering`, see `ResNet`.
     """
+    if arch in PERCEPTRONS:
+        sizes = {name: options[name] for name in ("embedding_dim", "dtype")}
+        return Perceptron(**PERCEPTRONS[arch], **sizes)
     if arch in CHAINS:
+        assert crop is not None  # see `check_backbone`
         return Chain(**CHAINS[arch], crop=crop, **options)
     return ResNet(**ARCHITECTURES[arch], remat=remat, **options)
 
 
-def check_backbone(arch: str, crop: int) -> None:
-    """Check that there is a backbone of a name, and that inputs are large enough for it.
+def check_backbone(arch: str, crop: int | None) -> None:
+    """Check that there is a backbone of a name, and that it is for such inputs.
 
     Args:
         arch: its name.
-        crop: side of the network's input in training.
+        crop: side of the network's input in training; None where the input are features.
 
     Raises:
-        InputError: there is none of that name (the message lists the choices), or its
-            strides leave nothing of inputs of this size.
+        InputError: there is none of that name (the message lists the choices), it is for
+            images and not for features or the other way round, or its strides leave
+            nothing of inputs of this size.
     """
     check_choice("architecture", arch, BACKBONES)
+    if crop is None:
+        if arch not in PERCEPTRONS:
+            raise InputError(
+                f"model.arch = '{arch}' is for images; for stored features choose "
+                + " or ".join(PERCEPTRONS)
+            )
+        return
+    if arch in PERCEPTRONS:
+        raise InputError(
+            f"model.arch = '{arch}' is for stored features: name their table as "
+            "data.features, or choose another architecture"
+        )
     # Unlike the strided convolutions of ResNets, those of chains have even kernels.
     stages = CHAINS[arch]["stages"] if arch in CHAINS else ()
     least = math.prod(stride for stage in stages for *_, stride, _ in stage)

@@ -44,13 +44,13 @@ from rmjax.experiment.run import (
 from rmjax.experiment.step import TrainState, create_state, draw_level
 from rmjax.inference.domain import describe_training
 from rmjax.losses import get_loss
-from rmjax.mixing import Mixing, make_mixing
+from rmjax.mixing import MIXINGS, Mixing, make_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.training.batches import read_batches
 from rmjax.training.fit import fit
 from rmjax.training.meter import Meter
 from rmjax.training.preemption import stop_requests
-from rmjax.training.start import starting_backbone
+from rmjax.training.start import starting_variables
 from rmjax.training.validation import make_validation
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _train(
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = bool(saved_steps(workdir / CHECKPOINTS))
-    state = make_state({} if started else starting_backbone(config))
+    state = make_state({} if started else starting_variables(config, data))
 
     with ExitStack() as stack:
         if hosts.is_first():
@@ -140,6 +140,7 @@ def _train(
                 sources,
                 data.dataset.semantic_names,
                 training=describe_training(data.seen),
+                features=data.network,
             )
         hosts.check_shared(workdir / RUN_FILE)
         checkpoints = stack.enter_context(
@@ -147,7 +148,9 @@ def _train(
         )
         state, progress = _restore(checkpoints, parallel.place(state, devices))
         if started and not progress:  # all of them were damaged
-            state = parallel.place(make_state(starting_backbone(config)), devices)
+            state = parallel.place(
+                make_state(starting_variables(config, data)), devices
+            )
         start = int(state.step)
         pending = progress is not None and checkpoints.is_pending(start)
         _log_sizes(config, data, state, devices)
@@ -215,6 +218,11 @@ def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
     check_values(config)
     mixing = make_mixing(**config.mix)
     check_partners(mixing.partners)
+    if config.data.features and MIXINGS[config.mix.name].maps:
+        raise InputError(
+            f"mix.name = '{config.mix.name}': this mixing takes places of a map, and "
+            "stored features are vectors"
+        )
     unit = mixing.unit
     if build_simulation(config) is not None:
         unit = math.lcm(unit, images_of_each(config))
