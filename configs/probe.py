@@ -33,7 +33,6 @@ def get_config() -> ConfigDict:
     config.optim.lr = 1e-3
     config.batch_size = 512
     config.eval_batch_size = 1024
-    config.eval_every_epochs = 1
     config.patience = 5
     config.keep_best = 1
     return config
