@@ -1,6 +1,7 @@
 """Stored features in place of images: tables, heads trained and fitted on them, sweeps."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -21,6 +22,9 @@ from rmjax.evaluation.evaluate import evaluate
 from rmjax.experiment.config import load_config
 from rmjax.experiment.data import open_data
 from rmjax.experiment.log import read_log
+from rmjax.gallery.ask import identify
+from rmjax.inference.attributor import load_run
+from rmjax.inference.exported import export
 from rmjax.mixing import MIXINGS
 from rmjax.sweep.grid import read_grid
 from rmjax.sweep.plan import plan_sweep
@@ -269,6 +273,54 @@ def test_a_fit_to_features_is_that_of_scikit_learn(probe, tmp_path, name):
     model.fit(scale.transform(x), source)
     expected = model.predict(scale.transform(rows(config, "test")[0]))
     assert np.mean(guess == expected) > 0.98  # of floats that differ in the last place
+
+
+# ------------------------------------------------------------------------ asked of images
+
+
+def test_with_its_network_at_hand_a_head_answers_about_images(
+    probe_run, mini_dir, tmp_path
+):
+    config, workdir = probe_run
+    data, model = open_data(config), rmjax.load(workdir, num_devices=1)
+    numbers = data.seen.records["test"][:20]
+    dataset = open_dataset(find_dataset(mini_dir, "attribution_mini"))
+    images = [image for _, image in dataset.files("test").read(numbers)]
+    outputs = model.run([model.read(image) for image in images])
+    vectors = data.dataset.files("test").features[numbers]
+    alone = load_run(workdir, num_devices=1).run([*vectors])
+    for name in ("embedding", "attribution", "detection"):
+        np.testing.assert_allclose(outputs[name], alone[name], rtol=1e-3, atol=1e-3)
+    path = tmp_path / "image.png"
+    path.write_bytes(images[0])
+    assert main(["attribute", "--workdir", str(workdir), str(path)]) == 0
+    out = str(tmp_path / "t.npz")
+    command = ["embed", "--workdir", str(workdir), "--images", str(tmp_path)]
+    assert main([*command, "--out", out]) == 0
+    with np.load(out) as arrays:
+        np.testing.assert_allclose(
+            arrays["embedding"], outputs["embedding"][:1], rtol=1e-3, atol=1e-3
+        )
+    assert identify(model) != identify(load_run(workdir))
+
+
+@pytest.mark.parametrize("change", [{"weights": "gone"}, {"model_sha256": "f" * 64}])
+def test_without_its_network_a_head_says_which_it_needs(
+    probe_run, tmp_path, change, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(probe_run[1], workdir)
+    facts = json.loads((workdir / "run.json").read_text())
+    facts["features"] |= change
+    (workdir / "run.json").write_text(json.dumps(facts))
+    needed = f"layer pool of the network .* {facts['features']['model_sha256'][:12]}"
+    with pytest.raises(InputError, match=needed) as caught:
+        rmjax.load(workdir)
+    assert "\n" not in str(caught.value)
+    command = ["attribute", "--workdir", str(workdir), "image.png"]
+    assert main(command) == 2 and "needs" in capsys.readouterr().err
+    with pytest.raises(InputError, match="head on the features of another network"):
+        export(load_run(workdir), tmp_path / "head.safetensors")
 
 
 # ----------------------------------------------------------------------------- in sweeps

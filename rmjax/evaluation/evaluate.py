@@ -39,7 +39,7 @@ from rmjax.evaluation.robustness import check_conditions, parse_suite
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.run import change_free, load_run_config, run_facts
-from rmjax.inference.attributor import Attributor, load
+from rmjax.inference.attributor import Attributor, load_run
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
 from rmjax.utils.revision import revision
 
@@ -183,7 +183,7 @@ def _load_run(
         num_devices = config.num_devices or None
     if data_dir:
         config.data.dir = data_dir
-    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    run = load_run(workdir, checkpoint=checkpoint, num_devices=num_devices)
     return replace(run, config=config)
 
 

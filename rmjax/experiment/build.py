@@ -297,21 +297,28 @@ def corruption_options(config: ConfigDict, size: int) -> dict:
     }
 
 
-def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
+def network_input(config: ConfigDict, size: int | None = None) -> jax.ShapeDtypeStruct:
     """Return shape and type of what the network is trained on.
 
-    `[1, H, W, channels]`, or `[1, size]` of stored features.
+    `[1, H, W, channels]`, or `[1, size]` of stored features; their table is asked for a
+    size that is not given.
     """
     if config.data.features:
-        return jax.ShapeDtypeStruct((1, feature_size(config.data.features)), "float32")
+        size = size or feature_size(config.data.features)
+        return jax.ShapeDtypeStruct((1, size), "float32")
     images = jax.ShapeDtypeStruct((1, config.data.crop, config.data.crop, 3), "float32")
     return jax.eval_shape(build_input(config), images)
 
 
-def variable_shapes(config: ConfigDict, num_sources: int) -> PyTree:
-    """Return shapes and types of the config's variables; nothing is computed."""
+def variable_shapes(
+    config: ConfigDict, num_sources: int, size: int | None = None
+) -> PyTree:
+    """Return shapes and types of the config's variables; nothing is computed.
+
+    `size` as for `network_input`.
+    """
     model = build_model(config, num_sources)
-    return jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+    return jax.eval_shape(model.init, jax.random.key(0), network_input(config, size))
 
 
 def embedding_size(config: ConfigDict, num_sources: int) -> int:

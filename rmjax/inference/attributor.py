@@ -1,9 +1,10 @@
 """A trained run, loaded, to be asked about any images."""
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ class Attributor:
             that is not known.
         features: what made the features that it was trained on, see
             `rmjax.data.features.FeatureTable.network`; None where that were images.
+        extractor: the network that makes them, where it is at hand: images go through it
+            first.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Attributor:
     provenance: dict | None = None
     training: dict | None = None
     features: dict | None = None
+    extractor: "Attributor | None" = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -84,8 +88,19 @@ class Attributor:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the parameters and batch statistics, in hexadecimal."""
-        return digest_of(self.variables)
+        """SHA-256 of the parameters and batch statistics, in hexadecimal.
+
+        Of a head on features, of those of the network that makes them as well.
+        """
+        own = digest_of(self.variables)
+        if self.extractor is None:
+            return own
+        return hashlib.sha256(f"{self.extractor.digest} {own}".encode()).hexdigest()
+
+    @property
+    def image_config(self) -> ConfigDict:
+        """What the config of the network that sees the images says of them."""
+        return self.extractor.image_config if self.extractor else self.config.data
 
     def embed(
         self,
@@ -145,8 +160,9 @@ class Attributor:
             InputError: there is no such layer.
         """
         model = build_model(self.config, len(self.source_names))
+        size = self.features["size"] if self.features else None
         outputs = jax.eval_shape(
-            model.apply, self.variables, network_input(self.config)
+            model.apply, self.variables, network_input(self.config, size)
         )
         choices = [name for name in ACTIVATIONS if name in outputs]
         check_choice("layer", layer, choices)
@@ -168,7 +184,7 @@ class Attributor:
         Raises:
             InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
         """
-        return resize_and_cut(decode(image, name), self.config)
+        return resize_and_cut(decode(image, name), self.image_config)
 
     def run(
         self,
@@ -190,11 +206,15 @@ class Attributor:
             raise InputError(f"batch size {batch_size}: give at least 1")
         parallel.check_process()
         step = self._step(layer or self.layer)
+        if self.extractor is not None and self.features is not None:
+            seen = self.features["layer"]
+            pixels = [*self.extractor.run(pixels, batch_size, layer=seen)[seen]]
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
         results: dict[str, np.ndarray] = {}
         for rows in equal_shapes(pixels, batch_size):
-            batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
+            first = pixels[rows[0]]
+            batch = np.zeros((batch_size, *first.shape), first.dtype)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
             outputs = parallel.fetch(step(self.variables, sharded))
@@ -244,19 +264,39 @@ def load(
         num_devices: devices to use, all for None.
 
     Raises:
-        InputError: there is no such run or checkpoint.
+        InputError: there is no such run or checkpoint; or it is a head on features, and
+            the network that makes them is not where it was.
     """
     parallel.check_process()
     if workdir is None:
         if checkpoint != "best":
             raise InputError(f"checkpoint '{checkpoint}': what ships has one alone")
         return _load_exported(SHIPPED, SHIPPED.stem, num_devices)
+    run = load_run(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    if run.features is None:
+        return run
+    return replace(run, extractor=_load_extractor(run.name, run.features, num_devices))
+
+
+def load_run(
+    workdir: str | Path,
+    *,
+    checkpoint: str | int = "best",
+    num_devices: int | None = None,
+) -> Attributor:
+    """Load the run in `workdir` as it was trained: on images, or on stored features.
+
+    Arguments and errors as for `load`, but that no other network is needed.
+    """
+    parallel.check_process()
     workdir = Path(workdir)
     config = load_run_config(workdir)
     facts = load_facts(workdir)
-    names = tuple(facts["source_names"])
+    names, features = tuple(facts["source_names"]), facts.get("features")
     devices = parallel.choose_devices(num_devices)
-    like = parallel.place_shapes(variable_shapes(config, len(names)), devices)
+    size = features["size"] if features else None
+    shapes = variable_shapes(config, len(names), size)
+    like = parallel.place_shapes(shapes, devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
     return Attributor(
         name=workdir.resolve().name,
@@ -268,8 +308,30 @@ def load(
         calibration=load_calibration(workdir, step),
         provenance=facts.get("provenance"),
         training=facts.get("training"),
-        features=facts.get("features"),
+        features=features,
     )
+
+
+def _load_extractor(
+    name: str, features: dict[str, Any], num_devices: int | None
+) -> Attributor:
+    """Load the network whose features a head was trained on.
+
+    Raises:
+        InputError: it is not there, or is another one by now.
+    """
+    path, digest = features["weights"], features["model_sha256"]
+    try:
+        network = load_pretrained(path, num_devices=num_devices)
+        if network.digest != digest:
+            raise InputError(f"what is there has SHA-256 {network.digest[:12]}")
+    except InputError as error:
+        raise InputError(
+            f"{name} is a head on features, layer {features['layer']} of the network "
+            f"{path or features['model']} with SHA-256 {digest[:12]}, and needs that to "
+            f"see images: {error}"
+        ) from error
+    return network
 
 
 def load_pretrained(
@@ -366,12 +428,12 @@ def _check_array(image: Any, name: str) -> np.ndarray:
     return array
 
 
-def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
+def resize_and_cut(image: np.ndarray, data: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     image = cut_ends(image)
-    if config.data.eval_resize:
-        image = resize_shorter(image, config.data.eval_resize)
-    cut = _middle(image, config.data.eval_size)
+    if data.eval_resize:
+        image = resize_shorter(image, data.eval_resize)
+    cut = _middle(image, data.eval_size)
     # A view would keep the whole of a large photograph in memory.
     return cut.copy() if cut.size < image.size else cut
 

@@ -78,7 +78,7 @@ def _about_size(
     size: tuple[int, int], shown: tuple[int, int], model: "Attributor"
 ) -> list[str]:
     warnings = []
-    side, data = min(size), model.config.data
+    side, data = min(size), model.image_config
     if not model.source_names:  # of no size: training pictures are rendered as crops
         if side < data.crop:
             text = f"its shorter side is {side} px; trained on crops of {data.crop} px"
