@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     # Model.
     config.model = ConfigDict()
     # resnet50, resnet18, tiny, shallow, pointwise; of earlier work (docs/baselines.md):
-    # frank_cnn, yu_net, patch_cnn
+    # frank_cnn, yu_net, patch_cnn; for stored features: linear, hidden
     config.model.arch = "resnet50"
     config.model.init = ""  # weights to start from: a file, or the folder of a run
     # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma,

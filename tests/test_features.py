@@ -95,6 +95,29 @@ def test_a_table_knows_its_data_set(table, small_run, mini_dir):
     assert ours.network["size"] == feature_size(table) == pooled.shape[1]
 
 
+def test_the_same_as_arrays_of_one_split(table, small_run, mini_dir, tmp_path):
+    out = tmp_path / "val.npz"
+    command = [
+        "embed",
+        "--workdir",
+        str(small_run),
+        "--layer",
+        "pool",
+        "--splits",
+        "val",
+    ]
+    command += ["--images", "attribution_mini", "--data-dir", str(mini_dir)]
+    assert main([*command, "--out", str(out)]) == 0
+    ours = open_features(table)
+    with np.load(out) as arrays:
+        np.testing.assert_array_equal(arrays["index"], np.arange(len(arrays["path"])))
+        np.testing.assert_array_equal(arrays["group"], ours.labels("val")["group"])
+        names = np.array(ours.semantic_names)[ours.labels("val")["semantic"]]
+        np.testing.assert_array_equal(arrays["semantic"], names)
+        sizes = json.loads(str(arrays["metadata"]))["dataset"]["split_sizes"]
+    assert sizes == {"val": ours.split_sizes["val"]}
+
+
 def test_shards_are_the_table_and_one_alone_is_none(table, tmp_path):
     whole = pq.read_table(table)
     for number in range(2):
@@ -202,6 +225,14 @@ def test_a_mixing_that_takes_places_of_maps_is_refused(probe, name):
             check_settings(config, jax.local_devices()[:1])
     else:
         check_settings(config, jax.local_devices()[:1])
+
+
+def test_the_grid_of_mixings_leaves_out_what_can_not_be(probe, caplog):
+    found = [label for label, _ in read_grid("mixing", probe(), "probe")]
+    assert "mixing=manifold" in found and "mixing=tokens" not in found
+    assert "mixing=tokens is left out: " in caplog.text
+    with pytest.raises(InputError, match="mixing=phase: .*are vectors"):
+        read_grid("mixing=none,phase", probe(), "probe")
 
 
 @pytest.mark.parametrize(

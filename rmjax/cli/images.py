@@ -104,7 +104,8 @@ def write_fingerprints(
 
     Writes one row per image: path, source where known, fingerprint, probabilities of
     detection and attribution, and what is wrong with it where it can't be read. Run
-    again after a stop, it goes on.
+    again after a stop, it goes on. Of a prepared data set, heads can be trained on the
+    table: rmjax train --config probe --config.data.features=TABLE.
 
     Args:
         images: a folder, a CSV with the column path (and source), or the name of a

@@ -162,7 +162,7 @@ def open_features(path: str) -> FeatureTable:
         _labels=by_split,
         name=about["name"],
         table=path,
-        network={key: facts[key] for key in NETWORK},
+        network={key: facts.get(key) for key in NETWORK},
         _vectors=vectors,
     )
 

@@ -192,9 +192,8 @@ def check_validation(config: ConfigDict, data: ExperimentData) -> None:
         InputError: one of them is smaller, or unreadable; it is named.
     """
     size, numbers = config.data.eval_size, data.seen.records.get("val", ())
-    if config.data.features or not len(numbers):
-        return
-    if config.data.eval_resize:  # `check_values` compared the two
+    checked = config.data.eval_resize  # by `check_values`
+    if config.data.features or checked or not len(numbers):
         return
     files = data.seen.dataset.files("val")
     for start in range(0, len(numbers), BLOCK):

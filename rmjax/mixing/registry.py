@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
             `mix.level`.
         members: images in a sample; 0: `mix.members`.
         deepest: the last level whose representations it can mix.
-        maps: whether these have to be maps, with places; features of images are not.
+        maps: whether these have to be maps, with places.
         partners: who is drawn together, key of `rmjax.data.partners.PARTNERS`; empty:
             `mix.partners`.
     """
@@ -94,6 +94,7 @@ def make_mixing(
     block: int = 16,
     partners: str = "any",
     band: tuple[float, float] = (0.0, 0.1),
+    maps: bool = True,
 ) -> Mixing:
     """Return the mixing called `name`, by default RepMix as published.
 
@@ -110,12 +111,18 @@ def make_mixing(
             `rmjax.data.partners.PARTNERS`; only the data pipeline asks.
         band: least and greatest frequency whose amplitudes or phases are mixed, in
             cycles a pixel.
+        maps: whether there are any: stored features are vectors.
 
     Raises:
         InputError: no such mixing (the message lists the choices), or a setting out of
             range.
     """
     recipe = choose("mixing", name, MIXINGS)
+    if recipe.maps and not maps:
+        raise InputError(
+            f"mix.name = '{name}': this mixing takes places of a map, and stored features "
+            "are vectors"
+        )
     level = min(5, recipe.deepest) if level is None else level
     if not 0 <= level <= DEEPEST:
         raise InputError(f"mix.level = {level}: give a level from 0 to {DEEPEST}")

@@ -18,6 +18,7 @@ from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.experiment.config import apply_changes, flatten
 from rmjax.experiment.run import load_run_config
+from rmjax.mixing import make_mixing
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,15 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 # --------------------------------------------------------------------- grids with a name
 
 
-def _mixing(name: str, **settings: object) -> Changes:
+def _mixing(name: str, **settings: object) -> Callable[[ConfigDict], Changes]:
+    """Mix in a way, where what a config trains on can be mixed so."""
     settings = {"name": name, "partners": "any"} | settings
-    return {f"mix.{key}": value for key, value in settings.items()}
+
+    def changes(config: ConfigDict) -> Changes:
+        make_mixing(name, maps=not config.data.features)
+        return {f"mix.{key}": value for key, value in settings.items()}
+
+    return changes
 
 
 def _corruptions(kinds: int) -> Changes:

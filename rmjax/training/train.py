@@ -44,7 +44,7 @@ from rmjax.experiment.run import (
 from rmjax.experiment.step import TrainState, create_state, draw_level
 from rmjax.inference.domain import describe_training
 from rmjax.losses import get_loss
-from rmjax.mixing import MIXINGS, Mixing, make_mixing
+from rmjax.mixing import Mixing, make_mixing
 from rmjax.models.repmix import RepMix
 from rmjax.training.batches import read_batches
 from rmjax.training.fit import fit
@@ -216,13 +216,8 @@ def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
         InputError: an unknown mixing, or a number out of range.
     """
     check_values(config)
-    mixing = make_mixing(**config.mix)
+    mixing = make_mixing(**config.mix, maps=not config.data.features)
     check_partners(mixing.partners)
-    if config.data.features and MIXINGS[config.mix.name].maps:
-        raise InputError(
-            f"mix.name = '{config.mix.name}': this mixing takes places of a map, and "
-            "stored features are vectors"
-        )
     unit = mixing.unit
     if build_simulation(config) is not None:
         unit = math.lcm(unit, images_of_each(config))
