@@ -19,6 +19,7 @@ from rmjax.data.features import feature_size, open_features
 from rmjax.data.pipeline import train_batches
 from rmjax.errors import InputError
 from rmjax.evaluation.evaluate import evaluate
+from rmjax.evaluation.predict import digest_answers, digest_images, make_runner
 from rmjax.experiment.config import load_config
 from rmjax.experiment.data import open_data
 from rmjax.experiment.log import read_log
@@ -183,7 +184,7 @@ def test_a_head_is_trained_evaluated_and_reported(probe_run, capsys):
     assert {m["file"] for m in results["mistakes"]} == {""}
     assert main(["report", "--workdir", str(workdir)]) == 0
     page = (workdir / "evaluation/clean/report.html").read_text()
-    assert results["mistakes"][0]["path"].split("/")[0] in page
+    assert results["data"]["features"]["model_sha256"][:12] in page
 
 
 def leaves(state):
@@ -279,8 +280,31 @@ def test_features_of_another_network_are_told_from_those_trained_on(
     facts = json.loads(whole.schema.metadata[b"rmjax"]) | {"model_sha256": "other"}
     other = whole.replace_schema_metadata({"rmjax": json.dumps(facts)})
     pq.write_table(other, mine)
-    with pytest.raises(InputError, match="model_sha256 is .*mine.parquet is other"):
-        evaluate(tmp_path / "run")
+    config.num_epochs = 2
+    for go_on in (
+        evaluate,
+        lambda workdir: train(config, workdir, show_progress=False),
+    ):
+        with pytest.raises(InputError, match="model_sha256 is .* now other"):
+            go_on(tmp_path / "run")
+
+
+def test_of_the_same_images_features_of_two_networks_can_be_compared(
+    probe, probe_run, table, tmp_path
+):
+    path = tmp_path / "mine.parquet"
+    config, whole = probe(**{"data.features": str(path)}), pq.read_table(table)
+    negated = pa.array([-row for row in whole["pool"].to_numpy()], whole["pool"].type)
+    place = whole.schema.get_field_index("pool")
+    images, answers = [], []
+    for version in (whole, whole.set_column(place, "pool", negated)):
+        pq.write_table(version.replace_schema_metadata(whole.schema.metadata), path)
+        data, run = open_data(config), load_run(probe_run[1], num_devices=1)
+        parts = {"seen": (data.seen, ("test",))}
+        runner = make_runner(config, len(data.sources), run.devices)
+        images.append(digest_images(parts))
+        answers.append(digest_answers(runner, run.variables, parts))
+    assert images[0] == images[1] and answers[0] != answers[1]
 
 
 # ------------------------------------------------------------------ fitted in closed form

@@ -93,6 +93,7 @@ def describe(
         "data": {
             "name": data.name,
             "directory": str(data.dataset.directory),
+            "features": data.network,
             "digest": digest_images(parts),
             "images": len(grid.truth["source"]),
             "bootstrap_groups": len(np.unique(grid.truth["group"])),

@@ -38,7 +38,12 @@ from rmjax.evaluation.results import (
 from rmjax.evaluation.robustness import check_conditions, parse_suite
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
-from rmjax.experiment.run import change_free, load_run_config, run_facts
+from rmjax.experiment.run import (
+    change_free,
+    check_network,
+    load_run_config,
+    run_facts,
+)
 from rmjax.inference.attributor import Attributor, load_run
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
 from rmjax.utils.revision import revision
@@ -108,7 +113,7 @@ def evaluate(
     check_conditions(run.config, conditions)
     data = open_data(run.config)
     _check_sources(workdir, run, data)
-    _check_network(workdir, run, data)
+    check_network(workdir, run.features, data.network)
     hosts.check_alike(
         data.facts()
         | run_facts(run.config)
@@ -276,18 +281,6 @@ def _check_sources(workdir: Path, run: Attributor, data: ExperimentData) -> None
             f"{workdir} knows the sources {', '.join(run.source_names)}; the data set "
             f"in {run.config.data.dir} has {', '.join(data.sources)}"
         )
-
-
-def _check_network(workdir: Path, run: Attributor, data: ExperimentData) -> None:
-    """Check that stored features are of the network that those in training were of."""
-    if run.features is None or data.network is None:
-        return
-    for key in ("model_sha256", "layer", "size"):
-        if run.features[key] != data.network[key]:
-            raise InputError(
-                f"{workdir} was trained on features whose {key} is {run.features[key]}; "
-                f"that of {run.config.data.features} is {data.network[key]}"
-            )
 
 
 def _choose_parts(

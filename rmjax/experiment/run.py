@@ -57,10 +57,12 @@ def start_workdir(
     features that take their place, see `rmjax.data.features.FeatureTable.network`.
 
     Raises:
-        InputError: the workdir belongs to another config or other classes, or can't be
-            written to.
+        InputError: the workdir belongs to another config, other classes or features of
+            another network, or can't be written to.
     """
     _check_same(workdir, config, sources)
+    if _has_saved(workdir):
+        check_network(workdir, load_facts(workdir).get("features"), features)
     facts = {
         "source_names": list(sources),
         "semantic_names": list(semantics),
@@ -205,6 +207,29 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
             f"there and {new.get(key)!r} here; choose another --workdir"
         )
+
+
+def check_network(
+    workdir: Path, known: Mapping[str, Any] | None, found: Mapping[str, Any] | None
+) -> None:
+    """Check that stored features are made as those that the run was trained on.
+
+    Args:
+        workdir: of the run.
+        known: what made these, see `rmjax.data.features.FeatureTable`; None for images.
+        found: what made those that are there now.
+
+    Raises:
+        InputError: it was another network or layer.
+    """
+    if known is None or found is None:
+        return
+    for key in ("model_sha256", "layer", "size"):
+        if known[key] != found[key]:
+            raise InputError(
+                f"{workdir} was trained on features whose {key} is {known[key]}, and "
+                f"that of the table is now {found[key]}"
+            )
 
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:
