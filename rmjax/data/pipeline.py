@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import grain
 import grain.experimental
 import numpy as np
 from absl import flags
+from grain.experimental import index_shuffle
 
 from rmjax.data.dataset import Dataset, Selection, check_every_source
 from rmjax.data.features import FeatureTable
@@ -127,11 +129,9 @@ def train_batches(
     draw = _Draw(choose, members)
     reader = _open(selection.dataset, split, size, resize, cache)
     load = _LoadTrain(selection, split, reader, items, process_index)
+    order = _Order(selection.size(split), batch_size // members, order_seed)
     # Grain numbers batches through all epochs, so (seed, number) is the state.
-    steps = (
-        grain.MapDataset.range(selection.size(split)).shuffle(seed=order_seed).repeat()
-    )
-    steps = steps.batch(batch_size // members, batch_fn=np.asarray)
+    steps = grain.MapDataset.range(sys.maxsize).map(order)
     steps = steps.random_map(draw, seed=draw_seed)
     steps = steps.map_with_index(load)[start_step:]
     return _iterate(steps, items * size**2 * 3, num_workers, prefetch)
@@ -202,6 +202,35 @@ def num_eval_batches(
     """Return how many batches `eval_batches` yields."""
     splits = (splits,) if isinstance(splits, str) else splits
     return math.ceil(selection.size(*splits) / batch_size)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The first members of each step: one shuffled pass over all images after the other.
+
+    The order of grain's `shuffle().repeat().batch()`, which spends 40 us on each image.
+
+    Attributes:
+        total: images.
+        groups: first members in a step.
+        seed: of the shuffling.
+    """
+
+    total: int
+    groups: int
+    seed: int
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Return places int `[groups]` in the selection."""
+        first = step * self.groups
+        return np.array(
+            [self._shuffled(number) for number in range(first, first + self.groups)]
+        )
+
+    def _shuffled(self, number: int) -> int:
+        epoch, place = divmod(number, self.total)
+        seed = (self.seed + epoch) % 2**32
+        return index_shuffle(place, max_index=self.total - 1, seed=seed, rounds=4)
 
 
 @dataclass(frozen=True)
