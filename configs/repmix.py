@@ -25,6 +25,9 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.dir = "data"  # where `rmjax prepare` put it
     config.data.name = "image_folder/mine"
+    # A table of `rmjax embed`, whose stored features are trained on in place of images:
+    # docs/features.md; empty: images.
+    config.data.features = ""
     config.data.sources = ()  # empty: all; `real` comes first
     config.data.held_out_sources = ()  # not trained on: the unknown ones in testing
     config.data.near_sources = ()  # those of them whose kin is trained on
@@ -50,7 +53,8 @@ def get_config() -> ConfigDict:
     # Model.
     config.model = ConfigDict()
     # resnet50, resnet18, tiny, shallow, pointwise; vit_b32, vit_b16, vit_l14, or vit, whose
-    # structure is below; of earlier work (docs/baselines.md): frank_cnn, yu_net, patch_cnn
+    # structure is below; of earlier work (docs/baselines.md): frank_cnn, yu_net, patch_cnn;
+    # for stored features: linear, hidden
     config.model.arch = "resnet50"
     config.model.init = ""  # weights to start from: a file, a folder, hf:owner/name
     # rgb, imagenet, highpass, residual, logdct; wiener: for prnu; dcthist, chroma,

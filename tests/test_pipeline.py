@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import grain
 import numpy as np
 import pytest
 from grain.multiprocessing import SharedMemoryArray
@@ -17,6 +18,7 @@ from rmjax.data.dataset import find_dataset, open_dataset, select
 from rmjax.data.images import Resize, centre
 from rmjax.data.pipeline import (
     ImageCache,
+    _Order,
     eval_batches,
     num_eval_batches,
     train_batches,
@@ -452,3 +454,12 @@ def test_workers_need_no_shared_memory(whole, monkeypatch, caplog):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="/dev/shm .*data.workers=0"):
         take(1, whole, num_workers=2)
+
+
+@pytest.mark.parametrize(("total", "groups"), [(100, 32), (5, 16), (1, 3)])
+def test_the_order_is_that_of_grain(total, groups):
+    order = _Order(total, groups, seed=123)
+    passes = grain.MapDataset.range(total).shuffle(seed=123).repeat()
+    expected = passes.batch(groups, batch_fn=np.asarray)
+    for step in (0, 1, 2, 40):
+        np.testing.assert_array_equal(order(step), expected[step])

@@ -183,7 +183,8 @@ def test_summary_says_where_the_network_fails(report):
 def test_commands_are_ready_for_a_shell(report):
     results = sample_results(full=False)
     results["run"]["workdir"] = "my runs/1"
-    results["run"]["config"]["data"] |= {"name": "folder/my set", "dir": "my data"}
+    results["run"]["config"]["data"]["dir"] = "my data"
+    results["data"]["name"] = "folder/my set"
     page = report(results)
     assert "rmjax report --workdir 'my runs/1' --evaluation full" in page.text
     assert "rmjax audit 'folder/my set' --data-dir 'my data'" in page.text

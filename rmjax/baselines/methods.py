@@ -95,7 +95,7 @@ def make_fitted(
     name: str,
     num_sources: int,
     *,
-    tile: int,
+    tile: int | None,
     components: int,
     images: int,
     backbone: nn.Module,
@@ -105,7 +105,7 @@ def make_fitted(
     Args:
         name: key of `METHODS`.
         num_sources: sources to tell apart.
-        tile: side of the network's input in training.
+        tile: side of the network's input in training; None where that are features.
         components: principal components, where any are sought.
         images: training images that it is fitted to.
         backbone: for the methods that need one.

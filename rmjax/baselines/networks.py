@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from rmjax.models.heads import detection_from_attribution
 from rmjax.models.tiles import cut
 
-POOLED = 5  # level of a backbone whose output are the features: after its pool
 MAX_NEIGHBOURS = 25  # the most that `Neighbours` may ask
 
 
@@ -109,15 +108,17 @@ class Fitted(nn.Module):
     Attributes:
         head: `[..., d] -> (embedding, scores)`.
         num_sources: sources to tell apart; source 0 is `real`.
-        tile: side of the network's input for which the head was fitted. Larger inputs
+        tile: side of the network's input for which the head was fitted, None where that
+            are stored features. Larger inputs
             are cut into such tiles (see `rmjax.models.tiles.cut`), over which embedding
             and scores are averaged.
-        backbone: whose pooled maps, of images of any size, take the place of pixels.
+        backbone: whose features, of images of any size, take the place of pixels: the
+            representation at its level `FEATURES`.
     """
 
     head: nn.Module
     num_sources: int
-    tile: int
+    tile: int | None
     backbone: nn.Module | None = None
 
     def features(self, x: jax.Array) -> jax.Array:
@@ -126,7 +127,7 @@ class Fitted(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Embed and classify the network's input `[batch, H, W, channels]`.
+        """Embed and classify the network's input `[batch, H, W, channels]`, or features.
 
         Returns:
             `embedding` `[batch, n]`, `attribution` logits `[batch, num_sources]`, which
@@ -146,8 +147,12 @@ class Fitted(nn.Module):
 
     def _features(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         if self.backbone is not None:
-            pooled, activations = self.backbone(x, train=False, stop=POOLED)
+            pooled, activations = self.backbone(
+                x, train=False, stop=self.backbone.FEATURES
+            )
             return pooled[:, None], activations
+        if self.tile is None:
+            return x[:, None], {}
         tiles = cut(x, self.tile)
         return tiles.reshape(len(x), tiles.shape[1] * tiles.shape[2], -1), {}
 

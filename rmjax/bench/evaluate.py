@@ -18,6 +18,7 @@ from rmjax.bench.common import (
 )
 from rmjax.data.dataset import take
 from rmjax.data.pipeline import ImageCache
+from rmjax.errors import InputError
 from rmjax.evaluation.predict import Part, Runner, make_runner, predict_grid
 from rmjax.evaluation.protocol import measure_grid
 from rmjax.evaluation.robustness import parse_suite
@@ -64,6 +65,8 @@ def bench_evaluate(
     check_at_least(1, images=images, repeats=repeats)
     conditions = parse_suite(suite)
     run = load(workdir)
+    if run.features is not None:
+        raise InputError(f"{workdir} looks at stored features: it reads no images")
     if data_dir:
         run.config.data.dir = data_dir
     data = open_data(run.config)

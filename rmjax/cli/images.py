@@ -154,7 +154,8 @@ def write_fingerprints(
 
     Writes one row per image: path, source where known, fingerprint, probabilities of
     detection and attribution, and what is wrong with it where it can't be read. Run
-    again after a stop, it goes on.
+    again after a stop, it goes on. Of a prepared data set, heads can be trained on the
+    table: rmjax train --config probe --config.data.features=TABLE.
 
     Args:
         images: a folder, a CSV with the column path (and source), or the name of a
@@ -171,7 +172,7 @@ def write_fingerprints(
         0 all images were embedded, 1 some could not be read, 2 wrong arguments.
     """
     hosts.join()
-    from rmjax.data.listing import list_images
+    from rmjax.data.listing import describe_images, list_images
     from rmjax.experiment.hosts import check_alike, gather, is_first
     from rmjax.inference.attributor import load_pretrained
     from rmjax.inference.embed import embed_images
@@ -184,12 +185,14 @@ def write_fingerprints(
         images, data_dir=data_dir, splits=splits, known=model.source_names
     )
     check_alike({"number of images": count})
+    dataset = describe_images(images, data_dir=data_dir, splits=splits)
     file, *mine = embed_images(
         model,
         listed,
         count,
         out,
         layer=layer,
+        about={"weights": workdir, "dataset": dataset},
         batch_size=batch_size,
         shard=shard,
         show_progress=is_first(),

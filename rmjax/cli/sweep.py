@@ -43,7 +43,7 @@ def run_grid(
     nothing: data.sources=('real','dcgan'),('real','cips') are two values. A word
     without '=' names a grid: level (mix.level 0 to 6), members (mix.members 1 to 4),
     beta (mix.beta 0.1, 0.4, 1), mixing (14 ways), method (RepMix and 10 earlier
-    methods), loss (compound, ungated, attribution), embedding (its dimensions, 64 to
+    methods; 4 more where runs/clip and runs/dinov2 are), loss (compound, ungated, attribution), embedding (its dimensions, 64 to
     512), input (rgb, residual, logdct), corruptions (0, 1, 3, 7, 15 kinds in training).
     method=plain,frank_ridge takes these two of method.
 

@@ -5,15 +5,16 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from logging import getLogger
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
+from rmjax.data.features import describe_dataset
 from rmjax.data.image_files import (
     as_text,
     check_regular,
@@ -36,11 +37,14 @@ class Item:
         path: what to call it: below the folder, as the CSV has it, or in the data set.
         source: what made it, where that is known.
         read: returns the encoded file.
+        record: of a data set's image its `split`, `index`, `semantic` and `group`, see
+            `rmjax.data.features`.
     """
 
     path: str
     source: str | None
     read: Callable[[], bytes]
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_rows(
@@ -155,6 +159,19 @@ def list_images(
     return walk, count
 
 
+def describe_images(
+    images: str | Path, *, data_dir: str | Path = "data", splits: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Return what there is to know of a data set, see `describe_dataset`.
+
+    Arguments and errors as for `list_images`; None for a folder or a CSV file.
+    """
+    if Path(images).exists():
+        return None
+    dataset = _open(images, data_dir)
+    return describe_dataset(dataset, str(images), splits or [*dataset.split_sizes])
+
+
 def list_files(paths: Iterable[str | Path]) -> list[str | Path]:
     """Return image files, for a folder those in it, as `list_images` finds them.
 
@@ -232,11 +249,18 @@ def _rows(path: Path) -> Iterator[Item]:
 def _records(dataset: Dataset, splits: tuple[str, ...]) -> Iterator[Item]:
     for split in splits or dataset.split_sizes:
         files = dataset.files(split)
-        for number, source in enumerate(dataset.labels(split)["source"]):
+        labels = dataset.labels(split)
+        for number, source in enumerate(labels["source"]):
             yield Item(
                 f"{split}/{number}",
                 dataset.source_names[source],
                 partial(_record, files, number),
+                {
+                    "split": split,
+                    "index": number,
+                    "semantic": dataset.semantic_names[labels["semantic"][number]],
+                    "group": int(labels["group"][number]),
+                },
             )
 
 

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ import grain
 import grain.experimental
 import numpy as np
 from absl import flags
+from grain.experimental import index_shuffle
 
 from rmjax.data.dataset import Dataset, Selection, check_every_source
+from rmjax.data.features import FeatureTable
 from rmjax.data.images import Resize, centre, decode_rgb, resize, window
 from rmjax.data.labels import TYPES
 from rmjax.data.partners import Choose, make_partners
@@ -102,7 +105,8 @@ def train_batches(
 
     Returns:
         An iterator over dicts of arrays, `items = batch_size / process_count`:
-        `image` uint8 `[items, size, size, 3]`; `source` and `semantic` int32
+        `image` uint8 `[items, size, size, 3]`, or of a `FeatureTable` the features as
+        they are, float32 `[items, features]`; `source` and `semantic` int32
         `[items]`, indices of the selection and of the data set; `index` int32
         `[items]`, the record number in the split; `position` int32 `[items]`, the
         image's place in the whole stream, `step * batch_size` and on. The
@@ -123,13 +127,11 @@ def train_batches(
     labels = selection.labels[split]
     choose = make_partners(partners, labels["source"], labels["semantic"])
     draw = _Draw(choose, members)
-    reader = _Reader(selection.dataset, split, size, resizing, cache)
+    reader = _open(selection.dataset, split, size, resizing, cache)
     load = _LoadTrain(selection, split, reader, items, process_index)
+    order = _Order(selection.size(split), batch_size // members, order_seed)
     # Grain numbers batches through all epochs, so (seed, number) is the state.
-    steps = (
-        grain.MapDataset.range(selection.size(split)).shuffle(seed=order_seed).repeat()
-    )
-    steps = steps.batch(batch_size // members, batch_fn=np.asarray)
+    steps = grain.MapDataset.range(sys.maxsize).map(order)
     steps = steps.random_map(draw, seed=draw_seed)
     steps = steps.map_with_index(load)[start_step:]
     return _iterate(steps, items * size**2 * 3, num_workers, prefetch)
@@ -162,9 +164,8 @@ def eval_batches(
 
     Returns:
         An iterator over `num_eval_batches` dicts of arrays, the same number in
-        every process, `items = batch_size / process_count`: `image` uint8
-        `[items, size, size, 3]`; `source`, `semantic`, `index` int32 `[items]` as
-        in `train_batches`; `group` int64 `[items]`; `split` int32 `[items]`, the place in `splits`; `mask`
+        every process, `items = batch_size / process_count`: `image`, and `source`,
+        `semantic`, `index` int32 `[items]`, as in `train_batches`; `group` int64 `[items]`; `split` int32 `[items]`, the place in `splits`; `mask`
         float32 `[items]`, 1, or 0 for the padding of the last batch, whose other
         entries are 0.
 
@@ -175,7 +176,7 @@ def eval_batches(
     items = _items(batch_size, process_index, process_count, 1)
     splits = (splits,) if isinstance(splits, str) else tuple(splits)
     readers = [
-        _Reader(selection.dataset, split, size, resizing, cache) for split in splits
+        _open(selection.dataset, split, size, resizing, cache) for split in splits
     ]
     if not selection.size(*splits):
         raise InputError(
@@ -206,6 +207,35 @@ def num_eval_batches(
 
 
 @dataclass(frozen=True)
+class _Order:
+    """The first members of each step: one shuffled pass over all images after the other.
+
+    The order of grain's `shuffle().repeat().batch()`, which spends 40 us on each image.
+
+    Attributes:
+        total: images.
+        groups: first members in a step.
+        seed: of the shuffling.
+    """
+
+    total: int
+    groups: int
+    seed: int
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Return places int `[groups]` in the selection."""
+        first = step * self.groups
+        return np.array(
+            [self._shuffled(number) for number in range(first, first + self.groups)]
+        )
+
+    def _shuffled(self, number: int) -> int:
+        epoch, place = divmod(number, self.total)
+        seed = (self.seed + epoch) % 2**32
+        return index_shuffle(place, max_index=self.total - 1, seed=seed, rounds=4)
+
+
+@dataclass(frozen=True)
 class _Draw:
     """The random part of a step: partners for the first members, and windows."""
 
@@ -218,7 +248,33 @@ class _Draw:
         return chosen, rng.random((len(chosen), 2))
 
 
-class _Reader:
+def _open(
+    dataset: Dataset,
+    split: str,
+    size: int,
+    resizing: Resize | None,
+    cache: ImageCache | None,
+) -> "_Rows | _Images":
+    if isinstance(dataset, FeatureTable):
+        return _Rows(dataset.files(split).features)
+    return _Images(dataset, split, size, resizing, cache)
+
+
+class _Rows:
+    """Reads stored features, of which there is nothing to be cut."""
+
+    def __init__(self, features: np.ndarray):
+        self.features = features
+        self.shape, self.dtype = features.shape[1:], np.float32
+
+    def __call__(
+        self, numbers: np.ndarray, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return features `[items, size]` for record numbers."""
+        return self.features[numbers]
+
+
+class _Images:
     """Reads images of one split, decoded and resized, through the cache."""
 
     def __init__(
@@ -232,14 +288,27 @@ class _Reader:
         self.files = dataset.files(split)
         self.key = (str(dataset.directory), split, resizing)
         self.size, self.resizing = size, resizing
+        self.shape, self.dtype = (size, size, 3), np.uint8
         self.cache = cache or ImageCache(0)
 
-    def __call__(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    def __call__(
+        self, numbers: np.ndarray, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return windows `[items, size, size, 3]` at places, or for None the middles."""
+        images = np.empty((len(numbers), *self.shape), self.dtype)
+        for row, image in enumerate(self._read(numbers)):
+            if places is None:
+                images[row] = centre(image, self.size)
+            else:
+                images[row] = window(image, self.size, places[row])
+        return images
+
+    def _read(self, records: np.ndarray) -> Iterator[np.ndarray]:
         """Yield uint8 `[height, width, 3]`, no side under `size`, for record numbers.
 
         One after the other, so that the next image can take the memory of the last.
         """
-        numbers = [int(number) for number in numbers]
+        numbers = records.tolist()
         cached = [self.cache.get((*self.key, number)) for number in numbers]
         absent = [n for n, image in zip(numbers, cached, strict=True) if image is None]
         files = iter(self.files.read(absent))
@@ -270,7 +339,7 @@ class _LoadTrain:
 
     selection: Selection
     split: str
-    reader: _Reader
+    reader: "_Rows | _Images"
     items: int
     process_index: int
 
@@ -281,13 +350,8 @@ class _LoadTrain:
         position = step * len(chosen) + start + np.arange(self.items)
         numbers = self.selection.records[self.split][chosen[part]]
         labels = self.selection.labels[self.split]
-        size = self.reader.size
-        images = np.empty((self.items, size, size, 3), np.uint8)
-        rows = zip(images, self.reader(numbers), places[part], strict=True)
-        for row, image, place in rows:
-            row[:] = window(image, size, place)
         return {
-            "image": images,
+            "image": self.reader(numbers, places[part]),
             "source": labels["source"][chosen[part]],
             "semantic": labels["semantic"][chosen[part]],
             "index": numbers.astype(np.int32),
@@ -300,7 +364,7 @@ class _LoadEval:
     """Load this process's part of an evaluation batch, padded to full length."""
 
     rows: dict[str, np.ndarray]  # of all images, split by split
-    readers: list[_Reader]
+    readers: "list[_Rows | _Images]"
     batch_size: int
     items: int
     process_index: int
@@ -308,13 +372,11 @@ class _LoadEval:
     def __call__(self, number: int) -> Batch:
         begin = number * self.batch_size + self.process_index * self.items
         part = {name: v[begin : begin + self.items] for name, v in self.rows.items()}
-        count, size = len(part["index"]), self.readers[0].size
-        images = np.zeros((self.items, size, size, 3), np.uint8)
+        count, first = len(part["index"]), self.readers[0]
+        images = np.zeros((self.items, *first.shape), first.dtype)
         for place in np.unique(part["split"]):
             chosen = np.flatnonzero(part["split"] == place)
-            decoded = self.readers[place](part["index"][chosen])
-            for row, image in zip(chosen, decoded, strict=True):
-                images[row] = centre(image, size)
+            images[chosen] = self.readers[place](part["index"][chosen])
         batch = {name: np.pad(v, (0, self.items - count)) for name, v in part.items()}
         mask = (np.arange(self.items) < count).astype(np.float32)
         return {**batch, "image": images, "mask": mask}

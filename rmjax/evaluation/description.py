@@ -91,8 +91,9 @@ def describe(
             "bootstrap": options["bootstrap"],
         },
         "data": {
-            "name": run.config.data.name,
+            "name": data.name,
             "directory": str(data.dataset.directory),
+            "features": data.network,
             "digest": digest_images(parts),
             "images": len(grid.truth["source"]),
             "bootstrap_groups": len(np.unique(grid.truth["group"])),

@@ -35,11 +35,16 @@ from rmjax.evaluation.results import (
     subset_words,
     write_results,
 )
-from rmjax.evaluation.robustness import parse_suite
+from rmjax.evaluation.robustness import check_conditions, parse_suite
 from rmjax.experiment import hosts, parallel
 from rmjax.experiment.data import ExperimentData, open_data
-from rmjax.experiment.run import change_free, load_run_config, run_facts
-from rmjax.inference.attributor import Attributor, load
+from rmjax.experiment.run import (
+    change_free,
+    check_network,
+    load_run_config,
+    run_facts,
+)
+from rmjax.inference.attributor import Attributor, load_run
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
 from rmjax.utils.revision import revision
 
@@ -105,8 +110,10 @@ def evaluate(
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
     run = _load_run(workdir, checkpoint, data_dir, changes, num_devices)
+    check_conditions(run.config, conditions)
     data = open_data(run.config)
     _check_sources(workdir, run, data)
+    check_network(workdir, run.features, data.network)
     hosts.check_alike(
         data.facts()
         | run_facts(run.config)
@@ -181,7 +188,7 @@ def _load_run(
         num_devices = config.num_devices or None
     if data_dir:
         config.data.dir = data_dir
-    run = load(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    run = load_run(workdir, checkpoint=checkpoint, num_devices=num_devices)
     return replace(run, config=config)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import choose_evenly
+from rmjax.data.features import FeatureTable
 from rmjax.data.images import decode_rgb
 from rmjax.evaluation.clusters import fingerprint_map
 from rmjax.evaluation.metrics import Predictions
@@ -58,7 +59,10 @@ def save_mistakes(
     sources: Sequence[str],
     calibration: Calibration,
 ) -> list[dict]:
-    """Save the clean images that are most confidently attributed to a wrong source."""
+    """Save the clean images that are most confidently attributed to a wrong source.
+
+    Of stored features there are no images: their `file` is empty.
+    """
     (folder / "mistakes").mkdir()
     mistakes: list[dict] = []
     for subset, (selection, splits) in parts.items():
@@ -70,10 +74,12 @@ def save_mistakes(
             split = splits[predictions.split[row]]
             files = selection.dataset.files(split)
             path, data = files.read([int(predictions.index[row])])[0]
-            file = f"mistakes/{len(mistakes):02d}.png"
-            picture = Image.fromarray(decode_rgb(data, path))
-            picture.thumbnail((MISTAKE_SIDE, MISTAKE_SIDE))
-            picture.save(folder / file)
+            file = ""
+            if not isinstance(selection.dataset, FeatureTable):
+                file = f"mistakes/{len(mistakes):02d}.png"
+                picture = Image.fromarray(decode_rgb(data, path))
+                picture.thumbnail((MISTAKE_SIDE, MISTAKE_SIDE))
+                picture.save(folder / file)
             semantic = selection.dataset.semantic_names[predictions.semantic[row]]
             mistakes.append(
                 {

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rmjax.data.dataset import Selection
+from rmjax.data.features import FeatureTable
 from rmjax.data.pipeline import ImageCache, eval_batches
 from rmjax.evaluation.answers import Answers
 from rmjax.evaluation.metrics import Predictions
@@ -97,13 +98,15 @@ class Runner:
         selection, splits = part
         order = list(selection.dataset.split_sizes)
         split_numbers = np.array([order.index(split) for split in splits], np.int32)
-        folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
+        folder = None
+        if tuple(conditions) != (CLEAN,):
+            folder = self.corrupter.cache_folder(selection, splits, self.batch_size)
         batches = eval_batches(
             selection,
             splits,
             batch_size=self.batch_size,
             size=self.config.data.eval_size,
-            resizing=build_resize(self.config, self.config.data.eval_resize),
+            resizing=build_resize(self.config.data, self.config.data.eval_resize),
             first_batch=first,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -284,7 +287,8 @@ def digest_images(parts: Mapping[str, Part]) -> str:
     """Return a SHA-256 of which images the parts hold, and of what they are labelled.
 
     Of the files themselves `SAMPLED` of each split count, spread evenly: what was
-    prepared from other files, or encoded anew, has another digest.
+    prepared from other files, or encoded anew, has another digest. Of stored features
+    nothing does: the images are the same, whatever network saw them.
     """
     digest = hashlib.sha256()
     for name, part in parts.items():
@@ -293,13 +297,21 @@ def digest_images(parts: Mapping[str, Part]) -> str:
         digest.update(json.dumps(facts).encode())
         for values in _truth([part]).values():
             digest.update(np.asarray(values, np.int64).tobytes())
-        for split in splits:
-            records = selection.records[split]
-            places = np.linspace(0, len(records) - 1, min(len(records), SAMPLED))
-            chosen = records[places.astype(int)].tolist()
-            for _, data in selection.dataset.files(split).read(chosen):
+        if not isinstance(selection.dataset, FeatureTable):
+            for data in _sample(part):
                 digest.update(data)
     return digest.hexdigest()
+
+
+def _sample(part: Part) -> Iterator[bytes]:
+    """Yield some of the files of a part, or of its stored features."""
+    selection, splits = part
+    for split in splits:
+        records = selection.records[split]
+        places = np.linspace(0, len(records) - 1, min(len(records), SAMPLED))
+        chosen = records[places.astype(int)].tolist()
+        for _, data in selection.dataset.files(split).read(chosen):
+            yield data
 
 
 def digest_answers(
@@ -310,6 +322,10 @@ def digest_answers(
 ) -> str:
     """Return a SHA-256 of all that answers depend on, to tell old ones from others."""
     digest = hashlib.sha256(digest_images(parts).encode())
+    if runner.config.data.features:
+        for part in parts.values():
+            for data in _sample(part):
+                digest.update(data)
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())
     config = runner.config

@@ -10,7 +10,7 @@ import os
 import platform
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -140,6 +140,19 @@ def _values(part: str, kind: str) -> Iterator[float]:
     yield int(value) if value.is_integer() else value
 
 
+def check_conditions(config: ConfigDict, conditions: Sequence[Condition]) -> None:
+    """Check that what a config evaluates on can be brought under these conditions.
+
+    Raises:
+        InputError: stored features are to be corrupted.
+    """
+    if config.data.features and tuple(conditions) != (CLEAN,):
+        raise InputError(
+            f"suite: {conditions[-1]}: stored features are no images that could be "
+            "corrupted; evaluate them clean, or train on the images"
+        )
+
+
 class Corrupter:
     """Turns sharded evaluation batches into corrupted ones, on their devices."""
 
@@ -190,7 +203,7 @@ class Corrupter:
             "batch_size": batch_size,
             "part": (jax.process_index(), jax.process_count()),
             "size": self._config.data.eval_size,
-            "resize": build_resize(self._config, self._config.data.eval_resize),
+            "resize": build_resize(self._config.data, self._config.data.eval_resize),
             "glass_swap": self._config.corrupt.glass_swap,
             "frost": describe_folder(self._config.corrupt.frost_dir),
             "dataset": dataset.directory.parts[-3:],

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rmjax.baselines.methods import make_fitted, works_in_tiles
 from rmjax.baselines.networks import Fitted
 from rmjax.corruptions import check_settings, random_blur_jpeg, random_corrupt
+from rmjax.data.features import feature_size
 from rmjax.data.images import Resize
 from rmjax.data.panes import load_panes
 from rmjax.errors import InputError
@@ -27,7 +28,7 @@ from rmjax.experiment.step import (
     eval_step,
     train_step,
 )
-from rmjax.inputs import STANDARD, get_input, standardize
+from rmjax.inputs import STANDARD, get_input, standardize, to_unit
 from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
 from rmjax.models.backbones import VIT, check_backbone, make_backbone
@@ -60,7 +61,7 @@ def build_model(
         "axis_name": axis_name,
         "dtype": choose("model.dtype", config.model.dtype, DTYPES),
         "remat": config.model.remat and lowering == "auto",
-        "crop": network_input(config).shape[1],
+        "crop": None if config.data.features else network_input(config).shape[1],
         "structure": config.model.vit.to_dict() if config.model.arch == VIT else None,
     }
     if not config.fit.name:
@@ -163,6 +164,8 @@ def make_embed_step(
 
 def build_augment(config: ConfigDict) -> AugmentFn:
     """Return what training images go through; errors as below."""
+    if config.data.features:
+        return lambda keys, features, sources: features
     return partial(
         augment,
         crop=config.data.crop,
@@ -176,11 +179,13 @@ def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """Return what makes the config's network input of images in [0, 1].
 
     A network that works in tiles of the size that it was trained on gets each tile
-    transformed by itself.
+    transformed by itself. Stored features are the input as they are.
 
     Raises:
         InputError: there is no such input.
     """
+    if config.data.features:
+        return lambda features: features
     transform = get_input(config.model.input)
     if config.model.input == STANDARD:
         mean, std = config.model.mean, config.model.std
@@ -190,9 +195,17 @@ def build_input(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     return partial(map_tiles, function=transform, size=config.data.crop)
 
 
-def build_resize(config: ConfigDict, side: int) -> Resize | None:
-    """Return how the config resamples images to `side` px; None where that is 0."""
-    return Resize(side, config.data.filter, config.data.squash) if side else None
+def build_reading(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """Return what makes the config's network input of uint8 images, or of features."""
+    transform = build_input(config)
+    if config.data.features:
+        return transform
+    return lambda images: transform(to_unit(images))
+
+
+def build_resize(data: ConfigDict, side: int) -> Resize | None:
+    """Return how a config's `data` resamples images to `side` px; None where that is 0."""
+    return Resize(side, data.filter, data.squash) if side else None
 
 
 def build_simulation(config: ConfigDict) -> SimulateFn | None:
@@ -294,16 +307,28 @@ def corruption_options(config: ConfigDict, size: int) -> dict:
     }
 
 
-def network_input(config: ConfigDict) -> jax.ShapeDtypeStruct:
-    """Return shape `[1, H, W, channels]` and type of what the network is trained on."""
+def network_input(config: ConfigDict, size: int | None = None) -> jax.ShapeDtypeStruct:
+    """Return shape and type of what the network is trained on.
+
+    `[1, H, W, channels]`, or `[1, size]` of stored features; their table is asked for a
+    size that is not given.
+    """
+    if config.data.features:
+        size = size or feature_size(config.data.features)
+        return jax.ShapeDtypeStruct((1, size), "float32")
     images = jax.ShapeDtypeStruct((1, config.data.crop, config.data.crop, 3), "float32")
     return jax.eval_shape(build_input(config), images)
 
 
-def variable_shapes(config: ConfigDict, num_sources: int) -> PyTree:
-    """Return shapes and types of the config's variables; nothing is computed."""
+def variable_shapes(
+    config: ConfigDict, num_sources: int, size: int | None = None
+) -> PyTree:
+    """Return shapes and types of the config's variables; nothing is computed.
+
+    `size` as for `network_input`.
+    """
     model = build_model(config, num_sources)
-    return jax.eval_shape(model.init, jax.random.key(0), network_input(config))
+    return jax.eval_shape(model.init, jax.random.key(0), network_input(config, size))
 
 
 def embedding_size(config: ConfigDict, num_sources: int) -> int:
@@ -330,7 +355,7 @@ def make_eval_step(
     else shares the batch: sums in another order would round differently.
     """
     model = build_model(config, num_sources, lowering="forward")
-    transform = build_input(config)
+    transform = build_reading(config)
     on_cpu = devices[0].platform == "cpu"
 
     @cache
@@ -343,13 +368,15 @@ def make_eval_step(
 
     def run(variables: PyTree, batch: PyTree) -> PyTree:
         nonlocal last
-        _, items, *size, _ = batch["image"].shape
-        if last is None or last.of is not variables or last.size != size:
-            images = jax.ShapeDtypeStruct((1, *size, 3), "float32")
-            inputs = jax.eval_shape(transform, images)
-            prepared, at_once = prepare(model.apply, variables, inputs)
+        image = batch["image"]
+        _, items, *shape = image.shape
+        if last is None or last.of is not variables or last.shape != shape:
+            one = jax.ShapeDtypeStruct((1, *shape), image.dtype)
+            prepared, at_once = prepare(
+                model.apply, variables, jax.eval_shape(transform, one)
+            )
             placed = parallel.place(prepared, devices)
-            last = _Prepared(variables, size, placed, at_once)
+            last = _Prepared(variables, shape, placed, at_once)
         most = _power_of_two(min(last.at_once, items // cores()))
         return compiled(most if on_cpu else None)(last.variables, batch)
 
@@ -357,10 +384,10 @@ def make_eval_step(
 
 
 class _Prepared(NamedTuple):
-    """Variables prepared for images of a size, and how many to run at once."""
+    """Variables prepared for images of a shape, and how many to run at once."""
 
     of: PyTree
-    size: list[int]
+    shape: list[int]
     variables: PyTree
     at_once: int
 

@@ -1,8 +1,10 @@
 """The data of an experiment: a config's choice of sources and semantics."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,6 +17,7 @@ from rmjax.data.dataset import (
     open_dataset,
     select,
 )
+from rmjax.data.features import FeatureTable, open_features
 from rmjax.data.images import open_image
 from rmjax.data.pairs import (
     choose_pairs,
@@ -35,6 +38,7 @@ class ExperimentData:
     """A data set as an experiment uses it.
 
     Attributes:
+        name: of the data set.
         dataset: all of it.
         sources: names of the classes, in the network's order.
         seen: images of the pairs of source and semantic that are trained on.
@@ -49,6 +53,7 @@ class ExperimentData:
         near_sources: the held-out sources whose kin is trained on.
     """
 
+    name: str
     dataset: Dataset
     sources: tuple[str, ...]
     seen: Selection
@@ -63,6 +68,11 @@ class ExperimentData:
     def trained_pairs(self) -> dict[str, list[str]]:
         """Names of the semantics that each source is trained on, by source."""
         return name_pairs(self.seen, pairs_with_images(self.seen, "train"))
+
+    @property
+    def network(self) -> Mapping[str, Any] | None:
+        """What made the features that take the images' place; None for images."""
+        return self.dataset.network if isinstance(self.dataset, FeatureTable) else None
 
     def facts(self) -> dict[str, object]:
         """Return what tells this data set from another, by name."""
@@ -80,10 +90,11 @@ def open_data(config: ConfigDict) -> ExperimentData:
     """Open the config's data set and part its images into seen, new pairs and unseen.
 
     Raises:
-        InputError: the data set is not there, or has not what the config names.
+        InputError: the data set, or the table of its features, is not there, or has not
+            what the config names.
     """
     data = config.data
-    dataset = open_dataset(find_dataset(Path(data.dir), data.name))
+    name, dataset = _open(data)
     sources, held_out = _part_sources(data, dataset)
     unseen = tuple(data.unseen_semantics)
     rest = tuple(name for name in dataset.semantic_names if name not in unseen)
@@ -102,6 +113,7 @@ def open_data(config: ConfigDict) -> ExperimentData:
     seen, new_pairs, untrained = _part_pairs(data, whole)
     unseen += untrained
     return ExperimentData(
+        name=name,
         dataset=dataset,
         sources=sources,
         seen=seen,
@@ -114,6 +126,14 @@ def open_data(config: ConfigDict) -> ExperimentData:
         held_out_splits=_unknown_splits(dataset),
         near_sources=tuple(data.near_sources),
     )
+
+
+def _open(data: ConfigDict) -> tuple[str, Dataset]:
+    """Return the name of the data set, and its images or its stored features."""
+    if data.features:
+        table = open_features(data.features)
+        return table.name, table
+    return data.name, open_dataset(find_dataset(Path(data.dir), data.name))
 
 
 def _part_pairs(
@@ -172,7 +192,8 @@ def check_validation(config: ConfigDict, data: ExperimentData) -> None:
         InputError: one of them is smaller, or unreadable; it is named.
     """
     size, numbers = config.data.eval_size, data.seen.records.get("val", ())
-    if config.data.eval_resize or not len(numbers):  # `check_values` compared the two
+    checked = config.data.eval_resize  # by `check_values`
+    if config.data.features or checked or not len(numbers):
         return
     files = data.seen.dataset.files("val")
     for start in range(0, len(numbers), BLOCK):

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 from ml_collections import ConfigDict
 
+from rmjax.configs.probe import get_config as probe
 from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, flatten
 
@@ -131,9 +132,26 @@ _CUTS = (
     ("data.eval_size", "data.eval_resize"),
 )
 
+# What is asked of images: of stored features none of it can be, so that they leave it at
+# the values of the config `probe`.
+_OF_IMAGES = (
+    "data.name",
+    "data.resize",
+    "data.size",
+    "data.crop",
+    "data.flip",
+    "data.eval_resize",
+    "data.eval_size",
+    "data.workers",
+    "model.init",
+    "model.input",
+    "corrupt.rate",
+    "simulate.generators",
+)
+
 
 def check_values(config: ConfigDict) -> None:
-    """Check every value of a config: its type, its range, and that sizes fit.
+    """Check every value of a config: its type, its range, and that they fit together.
 
     What a name stands for is checked where it is looked up.
 
@@ -159,6 +177,20 @@ def check_values(config: ConfigDict) -> None:
                 f"{part} = {side} px is larger than {whole} = {available} px, what it "
                 "is cut from"
             )
+    if config.data.features:
+        _check_of_images(values)
+
+
+def _check_of_images(values: dict[str, object]) -> None:
+    wanted = flatten(probe())
+    wrong = [
+        f"{key}={wanted[key]!r}" for key in _OF_IMAGES if values[key] != wanted[key]
+    ]
+    if wrong:
+        raise InputError(
+            "data.features: stored features are no images, which could be cut, changed "
+            f"or rendered: start from --config probe, or set {', '.join(wrong)}"
+        )
 
 
 def _check_value(key: str, value: object, entry: object, default: object) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,27 @@ def start_workdir(
     *,
     provenance: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    features: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config, class names and package versions; once something is saved, compare.
 
     `provenance` says where weights that were not trained here come from, `training`
-    what the images are like that others are trained on.
+    what the images are like that others are trained on, `features` what made the
+    features that take their place, see `rmjax.data.features.FeatureTable.network`.
 
     Raises:
-        InputError: the workdir belongs to another config or other classes, or can't be
-            written to.
+        InputError: the workdir belongs to another config, other classes or features of
+            another network, or can't be written to.
     """
     _check_same(workdir, config, sources)
+    if _has_saved(workdir):
+        check_network(workdir, load_facts(workdir).get("features"), features)
     facts = {
         "source_names": list(sources),
         "semantic_names": list(semantics),
         "provenance": provenance,
         "training": training,
+        "features": features,
         "python": platform.python_version(),
         "versions": package_versions(),
     }
@@ -179,7 +184,7 @@ def parse_config(data: dict[str, Any], where: str) -> ConfigDict:
 def load_facts(workdir: Path) -> dict[str, Any]:
     """Return what `start_workdir` wrote beside the config.
 
-    `source_names` in order, `provenance`, `training`, and versions.
+    `source_names` in order, `provenance`, `training`, `features`, and versions.
 
     Raises:
         InputError: there is no run, or a damaged one.
@@ -207,6 +212,29 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} belongs to another config: {key} is {old.get(key)!r} "
             f"there and {new.get(key)!r} here; choose another --workdir"
         )
+
+
+def check_network(
+    workdir: Path, known: Mapping[str, Any] | None, found: Mapping[str, Any] | None
+) -> None:
+    """Check that stored features are made as those that the run was trained on.
+
+    Args:
+        workdir: of the run.
+        known: what made these, see `rmjax.data.features.FeatureTable`; None for images.
+        found: what made those that are there now.
+
+    Raises:
+        InputError: it was another network or layer.
+    """
+    if known is None or found is None:
+        return
+    for key in ("model_sha256", "layer", "size"):
+        if known[key] != found[key]:
+            raise InputError(
+                f"{workdir} was trained on features whose {key} is {known[key]}, and "
+                f"that of the table is now {found[key]}"
+            )
 
 
 def _check_same(workdir: Path, config: ConfigDict, sources: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ CorruptFn = Callable[[jax.Array, jax.Array], jax.Array]
 # (keys `[batch]`, such images, sources `[batch]`) -> such images.
 SimulateFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # (keys `[batch]`, uint8 `[batch, H, W, 3]`, sources `[batch]`) -> images
-# `[batch, h, w, 3]` in [0, 1].
+# `[batch, h, w, 3]` in [0, 1]. Stored features `[batch, size]` stay as they are.
 AugmentFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -60,7 +60,7 @@ def create_state(
     model: RepMix | Fitted,
     optimizer: optax.GradientTransformation,
     seed: int,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     pretrained: PyTree | None = None,
 ) -> TrainState:
     """Initialise the parameters (from `seed`), then the optimiser for them.
@@ -69,7 +69,7 @@ def create_state(
         model: the network.
         optimizer: the optimiser whose state to make.
         seed: of the random initialisation.
-        input_shape: `(H, W, C)` of what the network sees.
+        input_shape: `(H, W, C)` of what the network sees, or `(size,)` of features.
         pretrained: variables, or some of them, to take the place of random ones.
     """
 
@@ -121,8 +121,8 @@ def train_step(
 
     Args:
         state: the state before.
-        batch: `image` uint8 `[images, H, W, 3]`, and int32 `[images]` each: `source`,
-            `semantic`, `position` (in the stream).
+        batch: `image` uint8 `[images, H, W, 3]`, or stored features `[images, size]`,
+            and int32 `[images]` each: `source`, `semantic`, `position` (in the stream).
         level: where representations are mixed, see `draw_level`.
         model: the network.
         loss: what is asked of it.
@@ -362,9 +362,9 @@ def eval_step(
 
     Args:
         variables: `params` and `batch_stats`.
-        batch: `image` uint8 `[items, H, W, 3]`.
+        batch: `image`, as for `train_step`.
         model: the network.
-        transform: from images in [0, 1] to the network's input.
+        transform: from these to the network's input.
         layers: the activations wanted, see `RepMix`.
         at_once: images that run together; None for all.
 
@@ -374,7 +374,7 @@ def eval_step(
     """
 
     def answer(images: jax.Array) -> dict[str, jax.Array]:
-        outputs: Any = model.apply(variables, transform(to_unit(images)))
+        outputs: Any = model.apply(variables, transform(images))
         names = [*layers, *(head for head in HEADS if head in outputs)]
         return {name: _mean_places(outputs[name]) for name in names}
 

@@ -47,7 +47,7 @@ def identify(model: Attributor) -> str:
     Of the parameters, the checkpoint, the names of the sources, and what is done to an
     image before the network.
     """
-    data = model.config.data
+    data = model.image_config
     facts = (
         model.digest,
         str((model.checkpoint, model.source_names, model.config.model.to_dict())),

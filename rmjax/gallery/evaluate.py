@@ -19,7 +19,7 @@ from rmjax.experiment.build import build_model, network_input
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.gallery.search import REJECT, choose_threshold, neighbours, prototypes
 from rmjax.gallery.store import SPACES
-from rmjax.inference.attributor import Attributor, load
+from rmjax.inference.attributor import Attributor, load_run
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.table import format_table
 
@@ -67,7 +67,7 @@ def evaluate_gallery(
             a K that leaves no image of a source to ask about.
     """
     check_at_least(1, k=min(ks, default=0), draws=draws)
-    model = load(workdir)
+    model = load_run(workdir)
     if data_dir:
         model.config.data.dir = data_dir
     data = open_data(model.config)

@@ -1,5 +1,6 @@
 """A trained run, loaded, to be asked about any images."""
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,6 +70,10 @@ class Attributor:
             for a run that was trained here.
         training: what its training images are like, see `rmjax.inference.domain`; None where
             that is not known.
+        features: what made the features that it was trained on, see
+            `rmjax.data.features.FeatureTable.network`; None where that were images.
+        extractor: the network that makes them, where it is at hand: images go through it
+            first.
     """
 
     name: str
@@ -80,6 +85,8 @@ class Attributor:
     calibration: Calibration
     provenance: dict | None = None
     training: dict | None = None
+    features: dict | None = None
+    extractor: "Attributor | None" = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -98,8 +105,19 @@ class Attributor:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the parameters and batch statistics, in hexadecimal."""
-        return digest_of(self.variables)
+        """SHA-256 of the parameters and batch statistics, in hexadecimal.
+
+        Of a head on features, of those of the network that makes them as well.
+        """
+        own = digest_of(self.variables)
+        if self.extractor is None:
+            return own
+        return hashlib.sha256(f"{self.extractor.digest} {own}".encode()).hexdigest()
+
+    @property
+    def image_config(self) -> ConfigDict:
+        """What the config of the network that sees the images says of them."""
+        return self.extractor.image_config if self.extractor else self.config.data
 
     def embed(
         self,
@@ -158,7 +176,8 @@ class Attributor:
         Raises:
             InputError: there is no such layer.
         """
-        inputs = network_input(self.config)
+        size = self.features["size"] if self.features else None
+        inputs = network_input(self.config, size)
         outputs = jax.eval_shape(self.model.apply, self.variables, inputs)
         choices = [name for name in outputs if name not in HEADS]
         check_choice("layer", layer, choices)
@@ -180,7 +199,7 @@ class Attributor:
         Raises:
             InputError: it can't be read, or has fewer than `MIN_SIDE` pixels a side.
         """
-        return resize_and_cut(decode(image, name), self.config)
+        return resize_and_cut(decode(image, name), self.image_config)
 
     def run(
         self,
@@ -202,11 +221,15 @@ class Attributor:
             raise InputError(f"batch size {batch_size}: give at least 1")
         parallel.check_process()
         step = self._step(layer or self.layer)
+        if self.extractor is not None and self.features is not None:
+            seen = self.features["layer"]
+            pixels = [*self.extractor.run(pixels, batch_size, layer=seen)[seen]]
         unit = len(self.devices)
         batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
         results: dict[str, np.ndarray] = {}
         for rows in equal_shapes(pixels, batch_size):
-            batch = np.zeros((batch_size, *pixels[rows[0]].shape), np.uint8)
+            first = pixels[rows[0]]
+            batch = np.zeros((batch_size, *first.shape), first.dtype)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
             outputs = parallel.fetch(step(self.variables, sharded))
@@ -257,7 +280,8 @@ def load(
         num_devices: devices to use, all for None.
 
     Raises:
-        InputError: there is no such run or checkpoint, or it can't be fetched.
+        InputError: there is no such run or checkpoint, or it can't be fetched; or it is
+            a head on features, and the network that makes them is not where it was.
     """
     parallel.check_process()
     if workdir is None:
@@ -271,6 +295,23 @@ def load(
             )
         model = load(snapshot.folder, checkpoint=checkpoint, num_devices=num_devices)
         return _named(model, workdir, snapshot.provenance)
+    run = load_run(workdir, checkpoint=checkpoint, num_devices=num_devices)
+    if run.features is None:
+        return run
+    return replace(run, extractor=_load_extractor(run.name, run.features, num_devices))
+
+
+def load_run(
+    workdir: str | Path,
+    *,
+    checkpoint: str | int = "best",
+    num_devices: int | None = None,
+) -> Attributor:
+    """Load the run in `workdir` as it was trained: on images, or on stored features.
+
+    Arguments and errors as for `load`, but that no other network is needed.
+    """
+    parallel.check_process()
     workdir = Path(workdir)
     if is_exported(workdir / WEIGHTS) and not (workdir / CHECKPOINTS).exists():
         name = workdir.resolve().name
@@ -279,9 +320,11 @@ def load(
         return replace(model, calibration=newer) if newer.images else model
     config = load_run_config(workdir)
     facts = load_facts(workdir)
-    names = tuple(facts["source_names"])
+    names, features = tuple(facts["source_names"]), facts.get("features")
     devices = parallel.choose_devices(num_devices)
-    like = parallel.place_shapes(variable_shapes(config, len(names)), devices)
+    size = features["size"] if features else None
+    shapes = variable_shapes(config, len(names), size)
+    like = parallel.place_shapes(shapes, devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
     return Attributor(
         name=workdir.resolve().name,
@@ -293,7 +336,30 @@ def load(
         calibration=load_calibration(workdir, step),
         provenance=facts.get("provenance"),
         training=facts.get("training"),
+        features=features,
     )
+
+
+def _load_extractor(
+    name: str, features: dict[str, Any], num_devices: int | None
+) -> Attributor:
+    """Load the network whose features a head was trained on.
+
+    Raises:
+        InputError: it is not there, or is another one by now.
+    """
+    path, digest = features["weights"], features["model_sha256"]
+    try:
+        network = load_pretrained(path, num_devices=num_devices)
+        if network.digest != digest:
+            raise InputError(f"what is there has SHA-256 {network.digest[:12]}")
+    except InputError as error:
+        raise InputError(
+            f"{name} is a head on features, layer {features['layer']} of the network "
+            f"{path or features['model']} with SHA-256 {digest[:12]}, and needs that to "
+            f"see images: {error}"
+        ) from error
+    return network
 
 
 def load_pretrained(
@@ -414,13 +480,13 @@ def _check_array(image: Any, name: str) -> np.ndarray:
     return array
 
 
-def resize_and_cut(image: np.ndarray, config: ConfigDict) -> np.ndarray:
+def resize_and_cut(image: np.ndarray, data: ConfigDict) -> np.ndarray:
     """Bring pixels `[H, W, 3]` to the size that a run is evaluated at, or smaller."""
     image = cut_ends(image)
-    resizing = build_resize(config, config.data.eval_resize)
+    resizing = build_resize(data, data.eval_resize)
     if resizing is not None:
         image = resize(image, resizing)
-    cut = _middle(image, config.data.eval_size)
+    cut = _middle(image, data.eval_size)
     # A view would keep the whole of a large photograph in memory.
     return cut.copy() if cut.size < image.size else cut
 

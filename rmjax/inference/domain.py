@@ -8,6 +8,7 @@ from PIL import Image
 
 from rmjax.data.dataset import Selection
 from rmjax.data.facts import header_quality
+from rmjax.data.features import FeatureTable
 from rmjax.data.images import open_image
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ HEAVY = 60
 _SEEN_SHARE = 0.5
 
 
-def describe_training(selection: Selection, split: str = "train") -> dict[str, Any]:
+def describe_training(
+    selection: Selection, split: str = "train"
+) -> dict[str, Any] | None:
     """Describe a sample of the files that a network is trained on.
 
     Returns:
+        None where these are not at hand, but stored features alone; else
         `images` looked at, `formats` with their counts, `shorter_side` in pixels as
         `[least, greatest]`, and `jpeg_quality` likewise, None without JPEG files.
 
@@ -31,6 +35,8 @@ def describe_training(selection: Selection, split: str = "train") -> dict[str, A
         InputError: one of them is no image that can be read here: training would end
             at it.
     """
+    if isinstance(selection.dataset, FeatureTable):
+        return None
     records = selection.records[split]
     step = max(len(records) // SAMPLE, 1)
     files = selection.dataset.files(split)
@@ -72,7 +78,7 @@ def _about_size(
     size: tuple[int, int], shown: tuple[int, int], model: "Attributor"
 ) -> list[str]:
     warnings = []
-    side, data = min(size), model.config.data
+    side, data = min(size), model.image_config
     if not model.source_names:  # of no size: training pictures are rendered as crops
         if side < data.crop:
             text = f"its shorter side is {side} px; trained on crops of {data.crop} px"

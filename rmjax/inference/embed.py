@@ -1,11 +1,12 @@
 """Fingerprints of many images into a table, part by part, in bounded memory."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,6 +34,7 @@ def embed_images(
     out: str | Path,
     *,
     layer: str | None = None,
+    about: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     shard: tuple[int, int] | None = None,
     rows_per_part: int = ROWS_PER_PART,
@@ -50,6 +52,8 @@ def embed_images(
         out: a `.parquet` or `.npz` file. Of several shards each writes its own, with
             `-00000-of-00004` before the suffix.
         layer: the activation; the fingerprint for None.
+        about: what else the metadata is to say: `weights`, the network's path, and of a
+            data set's images `dataset`, see `describe_images`.
         batch_size: images that run at once.
         shard: number and count: this call does every so manieth part; None is this
             process among all that JAX knows of.
@@ -71,7 +75,7 @@ def embed_images(
     rows_per_part = max(min(rows_per_part, -(-count // shard[1])), 1)
     out = _shard_name(Path(out), shard)
     layer = layer or model.layer
-    schema = describe_table(model, layer)
+    schema = describe_table(model, layer, about)
     done, failed = [], []
     total = -(-count // shard[1])
     with (
@@ -113,7 +117,7 @@ def _add_rows(
     answers = _answers(model, outputs, layer) if good else {}
     places = iter(range(len(good)))
     for item, pixels in block:
-        row = {"path": item.path, "source": item.source}
+        row = {"path": item.path, "source": item.source, **item.record}
         if isinstance(pixels, InputError):
             row["error"] = str(pixels)
         else:
@@ -183,8 +187,8 @@ def _check_parts(parts: Path, schema: pa.Schema) -> None:
             continue
         if metadata != schema.metadata:
             raise InputError(
-                f"{parts} holds parts of a table by another network or layer: "
-                "remove it, or choose another --out"
+                f"{parts} holds parts of a table by another network or layer, or of "
+                "other images: remove it, or choose another --out"
             )
 
 

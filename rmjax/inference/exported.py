@@ -50,6 +50,11 @@ def export(model: "Attributor", out: str | Path) -> Path:
         raise InputError(f"{out}: give a file name ending in {SUFFIX}")
     if out.exists():
         raise InputError(f"{out} exists: choose another --out, or remove it")
+    if model.features is not None:
+        raise InputError(
+            f"{model.name} is a head on the features of another network, and the file "
+            "would hold no image's way to them: keep the folders of both"
+        )
     leaves = named_leaves(jax.device_get(model.variables))
     arrays = {name: np.array(leaf, order="C") for name, leaf in leaves.items()}
     facts = {

@@ -2,22 +2,35 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rmjax.data.features import METADATA
 from rmjax.inference.attributor import Attributor
 from rmjax.utils.files import replacing
 from rmjax.utils.versions import own_version
 
+# Columns of a data set's images.
+_RECORD = {
+    "split": pa.string(),
+    "index": pa.int64(),
+    "semantic": pa.string(),
+    "group": pa.int64(),
+}
 
-def describe_table(model: Attributor, layer: str) -> pa.Schema:
-    """Return a table's columns, and in the metadata what it was made by.
 
-    `path`; `source` where known; the layer's name with its float32 numbers; and where
+def describe_table(
+    model: Attributor, layer: str, about: Mapping[str, Any] | None = None
+) -> pa.Schema:
+    """Return a table's columns, and in the metadata what it was made by and `about`.
+
+    `path`; `source` where known; of a data set's images `split`, `index`, `semantic` and
+    `group`, see `rmjax.data.features`; the layer's name with its float32 numbers; and where
     the network has heads, `attribution` and `detection` (probabilities, in the order
     of the metadata's `source_names`, and of real and synthetic) and `predicted`, the
     most probable source; `error` where an image could not be read, in whose row the
@@ -26,7 +39,10 @@ def describe_table(model: Attributor, layer: str) -> pa.Schema:
     sizes = {layer: model.channels(layer)}
     if model.source_names:
         sizes |= {"attribution": len(model.source_names), "detection": 2}
+    about = about or {}
     fields = [pa.field("path", pa.string()), pa.field("source", pa.string())]
+    if about.get("dataset"):
+        fields += [pa.field(name, kind) for name, kind in _RECORD.items()]
     # Lists of any length: of a fixed one, Parquet can't be read back with nulls.
     fields += [pa.field(name, pa.list_(pa.float32())) for name in sizes]
     if model.source_names:
@@ -42,7 +58,8 @@ def describe_table(model: Attributor, layer: str) -> pa.Schema:
         "calibrated": model.calibration.images > 0,
         "rmjax": own_version(),
     }
-    return pa.schema(fields, metadata={"rmjax": json.dumps(made_by)})
+    text = json.dumps(made_by | dict(about))
+    return pa.schema(fields, metadata={METADATA: text})
 
 
 def merge(parts: Sequence[Path], out: Path, schema: pa.Schema) -> int:
@@ -66,14 +83,14 @@ def _write_parquet(parts: Sequence[Path], out: Path, schema: pa.Schema) -> None:
 
 def _write_npz(parts: Sequence[Path], out: Path, schema: pa.Schema) -> None:
     """Write each column as an array; where there was none, "" or NaN."""
-    sizes = json.loads(schema.metadata[b"rmjax"])["sizes"]
+    sizes = json.loads(schema.metadata[METADATA])["sizes"]
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for field in schema:
             name, size = field.name, sizes.get(field.name, 0)
             shape = (rows, size) if size else (rows,)
-            kind = "<f4"
-            if not size:
+            kind = "<f4" if size else "<i8"
+            if pa.types.is_string(field.type):
                 arrays = _arrays(parts, name, size)
                 kind = f"<U{max((a.itemsize // 4 for a in arrays), default=1)}"
             header = {"descr": kind, "fortran_order": False, "shape": shape}
@@ -81,15 +98,18 @@ def _write_npz(parts: Sequence[Path], out: Path, schema: pa.Schema) -> None:
                 np.lib.format.write_array_header_1_0(file, header)
                 for array in _arrays(parts, name, size):
                     file.write(array.astype(kind).tobytes())
-        metadata = np.array(schema.metadata[b"rmjax"].decode())
+        metadata = np.array(schema.metadata[METADATA].decode())
         with archive.open("metadata.npy", "w") as file:
             np.lib.format.write_array(file, metadata)
 
 
 def _arrays(parts: Sequence[Path], name: str, size: int) -> Iterator[np.ndarray]:
-    """Yield a column, part by part: texts, or `size` numbers a row."""
+    """Yield a column, part by part: texts, numbers, or `size` numbers a row."""
     for part in parts:
         column = pq.read_table(part, columns=[name])[name].combine_chunks()
+        if pa.types.is_integer(column.type):
+            yield column.to_numpy()
+            continue
         if not size:
             yield np.array(column.fill_null("").to_pylist(), str)
             continue

@@ -43,6 +43,7 @@ class Recipe(NamedTuple):
             `mix.level`.
         members: images in a sample; 0: `mix.members`.
         deepest: the last level whose representations it can mix.
+        maps: whether these have to be maps, with places.
         partners: who is drawn together, key of `rmjax.data.partners.PARTNERS`; empty:
             `mix.partners`.
     """
@@ -53,6 +54,7 @@ class Recipe(NamedTuple):
     levels: tuple[int, ...] = ()
     members: int = 0
     deepest: int = DEEPEST
+    maps: bool = False
     partners: str = ""
 
 
@@ -73,12 +75,12 @@ MIXINGS: dict[str, Recipe] = {
     "manifold": Recipe(mix_groups, _WEIGHTS, levels=(0, 2, 3)),
     "pairs": Recipe(mix_pairs, ("members", *_BLOCK), "block"),
     "manifold_pairs": Recipe(mix_pairs, ("members", *_BLOCK), "block", (0, 2, 3)),
-    "cutmix": Recipe(mix_boxes, ("beta",), levels=(0,), members=2),
+    "cutmix": Recipe(mix_boxes, ("beta",), levels=(0,), members=2, maps=True),
     "channels": Recipe(mix_channels, _WEIGHTS),
-    "tokens": Recipe(mix_tokens, _WEIGHTS, deepest=DEEPEST_MAP),
-    "mixstyle": Recipe(mix_statistics, _BLOCK, "block", (2, 3), members=2),
-    "amplitude": Recipe(mix_amplitudes, (*_BLOCK, "band"), "block", (0,), members=2),
-    "phase": Recipe(mix_phases, (*_BLOCK, "band"), "block", (0,), members=2),
+    "tokens": Recipe(mix_tokens, _WEIGHTS, deepest=DEEPEST_MAP, maps=True),
+    "mixstyle": Recipe(mix_statistics, _BLOCK, "block", (2, 3), 2, maps=True),
+    "amplitude": Recipe(mix_amplitudes, (*_BLOCK, "band"), "block", (0,), 2, maps=True),
+    "phase": Recipe(mix_phases, (*_BLOCK, "band"), "block", (0,), 2, maps=True),
     "factorial": Recipe(mix_factorial, ("beta",), members=4, partners="factorial"),
 }
 
@@ -92,6 +94,7 @@ def make_mixing(
     block: int = 16,
     partners: str = "any",
     band: tuple[float, float] = (0.0, 0.1),
+    maps: bool = True,
 ) -> Mixing:
     """Return the mixing called `name`, by default RepMix as published.
 
@@ -108,12 +111,18 @@ def make_mixing(
             `rmjax.data.partners.PARTNERS`; only the data pipeline asks.
         band: least and greatest frequency whose amplitudes or phases are mixed, in
             cycles a pixel.
+        maps: whether there are any: stored features are vectors.
 
     Raises:
         InputError: no such mixing (the message lists the choices), or a setting out of
             range.
     """
     recipe = choose("mixing", name, MIXINGS)
+    if recipe.maps and not maps:
+        raise InputError(
+            f"mix.name = '{name}': this mixing takes places of a map, and stored features "
+            "are vectors"
+        )
     level = min(5, recipe.deepest) if level is None else level
     if not 0 <= level <= DEEPEST:
         raise InputError(f"mix.level = {level}: give a level from 0 to {DEEPEST}")

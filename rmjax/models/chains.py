@@ -19,7 +19,7 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -118,6 +118,8 @@ class Chain(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     lowering: str = "auto"
+
+    FEATURES: ClassVar[int] = 5  # see `ResNet`
 
     def setup(self):
         layers = dict(

@@ -58,7 +58,7 @@ class RepMix(nn.Module):
     dtype: Any = jnp.float32
     lowering: str = "auto"
     remat: bool = False
-    crop: int = 224
+    crop: int | None = 224
     structure: Mapping[str, Any] | None = None
 
     def setup(self):
@@ -94,7 +94,8 @@ class RepMix(nn.Module):
         """Embed and classify images, mixed on the way where `mix` says so.
 
         Args:
-            x: images `[batch, H, W, channels]`, from one of `rmjax.inputs.INPUTS`.
+            x: images `[batch, H, W, channels]`, from one of `rmjax.inputs.INPUTS`, or
+                features `[batch, size]`.
             train: normalise with, and record, the batch's statistics.
             mix: such as `rmjax.make_mixing` returns, applied at `level`; None mixes
                 nothing.
@@ -159,7 +160,7 @@ def make_model(
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
     remat: bool = False,
-    crop: int = 224,
+    crop: int | None = 224,
     structure: Mapping[str, Any] | None = None,
 ) -> RepMix:
     """Return the model, its arguments checked.

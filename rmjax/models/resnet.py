@@ -7,7 +7,7 @@ References:
     He et al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -154,6 +154,8 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     lowering: str = "auto"
     remat: bool = False
+
+    FEATURES: ClassVar[int] = 5  # level of what it makes of an image, frozen: the pool
 
     def setup(self):
         layers = dict(

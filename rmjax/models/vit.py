@@ -21,7 +21,7 @@ References:
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -228,6 +228,9 @@ class VisionTransformer(nn.Module):
     embedding_dim: int = 256
     dtype: Any = jnp.float32
     remat: bool = False
+
+    # As of `ResNet`: the embedding, which its publishers made to be compared.
+    FEATURES: ClassVar[int] = 6
 
     def setup(self):
         mlp = dict(hidden=self.mlp, activation=self.activation)

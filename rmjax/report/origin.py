@@ -36,7 +36,7 @@ def find_audit(results: dict, path: str | Path | None) -> dict | None:
     Raises:
         InputError: the file given is missing, no audit, or of another data set.
     """
-    name = results["run"]["config"]["data"]["name"]
+    name = results["data"]["name"]
     file = Path(path or Path("audit") / name / "audit.json")
     audit = read_origin(file, needed=path is not None)
     if audit is None:
@@ -64,7 +64,7 @@ def commands(results: dict) -> dict[str, str]:
     run, data = results["run"], results["run"]["config"]["data"]
     report = ["rmjax", "report", "--workdir", run["workdir"]]
     where = ["--data-dir", data.get("dir", "data")]
-    name = data["name"]
+    name = results["data"]["name"]
     return {
         "report": shlex.join([*report, "--evaluation", results["evaluation"]["name"]]),
         "audit": shlex.join(["rmjax", "audit", name, *where]),

@@ -5,18 +5,25 @@ changes of a config. Labels become names of folders.
 """
 
 import hashlib
+import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from rmjax.corruptions import SEEN
 from rmjax.errors import InputError
 from rmjax.experiment.config import apply_changes, flatten
+from rmjax.experiment.run import load_run_config
+from rmjax.mixing import make_mixing
+
+logger = logging.getLogger(__name__)
 
 Changes = dict[str, object]  # value by key of a config
+Choice = Changes | Callable[[ConfigDict], Changes]  # or what makes them for a config
 Point = tuple[str, Changes]
 
 # Keys that the command itself sets, and by which option.
@@ -29,9 +36,15 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 # --------------------------------------------------------------------- grids with a name
 
 
-def _mixing(name: str, **settings: object) -> Changes:
+def _mixing(name: str, **settings: object) -> Callable[[ConfigDict], Changes]:
+    """Mix in a way, where what a config trains on can be mixed so."""
     settings = {"name": name, "partners": "any"} | settings
-    return {f"mix.{key}": value for key, value in settings.items()}
+
+    def changes(config: ConfigDict) -> Changes:
+        make_mixing(name, maps=not config.data.features)
+        return {f"mix.{key}": value for key, value in settings.items()}
+
+    return changes
 
 
 def _corruptions(kinds: int) -> Changes:
@@ -41,9 +54,45 @@ def _corruptions(kinds: int) -> Changes:
     return {"corrupt.rate": 0.95, "corrupt.names": SEEN[:kinds]}
 
 
-def _of_config(key: str) -> Callable[[ConfigDict], object]:
-    """Return a function to a config's own value of another key."""
-    return lambda config: flatten(config)[key]
+def _prnu(config: ConfigDict) -> Changes:
+    """The mean residual needs pixels at the same places, in testing as well."""
+    tested = config.data
+    sizes = dict.fromkeys(("data.size", "data.crop"), tested.eval_size)
+    changes = {"fit.name": "prnu", "model.input": "wiener", "data.flip": False}
+    return changes | sizes | {"data.resize": tested.eval_resize}
+
+
+def _frozen(fit: str, folder: str) -> Callable[[ConfigDict], Changes]:
+    """Fit a head to what the network of a run makes of images, brought to its sizes."""
+
+    def changes(config: ConfigDict) -> Changes:
+        try:
+            of_run = flatten(load_run_config(Path(folder)))
+        except InputError as error:
+            made = f"`rmjax convert FILE --out {folder}` makes it of its weights"
+            raise InputError(
+                f"its network is looked for in {folder}, {made} ({error})"
+            ) from error
+        taken = {
+            k: v for k, v in of_run.items() if k.startswith("model.") or k in _SIZES
+        }
+        return taken | {"fit.name": fit, "model.init": folder}
+
+    return changes
+
+
+_SIZES = {
+    f"data.{key}"
+    for key in (
+        "resize",
+        "size",
+        "crop",
+        "eval_resize",
+        "eval_size",
+        "filter",
+        "squash",
+    )
+}
 
 
 # Each with the distribution of weights that it was published with, where that is not
@@ -69,7 +118,7 @@ _MIXINGS = {
 # (docs/baselines.md). `plain` and `blur_jpeg` have the config's network and learning rate;
 # those of other networks were chosen by validation loss on `scenes256_unseen`.
 _ALONE: Changes = {"mix.name": "none", "loss": "attribution"}
-_METHODS: dict[str, Changes] = {
+_METHODS: dict[str, Choice] = {
     "repmix": {"mix.name": "repmix", "loss": "compound"},
     "plain": _ALONE,
     "blur_jpeg": _ALONE | {"corrupt.recipe": "blur_jpeg", "corrupt.rate": 0.5},
@@ -79,21 +128,22 @@ _METHODS: dict[str, Changes] = {
     "yu_net": _ALONE | {"model.arch": "yu_net", "model.input": "rgb", "optim.lr": 3e-4},
     "patch_cnn": {"mix.name": "none", "loss": "contrastive"}
     | {"model.arch": "patch_cnn", "model.input": "rgb", "optim.lr": 1e-3},
-    # The mean residual needs pixels at the same places, in testing as well.
-    "prnu": {"fit.name": "prnu", "model.input": "wiener", "data.flip": False}
-    | {"data.resize": _of_config("data.eval_resize")}
-    | dict.fromkeys(("data.size", "data.crop"), _of_config("data.eval_size")),
+    "prnu": _prnu,
     "eigenfaces": {"fit.name": "eigenfaces", "model.input": "rgb"},
     "probe": {"fit.name": "probe"},
     "knn": {"fit.name": "knn"},
+    # Large networks of others, which `rmjax convert` made these runs of.
+    "clip_lr": _frozen("probe", "runs/clip"),
+    "clip_knn": _frozen("knn", "runs/clip"),
+    "dinov2_lr": _frozen("probe", "runs/dinov2"),
+    "dinov2_knn": _frozen("knn", "runs/dinov2"),
 }
 
 # The axes with a name: the ablations of the paper, and comparisons with other work. Each
-# is the text of an axis of one key, or changes by value: of one key or several, where a
-# function gives the value for a config.
+# is the text of an axis of one key, or changes by value, of one key or several.
 # References:
 #   Bui, Yu, Collomosse, RepMix, ECCV 2022, https://arxiv.org/abs/2207.02063
-GRIDS: dict[str, str | dict[str, Changes]] = {
+GRIDS: dict[str, str | Mapping[str, Choice]] = {
     "level": "mix.level=0,1,2,3,4,5,6",
     # A batch that groups of 1 to 4 all divide, so that steps are of as many images; a
     # step has fewer samples where they have more members, and an epoch more steps.
@@ -210,34 +260,37 @@ def _read_axis(word: str, config: ConfigDict, name: str) -> list[Point]:
             + ", ".join(GRIDS)
         )
     axis = _named_axis(key, config, name)
-    if not equals:
-        return axis
-    known = {label.partition("=")[2]: (label, changes) for label, changes in axis}
-    chosen = _values(text, word)
+    chosen = _values(text, word) if equals else list(axis)
     for value in chosen:
-        if value not in known:
+        if value not in axis:
             raise InputError(
-                f"grid: '{word}': {key} has no {value}; it has {', '.join(known)}"
+                f"grid: '{word}': {key} has no {value}; it has {', '.join(axis)}"
             )
-    return [known[value] for value in chosen]
+    points = []
+    for label, choice in (axis[value] for value in chosen):
+        try:
+            changes = choice(config) if callable(choice) else choice
+        except InputError as error:
+            if equals:  # it was asked for by its name
+                raise InputError(f"grid: {label}: {error}") from error
+            logger.warning("grid: %s is left out: %s", label, error)
+            continue
+        for changed in changes:
+            if changed not in flatten(config):
+                raise InputError(f"grid: '{key}' changes {changed}, no key of {name}")
+        points.append((label, changes))
+    return points
 
 
-def _named_axis(grid: str, config: ConfigDict, name: str) -> list[Point]:
-    """Return the points of an entry of `GRIDS`, with what its functions give."""
+def _named_axis(
+    grid: str, config: ConfigDict, name: str
+) -> dict[str, tuple[str, Choice]]:
+    """Return label and changes of an entry of `GRIDS`, by value."""
     axis = GRIDS[grid]
     if isinstance(axis, str):
-        return _read_axis(axis, config, name)
-    keys = flatten(config)
-    for changed in (key for changes in axis.values() for key in changes):
-        if changed not in keys:
-            raise InputError(f"grid: '{grid}' changes {changed}, no key of {name}")
-    return [
-        (
-            f"{grid}={value}",
-            {k: v(config) if callable(v) else v for k, v in changes.items()},
-        )
-        for value, changes in axis.items()
-    ]
+        points = _read_axis(axis, config, name)
+        return {label.partition("=")[2]: (label, changes) for label, changes in points}
+    return {value: (f"{grid}={value}", choice) for value, choice in axis.items()}
 
 
 def _values(values: str, word: str) -> list[str]:

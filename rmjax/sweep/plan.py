@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rmjax.data.dataset import check_every_source
 from rmjax.errors import InputError
-from rmjax.evaluation.robustness import parse_suite
+from rmjax.evaluation.robustness import check_conditions, parse_suite
 from rmjax.experiment import run as workdirs
 from rmjax.experiment.build import (
     build_augment,
@@ -50,7 +50,7 @@ def plan_sweep(sweep: Sweep) -> Sweep:
     """
     if sweep.seeds < 1:
         raise InputError(f"seeds = {sweep.seeds}: give at least 1")
-    parse_suite(sweep.suite)
+    conditions = parse_suite(sweep.suite)
     base = load_config(sweep.config, sweep.changes)
     if sweep.data_dir:
         base.data.dir = sweep.data_dir
@@ -61,6 +61,8 @@ def plan_sweep(sweep: Sweep) -> Sweep:
     _check_changes(sweep.changes, cells)
     cells = _as_on_disk(cells, sweep.folder)
     _check_different(cells)
+    for cell in cells:
+        check_conditions(cell.config, conditions)
     opened: dict[str, ExperimentData] = {}
     cells = [replace(cell, steps=_count_steps(cell, opened)) for cell in cells]
     reference = find_reference(cells, sweep.reference, sweep.config).label
@@ -158,7 +160,7 @@ def _count_steps(cell: Cell, opened: dict[str, ExperimentData]) -> int:
         build_augment(config)
         build_input(config)
         if config.fit.name:
-            check_fit(config, len(data.sources))
+            check_fit(config, len(data.sources), data.seen.size("train"))
             return STEP
         # As many as are asked for: which there are is known where the run starts.
         devices = jax.local_devices()[:1] * max(config.num_devices, 1)

@@ -42,7 +42,7 @@ def read_batches(
         members=members,
         partners=partners,
         size=config.data.size,
-        resizing=build_resize(config, config.data.resize),
+        resizing=build_resize(config.data, config.data.resize),
         seed=config.seed,
         start_step=start_step,
         process_index=jax.process_index(),

@@ -46,7 +46,7 @@ from rmjax.experiment.run import CHECKPOINTS, hold_workdir, start_workdir
 from rmjax.experiment.step import PyTree, TrainState, create_state
 from rmjax.inference.domain import describe_training
 from rmjax.training.batches import read_batches
-from rmjax.training.start import starting_backbone
+from rmjax.training.start import starting_variables
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
     method = get_method(config.fit.name)
     devices = parallel.choose_devices(config.num_devices or None)
     data = open_data(config)
-    check_fit(config, len(data.sources))
+    check_fit(config, len(data.sources), data.seen.size("train"))
     check_every_source(data.seen, "train")
     check_validation(config, data)
     model = build_model(config, len(data.sources))
@@ -80,7 +80,7 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optax.identity(), config.seed, shape)
     started = bool(saved_steps(workdir / CHECKPOINTS))
-    state = make_state({} if started else _start(config, method))
+    state = make_state({} if started else _start(config, data, method))
     with hold_workdir(workdir):
         start_workdir(
             workdir,
@@ -88,13 +88,14 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
             data.sources,
             data.dataset.semantic_names,
             training=describe_training(data.seen),
+            features=data.network,
         )
         with closing(Checkpoints(workdir / CHECKPOINTS, config.keep_best)) as saved:
             restored, _ = saved.restore_last(like=parallel.place(state, devices))
             if restored is not None:
                 return restored
             if started:  # it was damaged
-                state = make_state(_start(config, method))
+                state = make_state(_start(config, data, method))
             log_pairs(config, data)
             samples = _draw(config, data, model, state, show_progress)
             runner = make_runner(config, len(data.sources), devices)
@@ -106,13 +107,18 @@ def fit(config: ConfigDict, workdir: Path, show_progress: bool) -> TrainState:
             return parallel.place(best, devices)
 
 
-def _start(config: ConfigDict, method: Method) -> PyTree:
+def _start(config: ConfigDict, data: ExperimentData, method: Method) -> PyTree:
     """Return the weights that a frozen backbone has; empty where there is none."""
-    return starting_backbone(config) if method.frozen_backbone else {}
+    return starting_variables(config, data) if method.frozen_backbone else {}
 
 
-def check_fit(config: ConfigDict, num_sources: int) -> None:
+def check_fit(config: ConfigDict, num_sources: int, rows: int | None = None) -> None:
     """Check what takes no image.
+
+    Args:
+        config: of the run.
+        num_sources: of its data.
+        rows: training images there are, if that is known.
 
     Raises:
         InputError: an unknown method or input, or numbers that don't fit together.
@@ -125,6 +131,12 @@ def check_fit(config: ConfigDict, num_sources: int) -> None:
         raise InputError(
             f"fit.name = '{config.fit.name}' is not for model.input = "
             f"'{config.model.input}': choose one of {', '.join(method.inputs)}"
+        )
+    if config.data.features and rows is not None and config.fit.images > rows:
+        raise InputError(
+            f"fit.images = {config.fit.images}: {config.data.features} holds {rows} "
+            "training images, and stored features are the same in every pass: give at "
+            f"most {rows}"
         )
     count, size = config.fit.images, _size(config, num_sources)
     gib = 4 * count * size / 2**30

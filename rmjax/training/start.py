@@ -3,12 +3,47 @@
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from rmjax.data.dataset import Selection
+from rmjax.data.features import FeatureTable
 from rmjax.errors import InputError
 from rmjax.experiment.build import variable_shapes
+from rmjax.experiment.data import ExperimentData
 from rmjax.inference.attributor import load_pretrained
 from rmjax.models.backbones import VIT
+
+AT_ONCE = 65_536  # rows of features that are held in 64 bits
+
+
+def starting_variables(config: ConfigDict, data: ExperimentData) -> dict[str, Any]:
+    """Return what a training starts from in place of random numbers.
+
+    The backbone of `config.model.init`, or what standardises stored features.
+    """
+    if config.data.features:
+        return {"batch_stats": {"backbone": {"stem": measure_features(data.seen)}}}
+    return starting_backbone(config)
+
+
+def measure_features(selection: Selection) -> dict[str, np.ndarray]:
+    """Return `mean` and `deviation` of the training rows' features, float32 `[size]`.
+
+    The deviation of a feature that never changes is taken for 1.
+    """
+    assert isinstance(selection.dataset, FeatureTable)
+    features = selection.dataset.files("train").features
+    rows = selection.records["train"]
+    blocks = np.array_split(rows, -(-len(rows) // AT_ONCE))
+    mean = sum(features[b].sum(0, dtype=np.float64) for b in blocks) / len(rows)
+    squares = sum(np.square(features[b] - mean).sum(0) for b in blocks)
+    deviation = np.sqrt(squares / len(rows))
+    deviation[deviation < 1e-12] = 1
+    return {
+        "mean": mean.astype(np.float32),
+        "deviation": deviation.astype(np.float32),
+    }
 
 
 def starting_backbone(config: ConfigDict) -> dict[str, Any]:

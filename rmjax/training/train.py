@@ -50,7 +50,7 @@ from rmjax.training.batches import read_batches
 from rmjax.training.fit import fit
 from rmjax.training.meter import Meter
 from rmjax.training.preemption import stop_requests
-from rmjax.training.start import starting_backbone
+from rmjax.training.start import starting_variables
 from rmjax.training.validation import make_validation
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _train(
     shape = network_input(config).shape[1:]
     make_state = partial(create_state, model, optimizer, config.seed, shape)
     started = bool(saved_steps(workdir / CHECKPOINTS))
-    state = make_state({} if started else starting_backbone(config))
+    state = make_state({} if started else starting_variables(config, data))
 
     with ExitStack() as stack:
         if hosts.is_first():
@@ -140,6 +140,7 @@ def _train(
                 sources,
                 data.dataset.semantic_names,
                 training=describe_training(data.seen),
+                features=data.network,
             )
         hosts.check_shared(workdir / RUN_FILE)
         checkpoints = stack.enter_context(
@@ -147,7 +148,9 @@ def _train(
         )
         state, progress = _restore(checkpoints, parallel.place(state, devices))
         if started and not progress:  # all of them were damaged
-            state = parallel.place(make_state(starting_backbone(config)), devices)
+            state = parallel.place(
+                make_state(starting_variables(config, data)), devices
+            )
         start = int(state.step)
         pending = progress is not None and checkpoints.is_pending(start)
         _log_sizes(config, data, state, devices)
@@ -213,7 +216,7 @@ def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
         InputError: an unknown mixing, or a number out of range.
     """
     check_values(config)
-    mixing = make_mixing(**config.mix)
+    mixing = make_mixing(**config.mix, maps=not config.data.features)
     check_partners(mixing.partners)
     unit = mixing.unit
     if build_simulation(config) is not None:
