@@ -246,6 +246,7 @@ def test_the_grid_of_mixings_leaves_out_what_can_not_be(probe, caplog):
         ({"data.features": "gone.parquet"}, "gone.parquet': no such file"),
         ({"data.sources": ("real", "dalle")}, "unknown source 'dalle'"),
         ({"fit.name": "probe", "fit.images": 10**4}, "holds 288 training images"),
+        ({"loss": "fingerprint"}, "loss = 'fingerprint': it compares images"),
         ({"fit.name": "prnu"}, "prnu' is not for model.input = ''"),
     ],
 )

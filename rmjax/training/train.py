@@ -218,6 +218,11 @@ def check_settings(config: ConfigDict, devices: parallel.Devices) -> Mixing:
     check_values(config)
     mixing = make_mixing(**config.mix, maps=not config.data.features)
     check_partners(mixing.partners)
+    if config.data.features and not get_loss(config.loss).attributes:
+        raise InputError(
+            f"loss = '{config.loss}': it compares images of a batch, of which stored "
+            "features show the same one twice as the same; give another loss"
+        )
     unit = mixing.unit
     if build_simulation(config) is not None:
         unit = math.lcm(unit, images_of_each(config))
