@@ -145,7 +145,7 @@ def test_both_sides_are_resized_where_the_file_says_so(copy):
     size = {"height": 64, "width": 64}
     change(folder, "preprocessor_config.json", size=size, resample=2)
     image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), np.uint8)
-    found = resize_and_cut(image, read_weights(folder).config)
+    found = resize_and_cut(image, read_weights(folder).config.data)
     expected = Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found, expected)
 

@@ -1,6 +1,6 @@
 """Networks for features that another network made of images: none or one hidden layer."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -40,6 +40,8 @@ class Perceptron(nn.Module):
     hidden: int
     embedding_dim: int = 256
     dtype: Any = jnp.float32
+
+    FEATURES: ClassVar[int] = 5  # see `ResNet`
 
     def setup(self):
         self.stem = Standardize()
