@@ -142,9 +142,13 @@ _OF_IMAGES = (
     "data.flip",
     "data.eval_resize",
     "data.eval_size",
+    "data.filter",
+    "data.squash",
     "data.workers",
     "model.init",
     "model.input",
+    "model.mean",
+    "model.std",
     "corrupt.rate",
     "simulate.generators",
 )
