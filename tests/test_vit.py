@@ -15,8 +15,9 @@ from rmjax.mixing import Mixed, adjacent, make_mixing, mix, mix_nothing
 from rmjax.mixing.registry import MIXINGS
 from rmjax.models.backbones import VIT
 from rmjax.models.repmix import make_model
-from rmjax.models.vit import TRANSFORMERS, resize_positions
+from rmjax.models.vit import TRANSFORMERS, attend, resize_positions
 from rmjax.training.start import starting_backbone
+from rmjax.utils.platform import targeting
 
 REFERENCES = SHARED / "golden" / "vit"
 FAMILIES = ("clip", "clip_gelu", "clip_full", "dinov2", "dinov2_registers")
@@ -142,6 +143,19 @@ def test_tokens_are_taken_whole_and_statistics_over_all_of_them():
     styled = make_mixing("mixstyle", beta=0.1, block=4).mix_fn(keys, h).h
     whole = make_mixing("mixstyle", beta=0.1, block=4).mix_fn(keys, h[:, :, None]).h
     np.testing.assert_allclose(styled, whole[:, :, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_attention_is_the_librarys_on_any_processor():
+    q, k, v = (
+        jax.random.normal(key, (2, n, 4, 8))
+        for key, n in zip(
+            jax.random.split(jax.random.key(0), 3), (5, 9, 9), strict=True
+        )
+    )
+    expected = jax.nn.dot_product_attention(q, k, v)
+    np.testing.assert_allclose(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
+    with targeting("tpu"):
+        np.testing.assert_array_equal(attend(q, k, v), expected)
 
 
 def test_recomputing_blocks_changes_no_gradient():

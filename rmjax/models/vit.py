@@ -32,6 +32,7 @@ from rmjax.errors import InputError
 from rmjax.models.norm import widen
 from rmjax.models.resnet import NUM_LEVELS, STAGES, linear
 from rmjax.utils.choose import check_choice
+from rmjax.utils.platform import target_platform
 
 _QUICK = 1.702  # CLIP's approximation of the GELU: a sigmoid of so many times x
 
@@ -93,8 +94,29 @@ class Attention(nn.Module):
         v = split(dense(channels, name="value")(x))
         if rotation is not None:
             q, k = (rotate(h, *rotation) for h in (q, k))
-        h = jax.nn.dot_product_attention(q, k, v)
+        h = attend(q, k, v)
         return dense(channels, name="out")(h.reshape(*h.shape[:2], channels))
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Return scaled dot-product attention.
+
+    Args:
+        q: queries `[batch, queries, heads, channels]`.
+        k: keys `[batch, tokens, heads, channels]`.
+        v: values, as the keys.
+
+    Returns:
+        `[batch, queries, heads, channels]`.
+    """
+    if target_platform() != "cpu":
+        return jax.nn.dot_product_attention(q, k, v)
+    # The same, head by head: on a CPU it takes three quarters of the time, as products
+    # of strided matrices are slow there.
+    q, k, v = (jnp.swapaxes(h, 1, 2) for h in (q, k, v))
+    scores = jnp.einsum("bhtd,bhsd->bhts", q, k) * q.shape[-1] ** -0.5
+    shares = jax.nn.softmax(scores.astype(widen(q.dtype)), axis=-1).astype(q.dtype)
+    return jnp.swapaxes(jnp.einsum("bhts,bhsd->bhtd", shares, v), 1, 2)
 
 
 class Mlp(nn.Module):

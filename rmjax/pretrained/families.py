@@ -12,6 +12,7 @@ References:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rmjax.errors import InputError
@@ -286,6 +287,16 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+# What a transformer has where its family does not say otherwise.
+_PLAIN = {
+    "class_token": True,
+    "antialias": False,
+    "pre_norm": False,
+    "post_norm": False,
+    "layer_scale": False,
+}
+
+
 def structure_of(family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of `VisionTransformer` that a `config.json` describes.
 
@@ -300,64 +311,56 @@ def structure_of(family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
         InputError: a value is missing, of another type, or of something that is not
             known here.
     """
-
-    def integer(key: str) -> int:
-        value = family.setting(given, key)
-        if isinstance(value, list | tuple) and len(set(value)) == 1:
-            value = value[0]  # the side of a square
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InputError(f"{key} = {value!r}: a whole number is known here")
-        return value
-
-    def number(key: str) -> float:
-        value = family.setting(given, key)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise InputError(f"{key} = {value!r}: a number is known here")
-        return float(value)
-
-    if integer("num_channels") != 3:
-        raise InputError(f"num_channels = {integer('num_channels')}: 3 are known here")
-    width, patch = integer("hidden_size"), integer("patch_size")
-    gated = bool(
-        family.setting(given, "use_swiglu_ffn")
-        or family.setting(given, "use_gated_mlp")
-    )
-    activation = choose("hidden_act", family.setting(given, "hidden_act"), _ACTIVATIONS)
+    whole, number = partial(_whole, family, given), partial(_number, family, given)
+    setting = partial(family.setting, given)
+    if whole("num_channels") != 3:
+        raise InputError(f"num_channels = {whole('num_channels')}: 3 are known here")
+    width, patch = whole("hidden_size"), whole("patch_size")
+    if not patch:
+        raise InputError("patch_size = 0: a patch has pixels")
+    gated = bool(setting("use_swiglu_ffn") or setting("use_gated_mlp"))
+    activation = choose("hidden_act", setting("hidden_act"), _ACTIVATIONS)
     if "mlp_ratio" in family.defaults:
         hidden = int(width * number("mlp_ratio"))
         if gated:  # two thirds, so that there are as many parameters; in eights
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
             activation = "silu"
     else:
-        hidden = integer("intermediate_size")
-    fields = {
-        "class_token": True,
-        "registers": integer("num_register_tokens")
-        if "num_register_tokens" in family.defaults
-        else 0,
+        hidden = whole("intermediate_size")
+    registers = "num_register_tokens" in family.defaults
+    fields = _PLAIN | {
+        "registers": whole("num_register_tokens") if registers else 0,
         "rotary": number("rope_theta") if "rope_theta" in family.defaults else 0.0,
-        "antialias": False,
-        "pre_norm": False,
-        "post_norm": False,
-        "layer_scale": False,
-    } | dict(family.fields)
-    if family.setting(given, "vision_use_head") is False:
-        fields["pool"] = "mean"
-    if not patch:
-        raise InputError("patch_size = 0: a patch has pixels")
-    return fields | {
         "width": width,
-        "depth": integer("num_hidden_layers"),
-        "heads": integer("num_attention_heads"),
+        "depth": whole("num_hidden_layers"),
+        "heads": whole("num_attention_heads"),
         "mlp": hidden,
         "patch": patch,
-        "grid": integer("image_size") // patch,
+        "grid": whole("image_size") // patch,
         "activation": activation,
         "gated": gated,
         "epsilon": number("layer_norm_eps"),
     }
+    headless = setting("vision_use_head") is False
+    return fields | dict(family.fields) | ({"pool": "mean"} if headless else {})
+
+
+def _whole(family: Family, given: Mapping[str, Any], key: str) -> int:
+    """Return a whole number of a `config.json`, from 0 on; of a square, its side."""
+    value = family.setting(given, key)
+    if isinstance(value, list | tuple) and len(set(value)) == 1:
+        value = value[0]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InputError(f"{key} = {value!r}: a whole number is known here")
+    return value
+
+
+def _number(family: Family, given: Mapping[str, Any], key: str) -> float:
+    """Return a number of a `config.json`."""
+    value = family.setting(given, key)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{key} = {value!r}: a number is known here")
+    return float(value)
 
 
 def layers_without_bias(family: Family, given: Mapping[str, Any]) -> set[str]:
