@@ -230,7 +230,6 @@ STANDARD = "standard"  # the input whose mean and deviation a config gives
 INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rgb": rgb,
     "imagenet": imagenet,
-    STANDARD: standardize,
     "highpass": highpass,
     "wiener": wiener,
     "residual": residual,
@@ -238,6 +237,7 @@ INPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "dcthist": dcthist,
     "chroma": chroma,
     "luma_chroma": luma_chroma,
+    STANDARD: standardize,
 }
 
 

@@ -355,7 +355,7 @@ def test_the_recorded_command_gives_the_same_options(monkeypatch):
     monkeypatch.setattr(module, "evaluate", note)
     _, *words = shlex.split(write_command(Path("my runs/a"), given))
     assert cli.main(words) == 0
-    assert asked["workdir"] == "my runs/a"
+    assert Path(asked["workdir"]) == Path("my runs/a")
     renamed = {"fpr": "fprs", "bootstrap": "draws"}
     assert {name: asked[renamed.get(name, name)] for name in given} == given
     assert write_command(Path("r"), DEFAULTS) == "rmjax evaluate --workdir r"
