@@ -89,12 +89,9 @@ class Attention(nn.Module):
         def split(h: jax.Array) -> jax.Array:
             return h.reshape(*h.shape[:2], self.heads, channels // self.heads)
 
-        if queries is None:  # one product in place of three
-            parts = jnp.split(dense(3 * channels, name="qkv")(x), 3, axis=-1)
-        else:
-            parts = [dense(channels, name="query")(queries)]
-            parts += [dense(channels, name=name)(x) for name in ("key", "value")]
-        q, k, v = map(split, parts)
+        q = split(dense(channels, name="query")(x if queries is None else queries))
+        k = split(dense(channels, name="key")(x))
+        v = split(dense(channels, name="value")(x))
         if rotation is not None:
             q, k = (rotate(h, *rotation) for h in (q, k))
         h = attend(q, k, v)

@@ -48,8 +48,6 @@ _TEXT = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 _WRAPPERS = ("", "vision_model.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.")
 # Parameters of `VisionTransformer` that are put together of several.
 _TOKENS, _POSITIONS = "stem_tokens", "stem_positions"
-# Layers that are one here, by its name.
-_TOGETHER = {"attention/qkv": ("attention/query", "attention/key", "attention/value")}
 _BLOCK = re.compile(r"layer(\d)_(\d+)")
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 # Pillow's numbers of its filters, as `preprocessor_config.json` gives them.
@@ -303,38 +301,30 @@ def _variables(
     shapes = flatten_dict(variable_shapes(config, 0)["params"]["backbone"])
     own = _own_shapes(vit, family)
     names = {
-        path: _names(path, vit, family, without)
+        path: _name(path, vit, family, without)
         for path in shapes
         if path[-1] not in (_TOKENS, _POSITIONS)
     }
-    parts = {p: _part(shapes[p].shape, len(group)) for p, group in names.items()}
     given = _whole_parts(tower, family)
     check_entries(
         given,
-        own
-        | {n: torch_shape(parts[p]) for p, group in names.items() for n in group if n},
+        own | {n: torch_shape(shapes[path].shape) for path, n in names.items() if n},
         f"vision transformer as {CONFIG} describes it",
     )
-
-    def fill(path: tuple[str, ...]) -> np.ndarray:
-        filled = [
-            to_flax_layout(given[name]) if name else np.zeros(parts[path], np.float32)
-            for name in names[path]
-        ]
-        return np.concatenate(filled, axis=-1)
-
-    flat = {path: fill(path) for path in names}
+    flat = {
+        path: to_flax_layout(given[name])
+        if name
+        else np.zeros(shapes[path].shape, np.float32)
+        for path, name in names.items()
+    }
     flat |= _own_parameters(vit, {n: to_flax_layout(given[n]).T for n in own}, family)
     return {"params": {"backbone": unflatten_dict(flat)}}
 
 
-def _names(
+def _name(
     path: tuple[str, ...], vit: ConfigDict, family: Family, without: set[str]
-) -> tuple[str | None, ...]:
-    """Return the published names of what a parameter holds, one after the other.
-
-    None stands for a bias that is not there.
-    """
+) -> str | None:
+    """Return the published name of a parameter; None for a bias that is not there."""
     table, prefix = family.others, ""
     block = _BLOCK.fullmatch(path[0])
     if block:
@@ -344,20 +334,11 @@ def _names(
         path = path[1:]
     alone = "/".join(path)
     if alone in table:
-        return (prefix + table[alone],)
-    *modules, leaf = path
-    layers = _TOGETHER.get("/".join(modules), ("/".join(modules),))
-    return tuple(
-        None
-        if leaf == "bias" and layer in without
-        else f"{prefix}{table[layer]}.{_LEAVES[leaf]}"
-        for layer in layers
-    )
-
-
-def _part(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """Return the shape of one of the equal parts of a parameter, along its last axis."""
-    return (*shape[:-1], shape[-1] // count)
+        return prefix + table[alone]
+    layer = "/".join(path[:-1])
+    if path[-1] == "bias" and layer in without:
+        return None
+    return f"{prefix}{table[layer]}.{_LEAVES[path[-1]]}"
 
 
 def _whole_parts(tower: Mapping[str, Read], family: Family) -> dict[str, np.ndarray]:
