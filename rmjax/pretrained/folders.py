@@ -85,7 +85,7 @@ def read_transformer(
         family = FAMILIES[kind]
         with _open_tensors(folder) as (files, tensors):
             tower, left_out = _tower(tensors, family)
-            projection = tower.get("visual_projection.weight")
+            projection = tower.get(_PROJECTION)
             fields = structure_of(family, vision) | {"project": projection is not None}
             config, notes = _config(folder, family, fields)
             if projection is not None:
