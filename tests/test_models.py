@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from mixed_levels import NAMES, check_mix_at_level
 
 from rmjax.errors import InputError
-from rmjax.mixing import Mixed, adjacent, mix, mix_nothing
 from rmjax.models.conv import Conv, choose_lowering, convolve
 from rmjax.models.forward import map_chunks, prepare
 from rmjax.models.norm import BatchNorm
@@ -570,39 +570,10 @@ def test_heads_without_gate_and_without_detection(tiny):
 @pytest.mark.parametrize("level", range(7))
 def test_mixing_sees_the_representation_of_its_level(tiny, level):
     model, variables, x, whole = tiny
-    weights = jnp.array([[0.3, 0.7], [1.0, 0.0]])
-
-    @jax.jit
-    def run(variables, x):
-        seen = []
-
-        def look(keys, h):
-            seen.append(h)
-            return mix_nothing(keys, h)
-
-        def combine(keys, h):
-            return Mixed(mix(h, weights), weights, adjacent(weights))
-
-        keys = jax.random.split(jax.random.key(0), len(x))
-        cut = model.apply(variables, x, mix=look, level=level, keys=keys)
-        mixed = model.apply(variables, x, mix=combine, level=level, keys=keys)
-        return seen[0], cut, mixed
-
-    h, cut, mixed = run(variables, x)
-    names = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
-    expected = (x, *(whole[name] for name in names))[level]
+    expected = (x, *(whole[name] for name in NAMES))[level]
     if level == 5:  # after the pool: vectors, not maps
         expected = expected.mean(axis=(1, 2))
-    np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-5)
-    assert set(cut) == {*whole, "mixed"}
-    for name, value in whole.items():
-        np.testing.assert_allclose(cut[name], value, rtol=1e-4, atol=1e-5)
-    assert mixed["embedding"].shape == (2, 12)
-    # The second group is its first member alone, the first a true mixture.
-    np.testing.assert_allclose(
-        mixed["attribution"][1], whole["attribution"][2], rtol=1e-4, atol=1e-5
-    )
-    assert abs(mixed["attribution"][0] - whole["attribution"][:2]).max() > 1e-3
+    check_mix_at_level(model, variables, x, whole, level, expected, least=1e-3)
 
 
 def test_any_size_goes_in(tiny):

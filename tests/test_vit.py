@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SHARED
+from mixed_levels import NAMES, check_mix_at_level
 
 import rmjax
 from rmjax.errors import InputError
 from rmjax.experiment.config import default_config, load_config
-from rmjax.mixing import Mixed, adjacent, make_mixing, mix, mix_nothing
+from rmjax.mixing import make_mixing
 from rmjax.mixing.registry import MIXINGS
 from rmjax.models.backbones import VIT
 from rmjax.models.repmix import make_model
@@ -86,36 +87,8 @@ def small(request):
 @pytest.mark.parametrize("level", range(7))
 def test_mixing_sees_the_representation_of_its_level(small, level):
     model, variables, x, whole = small
-    weights = jnp.array([[0.3, 0.7], [1.0, 0.0]])
-
-    @jax.jit
-    def run(variables, x):
-        seen = []
-
-        def look(keys, h):
-            seen.append(h)
-            return mix_nothing(keys, h)
-
-        def combine(keys, h):
-            return Mixed(mix(h, weights), weights, adjacent(weights))
-
-        keys = jax.random.split(jax.random.key(0), len(x))
-        cut = model.apply(variables, x, mix=look, level=level, keys=keys)
-        mixed = model.apply(variables, x, mix=combine, level=level, keys=keys)
-        return seen[0], cut, mixed
-
-    h, cut, mixed = run(variables, x)
-    names = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
-    expected = (x, *(whole[name] for name in names))[level]
-    np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-5)
-    assert set(cut) == {*whole, "mixed"}
-    for name, value in whole.items():
-        np.testing.assert_allclose(cut[name], value, rtol=1e-4, atol=1e-5)
-    # The second group is its first member alone, the first a true mixture.
-    np.testing.assert_allclose(
-        mixed["attribution"][1], whole["attribution"][2], rtol=1e-4, atol=1e-5
-    )
-    assert abs(mixed["attribution"][0] - whole["attribution"][:2]).max() > 1e-4
+    expected = (x, *(whole[name] for name in NAMES))[level]
+    check_mix_at_level(model, variables, x, whole, level, expected, least=1e-4)
 
 
 @pytest.mark.parametrize("small", [0.0], indirect=True, ids=["learned"])
