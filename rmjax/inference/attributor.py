@@ -374,8 +374,9 @@ def load_pretrained(
     Args:
         path: a `.pth`, `.ckpt` or `.safetensors` file in one of
             `rmjax.pretrained.weights.LAYOUTS`, or a folder that holds it as
-            `model.safetensors`, a file of `rmjax export`, a folder or None, as for
-            `load`, or the address of one of these on the Hub, `hf:owner/name`.
+            `model.safetensors`; the folder of a vision transformer, see
+            `rmjax.pretrained.folders`; a file of `rmjax export`; a folder or None, as
+            for `load`; or the address of one of these on the Hub, `hf:owner/name`.
         layout: of a file; "auto" tells by its content.
         sources: names of a file's classes, see `rmjax.pretrained.weights.read_weights`.
         num_devices: devices to use, all for None.
