@@ -24,8 +24,10 @@ from rmjax.experiment.config import load_config
 from rmjax.experiment.data import open_data
 from rmjax.experiment.log import read_log
 from rmjax.gallery.ask import identify
-from rmjax.inference.attributor import load_run
+from rmjax.hub.push import write_repository
+from rmjax.inference.attributor import load_pretrained, load_run
 from rmjax.inference.exported import export
+from rmjax.inference.local import make_run
 from rmjax.mixing import MIXINGS
 from rmjax.sweep.grid import read_grid
 from rmjax.sweep.plan import plan_sweep
@@ -375,8 +377,30 @@ def test_without_its_network_a_head_says_which_it_needs(
     assert "\n" not in str(caught.value)
     command = ["attribute", "--workdir", str(workdir), "image.png"]
     assert main(command) == 2 and "needs" in capsys.readouterr().err
-    with pytest.raises(InputError, match="head on the features of another network"):
+    with pytest.raises(InputError, match="head on features"):
         export(load_run(workdir), tmp_path / "head.safetensors")
+
+
+def test_a_head_is_handed_on_with_its_network(probe_run, tmp_path):
+    """As a file, as what lies on the Hub, and as a folder made of either."""
+    model = rmjax.load(probe_run[1], num_devices=1)
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    expected = model.predict([image])
+    file = export(model, tmp_path / "head.safetensors")
+    pushed = tmp_path / "pushed"
+    pushed.mkdir()
+    write_repository(pushed, model, [], "owner/head")
+    make_run(file, tmp_path / "folder")
+    make_run(pushed, tmp_path / "copy")
+    for place in (file, pushed, tmp_path / "folder", tmp_path / "copy"):
+        again = load_pretrained(place, num_devices=1)
+        assert again.digest == model.digest
+        found = again.predict([image])
+        for name in ("embedding", "attribution", "detection"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+    assert str(probe_run[1].parent) not in (pushed / "README.md").read_text()
+    facts = json.loads((tmp_path / "copy" / "run.json").read_text())
+    assert facts["features"]["weights"] == str(tmp_path / "copy" / "extractor")
 
 
 # ----------------------------------------------------------------------------- in sweeps

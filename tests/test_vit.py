@@ -16,7 +16,12 @@ from rmjax.mixing import make_mixing
 from rmjax.mixing.registry import MIXINGS
 from rmjax.models.backbones import VIT
 from rmjax.models.repmix import make_model
-from rmjax.models.vit import TRANSFORMERS, attend, resize_positions
+from rmjax.models.vit import (
+    TRANSFORMERS,
+    VisionTransformer,
+    attend,
+    resize_positions,
+)
 from rmjax.training.start import starting_backbone
 from rmjax.utils.platform import targeting
 
@@ -129,6 +134,25 @@ def test_attention_is_the_librarys_on_any_processor():
     np.testing.assert_allclose(attend(q, k, v), expected, rtol=1e-5, atol=1e-6)
     with targeting("tpu"):
         np.testing.assert_array_equal(attend(q, k, v), expected)
+
+
+@pytest.mark.parametrize("rotary", [0.0, 100.0], ids=["learned", "rotary"])
+def test_the_class_token_alone_goes_through_the_last_block(rotary):
+    """Where it is pooled and nothing else asked for; it is what all of them would give."""
+    structure = SMALL_VIT | dict(rotary=rotary, registers=2, pool="class")
+    network = VisionTransformer(**structure)
+    x = jax.random.normal(jax.random.key(1), (2, 48, 48, 3))
+    run = partial(network.apply, network.init(jax.random.key(0), x, train=False))
+    run = partial(run, train=False)
+    tokens, _ = run(x, stop=5)
+    alone = jax.jit(lambda x: run(x)[0])
+    np.testing.assert_allclose(alone(x), run(tokens, start=5)[0], rtol=1e-4, atol=1e-5)
+
+    def flops(f):
+        return jax.jit(f).lower(x).compile().cost_analysis()["flops"]
+
+    last_block = flops(lambda x: run(x, stop=5)[0]) / structure["depth"]
+    assert flops(alone) < flops(run) - last_block / 2
 
 
 def test_recomputing_blocks_changes_no_gradient():

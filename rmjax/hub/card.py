@@ -42,6 +42,7 @@ def write_card(
         metadata=_metadata(model, evaluations, repo, license),
         model=model,
         config=model.config,
+        images=model.image_config,
         fingerprints=model.layer == "embedding",
         repo=repo,
         parameters=sum(

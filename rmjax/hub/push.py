@@ -104,11 +104,7 @@ def write_repository(
     Raises:
         InputError: the folder can't be written to.
     """
-    model = replace(
-        model,
-        config=ConfigDict(without_paths(model.config.to_dict())),
-        provenance=without_paths(model.provenance),
-    )
+    model = _portable(model)
     evaluations = [_without_images(without_paths(results)) for results in evaluations]
     export(model, folder / WEIGHTS)
     write_json(folder / CONFIG_FILE, model.config.to_dict())
@@ -119,6 +115,17 @@ def write_repository(
         place.mkdir(parents=True)
         write_json(place / RESULTS_FILE, results)
     replace_text(folder / "README.md", write_card(model, evaluations, repo, license))
+
+
+def _portable(model: Attributor) -> Attributor:
+    """Return a network that names no path of this machine."""
+    return replace(
+        model,
+        config=ConfigDict(without_paths(model.config.to_dict())),
+        provenance=without_paths(model.provenance),
+        features=without_paths(model.features),
+        extractor=_portable(model.extractor) if model.extractor else None,
+    )
 
 
 def without_paths(value: Any) -> Any:

@@ -296,7 +296,7 @@ def load(
         model = load(snapshot.folder, checkpoint=checkpoint, num_devices=num_devices)
         return _named(model, workdir, snapshot.provenance)
     run = load_run(workdir, checkpoint=checkpoint, num_devices=num_devices)
-    if run.features is None:
+    if run.features is None or run.extractor is not None:
         return run
     return replace(run, extractor=_load_extractor(run.name, run.features, num_devices))
 
@@ -430,8 +430,14 @@ def _load_exported(
             f"checkpoint '{checkpoint}': {name} has one alone, {fields['checkpoint']}"
         )
     devices = parallel.choose_devices(num_devices)
-    fields["variables"] = parallel.place(fields["variables"], devices)
-    return Attributor(name=name, devices=devices, **fields)
+    return _placed({"name": name} | fields, devices)
+
+
+def _placed(fields: dict[str, Any], devices: parallel.Devices) -> Attributor:
+    variables = parallel.place(fields["variables"], devices)
+    if fields["extractor"]:
+        fields = fields | {"extractor": _placed(fields["extractor"], devices)}
+    return Attributor(**fields | {"variables": variables, "devices": devices})
 
 
 def decode(image: ImageLike, name: str = "") -> np.ndarray:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rmjax.inference.attributor import Attributor
 
 SUFFIX = ".safetensors"
+EXTRACTOR = "extractor."  # before the names of what makes a head's features
 # The network that is used where none is named; it knows no sources.
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / f"fingerprint{SUFFIX}"
 
@@ -43,23 +44,28 @@ def export(model: "Attributor", out: str | Path) -> Path:
         out: the file to make, `.safetensors`.
 
     Raises:
-        InputError: another suffix, or the file exists or can't be written.
+        InputError: another suffix, a head without its network, or the file exists or
+            can't be written.
     """
     out = Path(out)
     if out.suffix != SUFFIX:
         raise InputError(f"{out}: give a file name ending in {SUFFIX}")
     if out.exists():
         raise InputError(f"{out} exists: choose another --out, or remove it")
-    if model.features is not None:
-        raise InputError(
-            f"{model.name} is a head on the features of another network, and the file "
-            "would hold no image's way to them: keep the folders of both"
-        )
+    arrays, facts = _pack(model)
+    text = json.dumps(facts, allow_nan=False)
+    with replacing(out) as scratch:
+        scratch.write_bytes(safetensors.numpy.save(arrays, {EXPORTED: text}))
+    return out
+
+
+def _pack(model: "Attributor", prefix: str = "") -> tuple[dict[str, np.ndarray], dict]:
+    """Return arrays and facts of a network and, of a head, of what makes its features."""
     leaves = named_leaves(jax.device_get(model.variables))
-    arrays = {name: np.array(leaf, order="C") for name, leaf in leaves.items()}
+    arrays = {prefix + name: np.array(leaf, order="C") for name, leaf in leaves.items()}
     facts = {
         "rmjax": own_version(),
-        "sha256": model.digest,
+        "sha256": digest_of(model.variables),
         "config": model.config.to_dict(),
         "source_names": model.source_names,
         "checkpoint": model.checkpoint,
@@ -67,10 +73,19 @@ def export(model: "Attributor", out: str | Path) -> Path:
         "training": model.training,
         "provenance": model.provenance,
     }
-    text = json.dumps(facts, allow_nan=False)
-    with replacing(out) as scratch:
-        scratch.write_bytes(safetensors.numpy.save(arrays, {EXPORTED: text}))
-    return out
+    if model.features is None:
+        return arrays, facts
+    if model.extractor is None:
+        raise InputError(
+            f"{model.name} is a head on features, and the network that makes them is not "
+            "loaded: `rmjax.load` loads both"
+        )
+    inner, network = _pack(model.extractor, prefix + EXTRACTOR)
+    facts |= {
+        "features": model.features,
+        "extractor": network | {"name": model.extractor.name},
+    }
+    return arrays | inner, facts
 
 
 def read_exported(path: Path) -> dict[str, Any]:
@@ -78,32 +93,15 @@ def read_exported(path: Path) -> dict[str, Any]:
 
     Returns:
         The fields of an `Attributor` but for `name` and `devices`; `variables` are
-        arrays of NumPy.
+        arrays of NumPy. Of a head, `extractor` holds these fields, and `name`, of the
+        network that makes its features.
 
     Raises:
         InputError: the file can't be read, is damaged, or of another version of rmjax.
     """
     arrays = read_file(path)
     try:
-        facts = json.loads(read_metadata(path)[EXPORTED])
-        config = parse_config(facts["config"], str(path))
-        names = tuple(facts["source_names"])
-        wanted = variable_shapes(config, len(names))
-        if _kinds(arrays) != _kinds(named_leaves(wanted)):
-            raise ValueError("other entries than those of its network")
-        order = [arrays[name] for name in named_leaves(wanted)]
-        variables = jax.tree.unflatten(jax.tree.structure(wanted), order)
-        if digest_of(variables) != facts["sha256"]:
-            raise ValueError("other numbers than were written")
-        return {
-            "config": config,
-            "source_names": names,
-            "variables": variables,
-            "checkpoint": facts["checkpoint"],
-            "calibration": parse_calibration(facts["calibration"]),
-            "training": facts["training"],
-            "provenance": facts["provenance"],
-        }
+        return _unpack(arrays, json.loads(read_metadata(path)[EXPORTED]), str(path))
     except InputError:  # a ValueError as well
         raise
     except (
@@ -115,6 +113,37 @@ def read_exported(path: Path) -> dict[str, Any]:
     ) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: damaged ({reason}); export it again") from error
+
+
+def _unpack(arrays: dict[str, np.ndarray], facts: dict, path: str) -> dict[str, Any]:
+    """Return the fields of a network that `_pack` took apart."""
+    config = parse_config(facts["config"], path)
+    names, features = tuple(facts["source_names"]), facts.get("features")
+    extractor = None
+    if features:
+        inner = {k: v for k, v in arrays.items() if k.startswith(EXTRACTOR)}
+        arrays = {k: v for k, v in arrays.items() if k not in inner}
+        inner = {k.removeprefix(EXTRACTOR): v for k, v in inner.items()}
+        extractor = _unpack(inner, facts["extractor"], path)
+        extractor["name"] = str(facts["extractor"]["name"])
+    wanted = variable_shapes(config, len(names), features["size"] if features else None)
+    if _kinds(arrays) != _kinds(named_leaves(wanted)):
+        raise ValueError("other entries than those of its network")
+    order = [arrays[name] for name in named_leaves(wanted)]
+    variables = jax.tree.unflatten(jax.tree.structure(wanted), order)
+    if digest_of(variables) != facts["sha256"]:
+        raise ValueError("other numbers than were written")
+    return {
+        "config": config,
+        "source_names": names,
+        "variables": variables,
+        "checkpoint": facts["checkpoint"],
+        "calibration": parse_calibration(facts["calibration"]),
+        "training": facts["training"],
+        "provenance": facts["provenance"],
+        "features": features,
+        "extractor": extractor,
+    }
 
 
 def digest_of(variables: dict) -> str:

@@ -1,8 +1,10 @@
 """Runs as folders of their own, to be written to: of files and of the Hub's."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from rmjax.errors import InputError
 from rmjax.experiment.run import load_facts
@@ -17,6 +19,7 @@ from rmjax.pretrained.weights import Weights
 logger = logging.getLogger(__name__)
 
 COPIES = Path("runs")  # where working copies of runs on the Hub are made
+EXTRACTOR = "extractor"  # folder in a head's run: the network that makes its features
 
 
 def make_run(
@@ -61,19 +64,33 @@ def make_run(
 def _unpack(
     file: Path, out: Path, changes: Sequence[str], origin: dict[str, str]
 ) -> Weights:
-    """Write an exported run as a folder."""
-    fields = read_exported(file)
-    step = fields["checkpoint"]
+    """Write an exported run as a folder; of a head, its network as a folder in that."""
+    with new_run(out) as folder:
+        return _write(folder, out.resolve(), read_exported(file), changes, origin)
+
+
+def _write(
+    folder: Path,
+    place: Path,
+    fields: dict[str, Any],
+    changes: Sequence[str] = (),
+    origin: Mapping[str, str] = MappingProxyType({}),
+) -> Weights:
+    """Write the fields of a network to a folder, which will lie at `place`."""
+    step, features = fields["checkpoint"], fields["features"]
+    if features:
+        _write(folder / EXTRACTOR, place / EXTRACTOR, fields["extractor"])
+        features = features | {"weights": str(place / EXTRACTOR)}
     weights = Weights(
         variables=fields["variables"],
         config=fields["config"],
         source_names=fields["source_names"],
         provenance=(fields["provenance"] or {}) | origin,
     )
-    with new_run(out) as folder:
-        write_run(folder, weights, changes, step=step, training=fields["training"])
-        if fields["calibration"].images:
-            save_calibration(folder, step, fields["calibration"])
+    training = fields["training"]
+    write_run(folder, weights, changes, step=step, training=training, features=features)
+    if fields["calibration"].images:
+        save_calibration(folder, step, fields["calibration"])
     return weights
 
 

@@ -113,18 +113,20 @@ class RepMix(nn.Module):
         Raises:
             InputError: `mix` has several levels, and none was chosen.
         """
-        level = _one_level(mix) if level is None else level
-        h, outputs = self.backbone(x, train=train, stop=level)
-        if mix is not None:
+        if mix is None:
+            h, outputs = self.backbone(x, train=train)
+        else:
+            level = _one_level(mix) if level is None else level
+            h, before = self.backbone(x, train=train, stop=level)
             if keys is None:
                 keys = jax.random.split(self.make_rng("mix"), len(x))
             with jax.named_scope("mix"):
                 mixed = mix(keys, h)
-            h, outputs = mixed.h, outputs | {"mixed": mixed}
-        h, after = self.backbone(h, train=train, start=level)
+            h, after = self.backbone(mixed.h, train=train, start=level)
+            outputs = before | {"mixed": mixed} | after
         if self.compares:
             h = self.norm(h, train=train)
-        outputs = outputs | after | {"embedding": h}
+        outputs = outputs | {"embedding": h}
         if not self.num_sources:
             return outputs
         attribution = self.attribution(h)
@@ -138,8 +140,8 @@ class RepMix(nn.Module):
         return outputs | {"attribution": attribution, "detection": detection}
 
 
-def _one_level(mix: MixFn | None) -> int:
-    """Return where to cut the network: 5, as published, where nothing says otherwise."""
+def _one_level(mix: MixFn) -> int:
+    """Return where to mix: 5, as published, where nothing says otherwise."""
     levels = mix.levels if isinstance(mix, Mixing) else (5,)
     if len(levels) > 1:
         raise InputError(

@@ -101,6 +101,7 @@ def write_run(
     *,
     step: int = 0,
     training: dict[str, Any] | None = None,
+    features: dict[str, Any] | None = None,
 ) -> None:
     """Write a network as a run: config, classes and one checkpoint.
 
@@ -110,6 +111,7 @@ def write_run(
         changes: to its config.
         step: of the checkpoint.
         training: what its training images are like, where that is known.
+        features: of a head, what made the features, see `start_workdir`.
 
     Raises:
         InputError: the changes are to another network.
@@ -117,7 +119,7 @@ def write_run(
     """
     config = apply_changes(weights.config, changes)
     check_values(config)
-    _check_fits(config, weights)
+    _check_fits(config, weights, features["size"] if features else None)
     start_workdir(
         folder,
         config,
@@ -125,14 +127,15 @@ def write_run(
         (),
         provenance=weights.provenance or None,
         training=training,
+        features=features,
     )
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     checkpoints.save_variables(weights.variables, step)
     checkpoints.close()
 
 
-def _check_fits(config: ConfigDict, weights: Weights) -> None:
-    shapes = variable_shapes(config, len(weights.source_names))
+def _check_fits(config: ConfigDict, weights: Weights, size: int | None) -> None:
+    shapes = variable_shapes(config, len(weights.source_names), size)
     if jax.tree.map(np.shape, shapes) != jax.tree.map(np.shape, weights.variables):
         raise InputError(
             "the changes to config.model ask for another network than the file holds"
