@@ -85,7 +85,7 @@ def _write(
         variables=fields["variables"],
         config=fields["config"],
         source_names=fields["source_names"],
-        provenance=(fields["provenance"] or {}) | origin,
+        provenance={**(fields["provenance"] or {}), **origin},
     )
     training = fields["training"]
     write_run(folder, weights, changes, step=step, training=training, features=features)
