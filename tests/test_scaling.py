@@ -90,6 +90,7 @@ def test_plan_command(tmp_path, capsys):
     assert "epochs = 0: give at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_curves(tmp_path, capsys):
     """Two processes, and one: the same command that draws the documentation's."""
     command = ["bench", "scaling", "--arch", "shallow", "--size", "8", "--batch", "4"]

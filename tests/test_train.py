@@ -82,6 +82,7 @@ def test_an_adjusted_loss_knows_what_is_trained_on(
     assert (abs(first[0] - first[1]) < 1e-4) == alike, first
 
 
+@pytest.mark.slow
 def test_a_bfloat16_run_follows_the_float32_one(small_config, small_run, tmp_path):
     """An activation is rounded by 2^-9, in some ten layers: a per cent or two."""
     config = small_config(**{"model.dtype": "bfloat16", "model.remat": True})
@@ -158,7 +159,7 @@ def test_an_input_of_many_channels_trains_and_loads(small_config, tmp_path):
 @pytest.mark.parametrize(
     ("steps", "changes"),
     [
-        (20, {}),
+        pytest.param(20, {}, marks=pytest.mark.slow),
         (
             5,
             {

@@ -35,6 +35,7 @@ def fingerprints(mini_dir):
     return make
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_fingerprints_of_simulated_generators(
     fingerprints, tmp_path
 ):
