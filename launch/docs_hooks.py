@@ -1,0 +1,151 @@
+"""What of the documentation site is not a file in docs/, as hooks of MkDocs.
+
+The README is the first page. Other files of the repository that a page links to, and
+what those link to, become pages under `repository/`, so that a link works on GitHub and
+in the site. `commands.md` is what the command line says of itself, and a page
+`api/MODULE.md` of the navigation is made from the docstrings of that module.
+"""
+
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+_LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")  # of a Markdown link, without anchor
+_LEXERS = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".toml": "toml"}
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the pages that are made here."""
+    made = {uri: f"# {uri[4:-3]}\n\n::: {uri[4:-3]}\n" for uri in _api_pages(config.nav)}
+    made["commands.md"] = describe_commands()
+    for uri, content in made.items():
+        files.append(File.generated(config, uri, content=content))
+    written = [f"docs/{page.src_uri}" for page in files.documentation_pages()]
+    for path in linked_files(["README.md", *written]):
+        hidden = InclusionLevel.NOT_IN_NAV if place(path) != "index.md" else None
+        files.append(
+            File.generated(
+                config,
+                place(path),
+                content=_read_page(path),
+                inclusion=hidden or InclusionLevel.INCLUDED,
+            )
+        )
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_) -> str:
+    """Point the links of a page to where the site has their targets.
+
+    Raises:
+        PluginError: A target does not exist.
+    """
+    uri = page.file.src_uri
+    path = "README.md" if uri == "index.md" else f"docs/{uri}"
+    path = path.removeprefix("docs/repository/")
+    if not (ROOT / path).is_file():  # made here, without links
+        return markdown
+    folder = posixpath.dirname(uri)
+    return _LINK.sub(
+        lambda link: posixpath.relpath(place(_resolve(path, link[0])), folder or "."),
+        markdown,
+    )
+
+
+def place(path: str) -> str:
+    """Return where the site has a file of the repository, relative to docs/."""
+    if path == "README.md":
+        return "index.md"
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    return f"repository/{path}" + ("" if path.endswith(".md") else ".md")
+
+
+def linked_files(paths: Iterable[str]) -> Iterator[str]:
+    """Yield the files outside docs/ among some, and all that these lead to.
+
+    Args:
+        paths: Relative to the repository, as are those that are yielded.
+
+    Raises:
+        PluginError: A page links to what does not exist.
+    """
+    queue, seen = list(paths), set()
+    while queue:
+        path = queue.pop()
+        if path in seen or not (ROOT / path).is_file():
+            continue
+        seen.add(path)
+        if not path.startswith("docs/"):
+            yield path
+        if path.endswith(".md"):
+            text = (ROOT / path).read_text("utf-8")
+            queue += [_resolve(path, link) for link in _LINK.findall(text)]
+
+
+def describe_commands() -> str:
+    """Return a page of what `rmjax COMMAND --help` prints, for all commands."""
+    from rmjax.cli.main import COMMANDS
+
+    os.environ["COLUMNS"] = "88"  # argparse wraps its help to it
+    parts = ["# Commands\n"]
+    for words in [(), *_names(COMMANDS)]:
+        heading = f"{'#' * (len(words) + 1)} rmjax {' '.join(words)}\n\n" * bool(words)
+        parts.append(f"{heading}~~~~text\n{_help(words)}~~~~\n")
+    return "\n".join(parts)
+
+
+def _names(commands: Mapping, *words: str) -> Iterator[tuple[str, ...]]:
+    from rmjax.cli.parser import Group
+
+    for name, command in commands.items():
+        yield (*words, name)
+        if isinstance(command, Group):
+            yield from _names(command.commands, *words, name)
+
+
+def _help(words: Iterable[str]) -> str:
+    from rmjax.cli.main import main
+
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        main([*words, "--help"])
+    return text.getvalue()
+
+
+def _api_pages(nav: object) -> Iterator[str]:
+    """Yield the pages `api/MODULE.md` of a navigation."""
+    if isinstance(nav, str):
+        if nav.startswith("api/"):
+            yield nav
+    elif nav:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _api_pages(part)
+
+
+def _resolve(path: str, link: str) -> str:
+    """Return which file of the repository a file's link is to; of a folder, its README."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
+    for name in (target, f"{target}/README.md", f"{target}/__init__.py"):
+        if (ROOT / name).is_file():
+            return name
+    raise PluginError(f"{path}: the link to {link} has no target")
+
+
+def _read_page(path: str) -> str:
+    text = (ROOT / path).read_text("utf-8")
+    if path.endswith(".md"):
+        return text
+    lexer = _LEXERS.get(Path(path).suffix, "text")
+    unsearched = "---\nsearch:\n  exclude: true\n---\n\n"
+    return f"{unsearched}# {path}\n\n~~~~{lexer}\n{text}~~~~\n"
