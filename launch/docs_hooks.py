@@ -20,27 +20,24 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-_LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")  # of a Markdown link, without anchor
+# The target of a Markdown link to a file, without the anchor.
+_LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 _LEXERS = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".toml": "toml"}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
-    made = {uri: f"# {uri[4:-3]}\n\n::: {uri[4:-3]}\n" for uri in _api_pages(config.nav)}
-    made["commands.md"] = describe_commands()
-    for uri, content in made.items():
-        files.append(File.generated(config, uri, content=content))
     written = [f"docs/{page.src_uri}" for page in files.documentation_pages()]
-    for path in linked_files(["README.md", *written]):
-        hidden = InclusionLevel.NOT_IN_NAV if place(path) != "index.md" else None
-        files.append(
-            File.generated(
-                config,
-                place(path),
-                content=_read_page(path),
-                inclusion=hidden or InclusionLevel.INCLUDED,
-            )
-        )
+    made = {p: _read_page(p) for p in linked_files(["README.md", *written])}
+    made = {place(path): content for path, content in made.items()}
+    made["commands.md"] = describe_commands()
+    for module in _modules(config.nav):
+        made[f"api/{module}.md"] = f"# {module}\n\n::: {module}\n"
+    # What is only linked to need not be in the navigation.
+    inclusion = InclusionLevel.NOT_IN_NAV
+    for uri, content in made.items():
+        page = File.generated(config, uri, content=content, inclusion=inclusion)
+        files.append(page)
     return files
 
 
@@ -97,7 +94,7 @@ def describe_commands() -> str:
     """Return a page of what `rmjax COMMAND --help` prints, for all commands."""
     from rmjax.cli.main import COMMANDS
 
-    os.environ["COLUMNS"] = "88"  # argparse wraps its help to it
+    os.environ["COLUMNS"] = "78"  # the width of a page: argparse wraps its help to it
     parts = ["# Commands\n"]
     for words in [(), *_names(COMMANDS)]:
         heading = f"{'#' * (len(words) + 1)} rmjax {' '.join(words)}\n\n" * bool(words)
@@ -123,14 +120,14 @@ def _help(words: Iterable[str]) -> str:
     return text.getvalue()
 
 
-def _api_pages(nav: object) -> Iterator[str]:
-    """Yield the pages `api/MODULE.md` of a navigation."""
+def _modules(nav: object) -> Iterator[str]:
+    """Yield the modules of the pages `api/MODULE.md` of a navigation."""
     if isinstance(nav, str):
         if nav.startswith("api/"):
-            yield nav
+            yield nav.removeprefix("api/").removesuffix(".md")
     elif nav:
         for part in nav.values() if isinstance(nav, dict) else nav:
-            yield from _api_pages(part)
+            yield from _modules(part)
 
 
 def _resolve(path: str, link: str) -> str:
