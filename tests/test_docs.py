@@ -64,7 +64,7 @@ def test_links_are_rewritten_to_where_the_site_has_their_targets(hooks):
 
 def test_every_page_is_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^ +- (\S+\.md)", text, re.MULTILINE))
+    listed = set(re.findall(r"^ +- (?:.*: )?(\S+\.md)", text, re.MULTILINE))
     assert {page.removeprefix("docs/") for page in pages()} <= listed
 
 
