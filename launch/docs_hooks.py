@@ -141,8 +141,9 @@ def _resolve(path: str, link: str) -> str:
 
 def _read_page(path: str) -> str:
     text = (ROOT / path).read_text("utf-8")
-    if path.endswith(".md"):
-        return text
+    if path.endswith(".md"):  # those of data sets, which TFDS reads, have no title
+        title = "" if text.startswith("# ") else f"# {Path(path).parent.name}\n\n"
+        return title + text
     lexer = _LEXERS.get(Path(path).suffix, "text")
     unsearched = "---\nsearch:\n  exclude: true\n---\n\n"
     return f"{unsearched}# {path}\n\n~~~~{lexer}\n{text}~~~~\n"
