@@ -95,11 +95,11 @@ def describe_commands() -> str:
     from rmjax.cli.main import COMMANDS
 
     os.environ["COLUMNS"] = "78"  # the width of a page: argparse wraps its help to it
-    parts = ["# Commands\n"]
-    for words in [(), *_names(COMMANDS)]:
-        heading = f"{'#' * (len(words) + 1)} rmjax {' '.join(words)}\n\n" * bool(words)
-        parts.append(f"{heading}~~~~text\n{_help(words)}~~~~\n")
-    return "\n".join(parts)
+    return "\n".join(
+        f"{'#' * (len(words) + 1)} {' '.join(['rmjax', *words])}\n\n"
+        f"~~~~text\n{_help(words)}~~~~\n"
+        for words in [(), *_names(COMMANDS)]
+    )
 
 
 def _names(commands: Mapping, *words: str) -> Iterator[tuple[str, ...]]:
