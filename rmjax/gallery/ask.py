@@ -199,10 +199,10 @@ class Read:
     """Image files that were read.
 
     Attributes:
-        names: paths of the files that could be read.
+        names: of those that could be.
         digests: SHA-256 of their bytes.
-        pixels: their pixels as `Attributor.read` returns them, uint8 `[H, W, 3]` each.
-        errors: one line for each file that could not be read.
+        pixels: as `Attributor.read` makes them, uint8 `[H, W, 3]` each.
+        errors: a line for each that could not.
     """
 
     names: list[str]
@@ -212,7 +212,7 @@ class Read:
 
 
 def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
-    """Read image files for a network; unreadable ones are left out and named."""
+    """Read image files for a network; those that can't be are left out and named."""
     read = Read([], [], [], [])
     for path in paths:
         try:
@@ -229,13 +229,13 @@ def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
 
 @dataclass(frozen=True)
 class Asker:
-    """A gallery and its network, ready to attribute images.
+    """A gallery made ready to be asked.
 
     Attributes:
-        gallery: the enrolled generators.
-        model: the network that made the gallery's fingerprints.
-        score: how fingerprints are compared with the gallery.
-        threshold: the similarity below which an image is unknown.
+        gallery: what is compared with.
+        model: the network it is of.
+        score: compares.
+        threshold: below it an image is unknown.
     """
 
     gallery: Gallery

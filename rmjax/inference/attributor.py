@@ -64,15 +64,16 @@ class Attributor:
             ImageNet's.
         variables: its parameters and batch statistics, on `devices`.
         devices: where it runs.
-        checkpoint: the training step of its parameters.
+        checkpoint: the training step it is of.
         calibration: what turns its logits into probabilities.
-        provenance: where converted or downloaded weights come from; None for a run
-            that was trained here.
-        training: what its training images are like, see `rmjax.inference.domain`; None
-            if that is not known.
-        features: which network made the features that it was trained on, see
-            `rmjax.data.features.FeatureTable.network`; None if it was trained on images.
-        extractor: that network, if it can be loaded: images go through it first.
+        provenance: where converted weights come from, and what is from the Hub; None
+            for a run that was trained here.
+        training: what its training images are like, see `rmjax.inference.domain`; None where
+            that is not known.
+        features: what made the features that it was trained on, see
+            `rmjax.data.features.FeatureTable.network`; None where that were images.
+        extractor: the network that makes them, where it is at hand: images go through it
+            first.
     """
 
     name: str
@@ -95,9 +96,9 @@ class Attributor:
 
     @property
     def layer(self) -> str:
-        """The activation that serves as fingerprint unless another is named.
+        """The activation that serves as fingerprint where none is named.
 
-        It is `embedding`, or `pool` for weights of ImageNet, whose embedding is logits.
+        The embedding, unless that is the logits of a classifier of something else.
         """
         layout = (self.provenance or {}).get("layout")
         return "pool" if layout == IMAGENET else "embedding"
@@ -106,7 +107,7 @@ class Attributor:
     def digest(self) -> str:
         """SHA-256 of the parameters and batch statistics, in hexadecimal.
 
-        For a head on features it also covers the network that makes the features.
+        Of a head on features, of those of the network that makes them as well.
         """
         own = digest_of(self.variables)
         if self.extractor is None:
@@ -115,7 +116,7 @@ class Attributor:
 
     @property
     def image_config(self) -> ConfigDict:
-        """The `data` part of the config of the network that sees the images."""
+        """What the config of the network that sees the images says of them."""
         return self.extractor.image_config if self.extractor else self.config.data
 
     def embed(
@@ -148,9 +149,9 @@ class Attributor:
         Returns:
             `embedding` `[N, 256]`; `attribution`, the probability of each source
             `[N, num_sources]`; `detection`, the probabilities of real and synthetic
-            `[N, 2]`, assuming that both were equally likely beforehand; `source`, the
-            name of the most probable source `[N]`; `calibrated`, whether the
-            probabilities are calibrated (`rmjax evaluate` calibrates a run).
+            `[N, 2]`, were both equally likely before; `source`, the name of the most
+            probable source `[N]`; `calibrated`, whether these probabilities are (a run
+            is calibrated when it is evaluated).
 
         Raises:
             InputError: an image can't be read, or the network knows no sources.
