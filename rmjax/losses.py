@@ -50,7 +50,7 @@ class Loss:
     temperature: float = 0.07  # as Khosla et al. and DNA-Det have it
 
 
-# Of `adjust`; chosen from 0.02, 0.1 and 0.3 (docs/results.md).
+# Of `adjust`; chosen from 0.02, 0.1 and 0.3 (docs/results/content.md).
 SMOOTHING = 0.1
 
 # compound is published; the others are what it is compared with.

@@ -43,7 +43,7 @@ UNITS = {"cycles": ("M cycles", 1e6), "bytes": ("GB moved", 1e9)}
 
 # By the bytes that all kernels move, cuDNN's too, which XLA's own count leaves out, the
 # two steps measured on an H100 ran at 62 and 61 % of its memory's speed: 106.1 GB in
-# 50.9 ms and 52.5 GB in 25.7 ms (docs/scaling.md).
+# 50.9 ms and 52.5 GB in 25.7 ms (docs/results/accelerators.md).
 KERNELS_SHARE = 0.615
 
 

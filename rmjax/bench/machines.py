@@ -71,7 +71,7 @@ class Machine:
 # directions goes one way; a ring runs along one of its two or three axes. The share of
 # memory speed: two steps measured on an H100, 256 images in bfloat16 in 50.9 ms and 64
 # in float32 in 25.7; the cycles that v5e's compiler gives a step,
-# for the others too (docs/scaling.md).
+# for the others too (docs/results/accelerators.md).
 CHIPS: dict[str, Machine] = {
     "h100": Machine((1,), 989, 80, 3350, 0.4, 375, 0, 26, 11.06, "h100", 63.7),
     "v5e": Machine((1, 1), 197, 16, 819, 0.63, 100, 0, 28, 1.2, "v5e", 16.91, 1.5),

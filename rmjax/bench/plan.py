@@ -41,7 +41,7 @@ _PRODUCTS = (Conv, nn.Conv, nn.Dense)
 # gradients of inputs and of weights each.
 PASSES = 3
 # Fitted to XLA's `bytes accessed` of eight programs that it compiled for an H100, and to
-# their scratch memory (docs/scaling.md): passes over the values that convolutions put
+# their scratch memory (docs/results/accelerators.md): passes over the values that convolutions put
 # out, in the network's type, and over the parameters; values kept for the gradients.
 MAP_PASSES, PARAM_PASSES, MAPS_KEPT = 11.5, 28, 2
 # Measured there: a large product reached 590 of 989 TFLOP/s.
