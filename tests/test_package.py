@@ -99,7 +99,7 @@ def test_installed_wheel_works_from_another_directory(wheel, tmp_path):
     """A bare environment that borrows this one's dependencies."""
     venv.create(tmp_path / "env", with_pip=True)
     python = str(tmp_path / "env" / "bin" / "python")
-    command = [python, "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)]
+    command = [python, "-I", "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)]
     subprocess.run(command, check=True)
     borrowed = [p for p in sys.path if p.endswith("site-packages")]
     code = f"""

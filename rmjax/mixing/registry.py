@@ -12,7 +12,7 @@ A new one is one function and one entry in `MIXINGS`:
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -209,7 +209,8 @@ def mix(
             range, `key` or `h` of another kind, or images that are no whole number of
             groups or blocks.
     """
-    mixing = make_mixing(name, members=members, beta=beta, block=block, band=band)
+    settings = {"members": members, "beta": beta, "block": block, "band": tuple(band)}
+    make_mixing(name, **settings)
     check_key(key)
     recipe = MIXINGS[name]
     # Those of pixels need rows and columns, those of maps places.
@@ -221,4 +222,10 @@ def mix(
             f"h is {h.dtype} {list(h.shape)}: the mixing '{name}' takes floats "
             + shape.get(least, "[images, H, W, channels]")
         )
-    return mixing(jax.random.split(key, len(h)), h)
+    return _mix(key, h, name, **settings)
+
+
+# One program compiles sooner than each of the steps by itself.
+@partial(jax.jit, static_argnames=("name", "members", "beta", "block", "band"))
+def _mix(key: jax.Array, h: jax.Array, name: str, **settings: Any) -> Mixed:
+    return make_mixing(name, **settings)(jax.random.split(key, len(h)), h)
