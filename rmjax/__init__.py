@@ -1,4 +1,4 @@
-"""rmjax: attribute images to the generator that made them.
+"""Attribute images to the generator that made them.
 
 Ask a trained network. Without a path it is the fingerprint network that ships:
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 from rmjax.data.dataset import REAL
 from rmjax.errors import InputError
@@ -20,13 +20,15 @@ from rmjax.inference.calibration import UNCALIBRATED
 from rmjax.models.repmix import check_num_sources
 from rmjax.utils.checks import check_at_least
 
+Labels = np.ndarray | jax.Array | Sequence[int] | Sequence[str]
+
 
 def attribution_report(
-    sources: ArrayLike,
-    predictions: ArrayLike,
+    sources: Labels,
+    predictions: Labels,
     *,
     source_names: Sequence[str] = (),
-    groups: ArrayLike | None = None,
+    groups: Labels | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict:
