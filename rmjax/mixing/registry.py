@@ -209,7 +209,8 @@ def mix(
             range, `key` or `h` of another kind, or images that are no whole number of
             groups or blocks.
     """
-    settings = {"members": members, "beta": beta, "block": block, "band": tuple(band)}
+    settings: dict[str, Any] = {"members": members, "beta": beta, "block": block}
+    settings["band"] = tuple(band)
     make_mixing(name, **settings)
     check_key(key)
     recipe = MIXINGS[name]
