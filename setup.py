@@ -6,19 +6,53 @@ under their bare names and have no `__init__.py`, because `datasets` is Hugging
 Face's package and must stay importable beside ours, in this folder too.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 
+
+def describe() -> str:
+    """Return the README for PyPI, where relative links lead nowhere: their text stays."""
+    readme = Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"!?\[([^\]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", readme)
+
+
 setup(
     name="rmjax",
     version="0.1.0",
     description="Attribute images to the generator that made them (RepMix in JAX)",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=describe(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The rmjax authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        "image attribution",
+        "synthetic images",
+        "image forensics",
+        "deepfakes",
+        "RepMix",
+        "ImageNet-C",
+        "JAX",
+        "Flax",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    project_urls={"Paper": "https://arxiv.org/abs/2207.02063"},
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rmjax", "rmjax.*"]),
     package_data={
@@ -64,6 +98,11 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
+            "build>=1.2",
+            "twine>=6.1",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
             "ruff>=0.8",
             "import-linter>=2.1",
             "mypy>=1.15",

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.mixing import Mixed
+from rmjax.errors import InputError
+from rmjax.mixing import Mixed, mix_labels
 from rmjax.utils.choose import choose
 
 T = TypeVar("T", jax.Array, float)
@@ -111,10 +112,33 @@ def compound_loss(
 
     Returns:
         Scalar, the mean over samples.
+
+    Raises:
+        InputError: the outputs have no logits, or the sources are not one an image.
     """
+    _check_sources(outputs, sources, mixed)
     sources, weights = label_members(sources, mixed)
     terms = loss_terms(outputs["attribution"], outputs["detection"], sources, weights)
     return total_loss(terms, detects)
+
+
+def _check_sources(
+    outputs: Mapping[str, jax.Array], sources: jax.Array, mixed: Mixed | None
+) -> None:
+    for head in ("attribution", "detection"):
+        if head not in outputs:
+            raise InputError(
+                f"outputs have no '{head}': give those of a RepMix with num_sources > 1"
+            )
+    shape, kind = jnp.shape(sources), jnp.result_type(sources)
+    if len(shape) != 1 or not jnp.issubdtype(kind, jnp.integer):
+        raise InputError(f"sources are int [images], one an image; not {kind} {shape}")
+    samples = len(outputs["attribution"])
+    if mixed is None and shape != (samples,):
+        raise InputError(
+            f"{shape[0]} sources, but outputs of {samples} samples: where the network "
+            'mixed, give outputs["mixed"] as well'
+        )
 
 
 def total_loss(terms: Mapping[str, T], detects: bool) -> T:
@@ -247,7 +271,7 @@ def _compare(
         have in common, 0 to 1 and 0 with itself; `[samples, samples of all replicas]`.
     """
     z = embedding / (jnp.linalg.norm(embedding, axis=-1, keepdims=True) + 1e-6)
-    shares = jnp.sum(weights[..., None] * jax.nn.one_hot(sources, num_sources), axis=1)
+    shares = mix_labels(sources, weights, num_sources)
     others, place = (z, shares), jnp.arange(len(z))
     if axis_name is not None:
         others = jax.lax.all_gather(others, axis_name, tiled=True)
@@ -283,8 +307,8 @@ def hard_accuracy(
     Members of the same source add up. Arguments as in `soft_accuracy`; of sources
     with equal weight the lowest counts. Scalar in [0, 1].
     """
-    one_hot = jax.nn.one_hot(sources, attribution.shape[-1])
-    dominant = jnp.argmax(jnp.sum(weights[..., None] * one_hot, axis=1), axis=-1)
+    shares = mix_labels(sources, weights, attribution.shape[-1])
+    dominant = jnp.argmax(shares, axis=-1)
     return jnp.mean(jnp.argmax(attribution, axis=-1) == dominant)
 
 

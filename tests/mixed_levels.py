@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.mixing import Mixed, adjacent, mix, mix_nothing
+from rmjax.mixing import Mixed, adjacent, combine, mix_nothing
 
 NAMES = ("stem", "layer1", "layer2", "layer3", "layer4", "embedding")
 
@@ -25,12 +25,12 @@ def check_mix_at_level(model, variables, x, whole, level, expected, least):
             seen.append(h)
             return mix_nothing(keys, h)
 
-        def combine(keys, h):
-            return Mixed(mix(h, weights), weights, adjacent(weights))
+        def in_pairs(keys, h):
+            return Mixed(combine(h, weights), weights, adjacent(weights))
 
         keys = jax.random.split(jax.random.key(0), len(x))
         cut = model.apply(variables, x, mix=look, level=level, keys=keys)
-        mixed = model.apply(variables, x, mix=combine, level=level, keys=keys)
+        mixed = model.apply(variables, x, mix=in_pairs, level=level, keys=keys)
         return seen[0], cut, mixed
 
     h, cut, mixed = run(variables, x)

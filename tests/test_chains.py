@@ -10,7 +10,7 @@ import pytest
 import rmjax
 from rmjax.errors import InputError
 from rmjax.models.backbones import make_backbone
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.training.train import train
 
 # Kernel size, input and output channels of every convolution, as published.
@@ -47,7 +47,7 @@ def init(arch, size=64, **options):
 
 @pytest.mark.parametrize("arch", LAYERS)
 def test_parameters_are_those_of_the_published_layers(arch):
-    model = make_model(arch, 5, embedding_dim=256, crop=64)
+    model = RepMix(arch, 5, embedding_dim=256, crop=64)
     images = jnp.zeros((1, 64, 64, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     embedding = params["backbone"].pop("embedding")
@@ -150,4 +150,4 @@ def test_a_chain_trains_without_batch_statistics(small_config, tmp_path):
 
 def test_an_unknown_network_is_named_with_the_choices():
     with pytest.raises(InputError, match="'vgg'; choose from resnet50.*yu_net"):
-        make_model("vgg", 5)
+        RepMix("vgg", 5)

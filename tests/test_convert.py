@@ -6,7 +6,7 @@ from golden.model.recipe import read_shapes
 
 from rmjax.errors import InputError
 from rmjax.models.convert import from_torch, to_torch, torch_name
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 
 KERNEL = ("params", "backbone", "layer1", "block0", "conv1", "kernel")
 EMBEDDING = ("params", "backbone", "embedding", "kernel")
@@ -15,7 +15,7 @@ STEM = ("params", "backbone", "stem", "conv", "kernel")
 
 @pytest.fixture(scope="module")
 def variables():
-    model = make_model("tiny", 4, embedding_dim=10)
+    model = RepMix("tiny", 4, embedding_dim=10)
     return jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 16, 16, 3)))
 
 
@@ -35,7 +35,7 @@ def test_names_shift_with_the_mixing_layer(level, stem, layer1, embedding):
 
 
 def test_names_and_shapes_are_the_published_ones():
-    model = make_model("resnet50", 8)
+    model = RepMix("resnet50", 8)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

@@ -19,9 +19,9 @@ from torch_files import save_zip
 
 from rmjax.experiment.optim import make_optimizer
 from rmjax.losses import compound_loss, loss_terms, soft_accuracy
-from rmjax.mixing import Mixed, mix
+from rmjax.mixing import Mixed, combine
 from rmjax.models.convert import from_torch, torch_name
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.pretrained.weights import read_weights
 
 GROUPS = 3
@@ -46,12 +46,12 @@ def forward(params, batch_stats, batch, *, level, dtype):
     """Return the total loss and everything the reference records but gradients."""
     x, sources, weights = batch
     places = jnp.arange(len(x)).reshape(weights.shape)
-    model = make_model("resnet50", 8, dtype=dtype)
+    model = RepMix("resnet50", 8, dtype=dtype)
     outputs, updated = model.apply(
         {"params": params, "batch_stats": batch_stats},
         x,
         train=True,
-        mix=lambda keys, h: Mixed(mix(h, weights), weights, places),
+        mix=lambda keys, h: Mixed(combine(h, weights), weights, places),
         level=level,
         keys=jax.random.split(jax.random.key(0), len(x)),  # nothing is drawn
         mutable=["batch_stats"],
@@ -135,7 +135,7 @@ def test_each_layout_of_a_file_gives_the_published_outputs(
         params = variables["params"] | params
     if layout == "image_attribution_bench":
         order = [7, *range(7)]
-    model = make_model("resnet50", 8, gated_source=weights.config.model.gated_source)
+    model = RepMix("resnet50", 8, gated_source=weights.config.model.gated_source)
     model = model.clone(lowering="forward")  # as `make_eval_step` runs it
     x, _, _ = make_batch(4, 1)
     outputs = jax.jit(model.apply)(weights.variables | {"params": params}, x)
@@ -148,7 +148,7 @@ def test_each_layout_of_a_file_gives_the_published_outputs(
 
 def test_inference_matches_the_published_model(reference, variables):
     x, _, _ = make_batch(4, 1)
-    model = make_model("resnet50", 8)
+    model = RepMix("resnet50", 8)
     outputs = jax.jit(model.apply)(variables, x)
     recorded = {k: outputs[k] for k in ("embedding", "attribution", "detection")}
     # The reference numbers its modules from the stem on.

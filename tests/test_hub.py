@@ -23,7 +23,7 @@ from rmjax.experiment.run import load_facts
 from rmjax.hub.push import push
 from rmjax.inference.calibration import Calibration, save_calibration
 from rmjax.models.convert import to_imagenet
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.pretrained.addresses import parse_address
 from rmjax.pretrained.hub import download
 from rmjax.training.start import starting_backbone
@@ -282,7 +282,7 @@ def test_without_the_library_one_line_says_what_to_install(
 
 
 def test_weights_of_others(hub, tmp_path, capsys):
-    model = make_model("resnet18", 0, embedding_dim=10)
+    model = RepMix("resnet18", 0, embedding_dim=10)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(

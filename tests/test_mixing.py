@@ -6,9 +6,9 @@ import pytest
 from rmjax.errors import InputError
 from rmjax.mixing import (
     MIXINGS,
+    combine,
+    combine_places,
     make_mixing,
-    mix,
-    mix_places,
     sample_partners,
     sample_weights,
 )
@@ -68,12 +68,12 @@ def test_mix_combines_adjacent_members():
     x = jnp.arange(12.0).reshape(6, 2)
     weights = jnp.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
     expected = [[1.5, 2.5], [4.0, 5.0], [9.0, 10.0]]
-    np.testing.assert_allclose(mix(x, weights), expected)
+    np.testing.assert_allclose(combine(x, weights), expected)
 
 
 def test_mix_keeps_the_type_and_sums_in_the_wider_one():
     x = jnp.array([[256.0], [1.0]], jnp.bfloat16)  # 257 is no bfloat16; 128.5 is
-    mixed = mix(x, jnp.full((1, 2), 0.5, jnp.float32))
+    mixed = combine(x, jnp.full((1, 2), 0.5, jnp.float32))
     assert mixed.dtype == jnp.bfloat16
     assert float(mixed[0, 0]) == float(jnp.bfloat16(128.5))
 
@@ -81,8 +81,8 @@ def test_mix_keeps_the_type_and_sums_in_the_wider_one():
 def test_mix_of_maps_and_of_vectors_is_the_same_function():
     x = jax.random.normal(jax.random.key(0), (6, 4, 4, 3))
     weights = sample_weights(make_keys(2), 3, 0.4)
-    pooled_after = mix(x, weights).mean(axis=(1, 2))
-    pooled_before = mix(x.mean(axis=(1, 2)), weights)
+    pooled_after = combine(x, weights).mean(axis=(1, 2))
+    pooled_before = combine(x.mean(axis=(1, 2)), weights)
     np.testing.assert_allclose(pooled_after, pooled_before, atol=1e-6)
 
 
@@ -150,8 +150,8 @@ def test_groups_are_pairs_of_known_places():
     x = jax.random.normal(jax.random.key(0), (6, 4, 4, 3))
     weights = sample_weights(make_keys(2), 3, 0.4)
     places = jnp.array([[0, 1, 2], [3, 4, 5]])
-    expected = mix(x, weights)
-    np.testing.assert_allclose(mix_places(x, weights, places), expected, atol=1e-6)
+    expected = combine(x, weights)
+    np.testing.assert_allclose(combine_places(x, weights, places), expected, atol=1e-6)
 
 
 def test_none_leaves_items_alone():

@@ -14,7 +14,7 @@ from rmjax.models.conv import Conv, choose_lowering, convolve
 from rmjax.models.forward import map_chunks, prepare
 from rmjax.models.norm import BatchNorm
 from rmjax.models.pool import max_pool
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.models.resnet import ARCHITECTURES, ResNet, linear
 from rmjax.utils.platform import targeting
 
@@ -410,11 +410,11 @@ def train_gradients(model, variables, x, sources):
 def test_synchronised_statistics_make_eight_replicas_one(platform):
     x = jax.random.normal(jax.random.key(0), (16, 16, 16, 3))
     sources = jax.random.randint(jax.random.key(1), (16, 1), 0, 3)
-    alone = make_model("tiny", 3)
+    alone = RepMix("tiny", 3)
     variables = jax.jit(alone.init)(jax.random.key(2), x)
     expected = jax.jit(lambda *a: train_gradients(alone, *a))(variables, x, sources)
 
-    model = make_model("tiny", 3, axis_name="batch")
+    model = RepMix("tiny", 3, axis_name="batch")
 
     def replica(variables, x, sources):
         out = train_gradients(model, variables, x, sources)
@@ -516,13 +516,13 @@ PARAMETERS = {
 @pytest.mark.parametrize("arch", PARAMETERS)
 def test_parameter_counts_are_torchvisions(arch):
     shapes = jax.eval_shape(
-        make_model(arch, 8).init, jax.random.key(0), jnp.ones((1, 32, 32, 3))
+        RepMix(arch, 8).init, jax.random.key(0), jnp.ones((1, 32, 32, 3))
     )
     assert count(shapes["params"]) == PARAMETERS[arch]
 
 
 def test_tiny_is_tiny():
-    model = make_model("tiny", 8)
+    model = RepMix("tiny", 8)
     x = jnp.ones((2, 64, 64, 3))
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     assert 200_000 < count(shapes["params"]) < 700_000
@@ -530,7 +530,7 @@ def test_tiny_is_tiny():
 
 @pytest.fixture(scope="module")
 def tiny():
-    model = make_model("tiny", 5, embedding_dim=12)
+    model = RepMix("tiny", 5, embedding_dim=12)
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.key(1), x)
     return model, variables, x, jax.jit(model.apply)(variables, x)
@@ -609,7 +609,7 @@ def test_half_precision_on_prepared_tiles():
 
 def test_half_precision_keeps_float32_parameters_and_logits(tiny):
     _, variables, x, exact = tiny
-    model = make_model("tiny", 5, embedding_dim=12, dtype=jnp.bfloat16)
+    model = RepMix("tiny", 5, embedding_dim=12, dtype=jnp.bfloat16)
     fresh = jax.eval_shape(model.init, jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
     outputs = jax.jit(model.apply)(variables, x)
@@ -633,12 +633,12 @@ def test_initial_values_have_torchs_spread():
 
 def test_unknown_architecture_lists_the_choices():
     with pytest.raises(InputError, match="vgg.*resnet50, resnet18, tiny"):
-        make_model("vgg", 8)
+        RepMix("vgg", 8)
 
 
 def test_one_source_is_not_enough():
     with pytest.raises(InputError, match="1 source"):
-        make_model("tiny", 1)
+        RepMix("tiny", 1)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 2), (0, 7)])
@@ -655,8 +655,8 @@ def test_levels_out_of_range(start, stop):
 
 
 def test_embeddings_to_be_compared_have_nothing_in_common():
-    model = make_model("shallow", 0, embedding_dim=8, compares=True)
-    plain = make_model("shallow", 0, embedding_dim=8)
+    model = RepMix("shallow", 0, embedding_dim=8, compares=True)
+    plain = RepMix("shallow", 0, embedding_dim=8)
     x = 3 + jax.random.normal(jax.random.key(0), (32, 6, 6, 5))
     variables = model.init(jax.random.key(1), x)
     out, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])

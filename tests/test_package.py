@@ -1,6 +1,8 @@
 """The installed package: complete, importable anywhere, and a good neighbour."""
 
 import ast
+import email
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of files to be installed.
@@ -22,17 +25,60 @@ def run(code, cwd, python=sys.executable):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of a copy of the sources, as `pip install .` builds it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet"]
-    built = subprocess.run(
-        [*command, "--wheel-dir", str(folder), str(ROOT)],
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stderr
-    return next(folder.glob("rmjax-*.whl"))
+def distributions(tmp_path_factory):
+    """Folder of a source distribution, and of the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("distributions")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions):
+    return next(distributions.glob("rmjax-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_distributions_are_what_pypi_takes(distributions):
+    files = [str(path) for path in distributions.iterdir()]
+    assert sorted(Path(f).suffix for f in files) == [".gz", ".whl"]
+    command = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_metadata_say_what_it_is(metadata):
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-File"] == "LICENSE"
+    for field in ("Author", "Keywords", "Summary", "Requires-Python", "Project-URL"):
+        assert metadata[field], field
+    text = metadata.get_payload()
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links, "the description has lost its links"
+    relative = [link for link in links if not link.startswith(("https://", "#"))]
+    assert not relative, "links that lead nowhere on PyPI"
+
+
+def test_changelog_keeps_to_its_form(metadata):
+    """Sections of Keep a Changelog 1.1.0, newest first; the version is among them."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *releases = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert first == "[Unreleased]"
+    parts = [re.fullmatch(r"\[(.+)\] - (\d{4}-\d\d-\d\d)", line) for line in releases]
+    versions = [part[1] for part in parts]
+    assert versions == sorted(versions, key=Version, reverse=True)
+    assert metadata["Version"] == versions[0]
+    for section in re.split(r"^## .*", text, flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.*)", section, re.MULTILINE)
+        known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+        assert kinds and kinds == [kind for kind in known if kind in kinds]
 
 
 def test_wheel_holds_all_modules_builders_configs_and_weights(wheel):
@@ -53,7 +99,7 @@ def test_installed_wheel_works_from_another_directory(wheel, tmp_path):
     """A bare environment that borrows this one's dependencies."""
     venv.create(tmp_path / "env", with_pip=True)
     python = str(tmp_path / "env" / "bin" / "python")
-    command = [python, "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)]
+    command = [python, "-I", "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)]
     subprocess.run(command, check=True)
     borrowed = [p for p in sys.path if p.endswith("site-packages")]
     code = f"""

@@ -19,7 +19,7 @@ from rmjax.experiment.run import load_run_config, load_source_names
 from rmjax.experiment.step import create_state
 from rmjax.inputs import IMAGENET_MEAN, IMAGENET_STD
 from rmjax.models.convert import to_imagenet, to_torch
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.models.resnet import STAGES
 from rmjax.pretrained import convert as conversion
 from rmjax.pretrained import pickles
@@ -31,7 +31,7 @@ from rmjax.training.start import starting_backbone
 
 def random_variables(num_sources, embedding_dim=256):
     """Variables of a ResNet-18 with every number different; nothing is compiled."""
-    model = make_model("resnet18", num_sources, embedding_dim=embedding_dim)
+    model = RepMix("resnet18", num_sources, embedding_dim=embedding_dim)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     rng = np.random.default_rng(0)

@@ -393,10 +393,10 @@ def test_bad_settings_are_named_before_anything_is_written(
 def test_a_checkpoint_of_another_network_is_refused(small_run):
     import optax
 
-    from rmjax.models.repmix import make_model
+    from rmjax.models.repmix import RepMix
 
     devices = choose_devices(1)
-    other = create_state(make_model("tiny", 5), optax.adam(1e-3), 0, (24, 24, 3))
+    other = create_state(RepMix("tiny", 5), optax.adam(1e-3), 0, (24, 24, 3))
     checkpoints = Checkpoints(small_run / "checkpoints", read_only=True)
     with pytest.raises(InputError, match=r"another network: .*attribution"):
         checkpoints.restore(12, place(other, devices))

@@ -13,7 +13,7 @@ from rmjax.experiment.step import augment, create_state, draw_level, train_step
 from rmjax.inputs import rgb
 from rmjax.losses import LOSSES
 from rmjax.mixing import Mixed, Mixing, make_mixing, mix_nothing
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 
 IMAGES, SIZE, CROP = 16, 36, 32
 GROUPS, PAIRS = (
@@ -44,7 +44,7 @@ def batch():
 @pytest.fixture(scope="module")
 def compiled(batch):
     """Function of pieces, images and mixing to a compiled step of one replica."""
-    model, optimizer = make_model("shallow", 3), optax.sgd(1.0)
+    model, optimizer = RepMix("shallow", 3), optax.sgd(1.0)
     state = create_state(model, optimizer, 0, (CROP, CROP, 3))
 
     @cache

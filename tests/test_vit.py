@@ -15,7 +15,7 @@ from rmjax.experiment.config import default_config, load_config
 from rmjax.mixing import make_mixing
 from rmjax.mixing.registry import MIXINGS
 from rmjax.models.backbones import VIT
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.models.vit import (
     TRANSFORMERS,
     VisionTransformer,
@@ -78,7 +78,7 @@ def test_positions_of_another_size_keep_a_constant_and_a_slope(antialias):
 
 def make_small(rotary=0.0, **options):
     structure = SMALL_VIT | {"rotary": rotary, "registers": 2}
-    model = make_model(VIT, 3, embedding_dim=12, structure=structure, **options)
+    model = RepMix(VIT, 3, embedding_dim=12, structure=structure, **options)
     x = jax.random.normal(jax.random.key(1), (4, 24, 24, 3))
     return model, jax.jit(model.init)(jax.random.key(0), x), x
 
@@ -198,7 +198,7 @@ def test_images_of_other_proportions_go_in(small):
 def test_named_ones_have_the_published_number_of_parameters(arch, millions):
     """CLIP's vision towers, https://arxiv.org/abs/2103.00020, with its projections."""
     dims = {"vit_b32": 512, "vit_b16": 512, "vit_l14": 768}
-    model = make_model(arch, 0, embedding_dim=dims[arch])
+    model = RepMix(arch, 0, embedding_dim=dims[arch])
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
@@ -219,7 +219,7 @@ def test_named_ones_have_the_published_number_of_parameters(arch, millions):
 )
 def test_structures_that_do_not_fit_are_named(wrong, named):
     with pytest.raises(InputError, match=named):
-        make_model(VIT, 2, structure=SMALL_VIT | wrong)
+        RepMix(VIT, 2, structure=SMALL_VIT | wrong)
 
 
 def test_one_trains_mixed_and_is_what_another_training_starts_from(

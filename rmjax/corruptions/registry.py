@@ -14,6 +14,7 @@ from rmjax.corruptions.dispatch import map_images, map_kinds
 from rmjax.corruptions.frost import frost
 from rmjax.corruptions.primitives import SEVERITIES, floor_through
 from rmjax.errors import InputError
+from rmjax.utils.keys import check_key
 
 # (key, image [H, W, 3] in [0, 1], severity 1..5) -> image, to be clipped.
 Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -80,8 +81,9 @@ def corrupt(
 
     Raises:
         InputError: (a ValueError) an unknown name, a severity out of range, images not
-            RGB, too small, or (where they are not traced) not in [0, 1].
+            RGB, too small, or (where they are not traced) not in [0, 1], or no key.
     """
+    check_key(key)
     images = check_images(images)
     check_names((name,))
     if isinstance(severity, jax.core.Tracer):

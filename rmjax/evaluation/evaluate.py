@@ -37,6 +37,7 @@ from rmjax.evaluation.results import (
 )
 from rmjax.evaluation.robustness import check_conditions, parse_suite
 from rmjax.experiment import hosts, parallel
+from rmjax.experiment.config import Changes
 from rmjax.experiment.data import ExperimentData, open_data
 from rmjax.experiment.run import (
     change_free,
@@ -68,7 +69,7 @@ def evaluate(
     fprs: Sequence[float] = FPRS,
     reject_fpr: float = REJECT_FPR,
     draws: int = DRAWS,
-    changes: Sequence[str] = (),
+    changes: Changes = (),
     num_devices: int | None = None,
     show_progress: bool = True,
 ) -> dict:
@@ -92,7 +93,7 @@ def evaluate(
         fprs: false-positive rates on real images to choose operating points for.
         reject_fpr: share of known images that may be called unknown.
         draws: bootstrap draws for the intervals.
-        changes: of the run's config, such as `--config.data.workers=2`; of keys that no
+        changes: of the run's config, such as `{"data.workers": 2}`; of keys that no
             figure depends on.
         num_devices: devices to use, all for None.
         show_progress: whether to draw a bar.
@@ -178,7 +179,7 @@ def _load_run(
     workdir: Path,
     checkpoint: str | int,
     data_dir: str | None,
-    changes: Sequence[str],
+    changes: Changes,
     num_devices: int | None,
 ) -> Attributor:
     """Load the run, its config changed as asked; arguments as for `evaluate`."""

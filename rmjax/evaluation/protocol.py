@@ -80,7 +80,7 @@ def measure_grid(
     for number, condition in enumerate(grid.conditions):
         predictions = {part: grid.predictions(number, part) for part in grid.rows}
         drawn = {
-            part: _draw(predictions[part], resamples[part], len(sources))
+            part: draw_confusion(predictions[part], resamples[part], len(sources))
             for part in grid.rows
         }
         for subset, parts in members.items():
@@ -91,7 +91,7 @@ def measure_grid(
             del cell["recall"]  # of every cell it would be too much
             head = _describe(condition) | {"semantics": subset, "images": len(own)}
             for name in SCORES:
-                head |= {name: cell[name], **_bounds(name, scores[name], sizes[subset])}
+                head |= {name: cell[name], **bounds(name, scores[name], sizes[subset])}
             cells.append(head | cell)
             samples[subset][str(condition)] = scores
             confusion[subset].setdefault(condition.set, []).append(counts)
@@ -116,7 +116,7 @@ def measure_grid(
     }
 
 
-def _bounds(name: str, draws: np.ndarray, groups: int) -> dict[str, float | None]:
+def bounds(name: str, draws: np.ndarray, groups: int) -> dict[str, float | None]:
     """Return a score's interval as `*_low` and `*_high`."""
     low, high = interval(draws, groups if name.endswith("accuracy") else 0)
     return {f"{name}_low": low, f"{name}_high": high}
@@ -128,7 +128,9 @@ def _members(grid: Grid) -> dict[str, tuple[str, ...]]:
     return subsets | ({COMBINED: tuple(subsets)} if len(subsets) > 1 else {})
 
 
-def _draw(predictions: Predictions, resamples: Resamples, n: int) -> np.ndarray:
+def draw_confusion(
+    predictions: Predictions, resamples: Resamples, n: int
+) -> np.ndarray:
     """Return the confusion matrices of all draws, `[draws, n, n]` of n sources."""
     kind = predictions.source * n + predictions.guess
     return resample_counts(kind, n * n, resamples).reshape(-1, n, n)
@@ -212,7 +214,7 @@ def summarize_cells(
             draws = {condition: drawn[score] for condition, drawn in samples.items()}
             mean = _mean_of_means(draws, chosen)
             summary[name][score] = _mean_value(values[score], chosen)
-            summary[name] |= _bounds(score, mean, size)
+            summary[name] |= bounds(score, mean, size)
     summary["kinds"] = {
         kind: {score: _mean_value(values[score], [conditions]) for score in SCORES}
         for kind, conditions in kinds.items()

@@ -33,7 +33,7 @@ from rmjax.losses import get_loss
 from rmjax.mixing import Mixing
 from rmjax.models.backbones import VIT, check_backbone, make_backbone
 from rmjax.models.forward import prepare
-from rmjax.models.repmix import DTYPES, RepMix, make_model
+from rmjax.models.repmix import DTYPES, RepMix
 from rmjax.models.tiles import map_tiles
 from rmjax.simulate import MULTIPLE, PARTS, simulate_groups
 from rmjax.utils.choose import check_choice, choose
@@ -65,15 +65,15 @@ def build_model(
         "structure": config.model.vit.to_dict() if config.model.arch == VIT else None,
     }
     if not config.fit.name:
-        model = make_model(
+        return RepMix(
             config.model.arch,
             num_sources if loss.attributes else 0,
             gated_source=config.model.gated_source if loss.gated else None,
             detects=loss.detects,
             compares=not loss.attributes,
+            lowering=lowering,
             **common,
         )
-        return model.clone(lowering=lowering)
     check_backbone(config.model.arch, common["crop"], common["structure"])
     return make_fitted(
         config.fit.name,

@@ -2,7 +2,7 @@
 
 import runpy
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,38 @@ from rmjax.utils.files import read_json
 CONFIG_FILE = "config.json"  # of a run
 SHIPPED = Path(__file__).parents[1] / "configs"
 
+# To a config: arguments of the command line, such as `--config.mix.level=3`, where a value
+# is read as the type of the one that it replaces, a tuple as `('a', 'b')`; or values by
+# key, `{"mix.level": 3}`, which may be nested as the config is, `{"mix": {"level": 3}}`.
+Changes = Sequence[str] | Mapping[str, object]
+
 
 def default_config() -> ConfigDict:
     """Return the config that every other one changes: the published recipe."""
     return get_config()
 
 
-def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
+def load_config(name: str | Path | ConfigDict, changes: Changes = ()) -> ConfigDict:
     """Load a config and apply changes to it.
 
     Args:
         name: a shipped config (`attribution_mini`), the path of a Python file that
-            defines `get_config()`, or the folder of a run, whose own it is then.
-        changes: arguments such as `--config.mix.level=3`; a value is read as the
-            type of the one that it replaces, a tuple as `('a', 'b')`.
+            defines `get_config()`, or the folder of a run, whose own it is then; or a
+            config, which stays as it is.
+        changes: see `Changes`.
 
     Raises:
         InputError: no such config or key, a file that makes none, or a value of another
             type.
     """
-    path = _find(name)
+    if isinstance(name, ConfigDict):
+        return apply_changes(name, changes, "of the call")
+    if not isinstance(name, str | Path):
+        raise InputError(
+            f"config {name!r}: give a ConfigDict, the path of a Python file, the folder "
+            "of a run, or one of " + ", ".join(shipped_configs())
+        )
+    path = _find(str(name))
     if path.name == CONFIG_FILE:
         return apply_changes(from_json(read_json(path)), changes, f"of {name}")
     content = _run(path)
@@ -52,7 +64,7 @@ def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
 
 
 def apply_changes(
-    config: ConfigDict, changes: Sequence[str], name: str = "of the weights"
+    config: ConfigDict, changes: Changes, name: str = "of the weights"
 ) -> ConfigDict:
     """Return a config with changes applied, as for `load_config`.
 
@@ -60,6 +72,8 @@ def apply_changes(
         InputError: no such key, or a value of another type; `name` is in the message.
     """
     known = ", ".join(flatten(config))
+    if isinstance(changes, Mapping):
+        changes = [f"--config.{k}={v}" for k, v in flatten(changes).items()]
     values = flags.FlagValues()
     arguments = ["rmjax", *changes]
     try:
@@ -107,11 +121,13 @@ def shipped_configs() -> list[str]:
     )
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
-    """Return the config's leaves by dotted key."""
+def flatten(
+    config: ConfigDict | Mapping[str, object], prefix: str = ""
+) -> dict[str, object]:
+    """Return the leaves of a config, or of changes of one, by dotted key."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict | Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

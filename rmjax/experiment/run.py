@@ -13,6 +13,7 @@ from rmjax.errors import InputError
 from rmjax.experiment.checkpoints import saved_steps
 from rmjax.experiment.config import (
     CONFIG_FILE,
+    Changes,
     apply_changes,
     default_config,
     flatten,
@@ -114,12 +115,12 @@ def run_facts(config: ConfigDict) -> dict[str, Any]:
     return {k: v for k, v in flatten(config).items() if k not in free}
 
 
-def change_free(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
+def change_free(config: ConfigDict, changes: Changes) -> ConfigDict:
     """Return a run's config with changes of what its figures don't depend on.
 
     Args:
         config: of the run.
-        changes: arguments such as `--config.data.workers=2`.
+        changes: such as `--config.data.workers=2`, see `Changes`.
 
     Raises:
         InputError: no such key, a value of another type or out of its range, or a key

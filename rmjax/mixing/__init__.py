@@ -3,16 +3,17 @@
 Everything here is a pure function of arrays: see `Mixing`, `MixFn` and `MIXINGS`.
 """
 
-from rmjax.mixing.registry import MIXINGS, Recipe, make_mixing
+from rmjax.mixing.registry import MIXINGS, Recipe, make_mixing, mix
 from rmjax.mixing.samples import (
     Mixed,
     MixFn,
     Mixing,
     adjacent,
+    combine,
+    combine_places,
     fold_keys,
-    mix,
+    mix_labels,
     mix_nothing,
-    mix_places,
     sample_partners,
     sample_weights,
 )
@@ -24,11 +25,13 @@ __all__ = [
     "Mixing",
     "Recipe",
     "adjacent",
+    "combine",
+    "combine_places",
     "fold_keys",
     "make_mixing",
     "mix",
+    "mix_labels",
     "mix_nothing",
-    "mix_places",
     "sample_partners",
     "sample_weights",
 ]

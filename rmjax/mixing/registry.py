@@ -4,14 +4,18 @@ A new one is one function and one entry in `MIXINGS`:
 
     def mix_halves(keys, h, *, members):
         weights = jnp.full((len(h) // members, members), 1 / members)
-        return Mixed(mix(h, weights), weights, adjacent(weights))
+        return Mixed(combine(h, weights), weights, adjacent(weights))
 
     MIXINGS["halves"] = Recipe(mix_halves, takes=("members",), among="group")
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from rmjax.errors import InputError
 from rmjax.mixing.maps import mix_boxes, mix_channels, mix_statistics, mix_tokens
@@ -25,6 +29,7 @@ from rmjax.mixing.samples import (
 )
 from rmjax.mixing.spectra import mix_amplitudes, mix_phases
 from rmjax.utils.choose import choose
+from rmjax.utils.keys import check_key
 
 DEEPEST = 6  # the level of the embedding
 DEEPEST_MAP = 4  # after it representations are vectors: the pool comes first
@@ -124,16 +129,16 @@ def make_mixing(
             "are vectors"
         )
     level = min(5, recipe.deepest) if level is None else level
-    if not 0 <= level <= DEEPEST:
+    if not isinstance(level, Integral) or not 0 <= level <= DEEPEST:
         raise InputError(f"mix.level = {level}: give a level from 0 to {DEEPEST}")
     if not recipe.levels and level > recipe.deepest:
         raise InputError(
             f"mix.level = {level}: this mixing takes places of a map; give a level from "
             f"0 to {recipe.deepest}"
         )
-    if members < 1:
+    if not isinstance(members, Integral) or members < 1:
         raise InputError(f"mix.members = {members}: a sample has at least 1 member")
-    if beta < 0:
+    if not isinstance(beta, Real) or beta < 0:
         raise InputError(f"mix.beta = {beta}: give a positive one, or 0 for uniform")
     if len(band) != 2 or not 0 <= band[0] < band[1]:
         raise InputError(
@@ -157,7 +162,7 @@ def make_mixing(
 
 
 def _check_block(members: int, block: int, partners: str) -> None:
-    if members > block:
+    if not isinstance(block, Integral) or members > block:
         raise InputError(
             f"mix.members = {members} is more than mix.block = {block}, the images "
             "that they are chosen from"
@@ -167,3 +172,61 @@ def _check_block(members: int, block: int, partners: str) -> None:
             f"mix.partners = '{partners}': only the members of groups, drawn together, "
             "can be chosen; here they are the others of a block: leave 'any'"
         )
+
+
+def mix(
+    key: jax.Array,
+    h: jax.Array,
+    name: str = "repmix",
+    *,
+    members: int = 2,
+    beta: float = 0.4,
+    block: int = 16,
+    band: tuple[float, float] = (0.0, 0.1),
+) -> Mixed:
+    """Mix the representations of a batch by the mixing called `name`.
+
+    For a network of any kind, wherever you cut it; `rmjax.RepMix` takes a
+    `make_mixing` instead and cuts itself. It works under `jit`, `vmap` and `grad`:
+
+        mixed = rmjax.mix(key, h, "repmix", members=2)
+        targets = mixed.targets(sources, num_sources)
+        loss = optax.softmax_cross_entropy(head(mixed.h), targets).mean()
+
+    Args:
+        key: one random key; image i draws by the i-th of its split.
+        h: float `[images, ...]`: images, maps `[images, H, W, channels]`, tokens
+            `[images, tokens, channels]` or vectors `[images, channels]`. The members of
+            a group are adjacent.
+        name: key of `MIXINGS`.
+        members, beta, block, band: see `make_mixing`.
+
+    Returns:
+        The samples, and what went into each, see `Mixed`.
+
+    Raises:
+        InputError: no such mixing (the message lists the choices), a setting out of
+            range, `key` or `h` of another kind, or images that are no whole number of
+            groups or blocks.
+    """
+    settings: dict[str, Any] = {"members": members, "beta": beta, "block": block}
+    settings["band"] = tuple(band)
+    make_mixing(name, **settings)
+    check_key(key)
+    recipe = MIXINGS[name]
+    # Those of pixels need rows and columns, those of maps places.
+    least = 4 if recipe.maps and recipe.levels == (0,) else 3 if recipe.maps else 2
+    h = jnp.asarray(h)
+    if h.ndim < least or not jnp.issubdtype(h.dtype, jnp.floating):
+        shape = {2: "[images, ...]", 3: "[images, places, channels]"}
+        raise InputError(
+            f"h is {h.dtype} {list(h.shape)}: the mixing '{name}' takes floats "
+            + shape.get(least, "[images, H, W, channels]")
+        )
+    return _mix(key, h, name, **settings)
+
+
+# One program compiles sooner than each of the steps by itself.
+@partial(jax.jit, static_argnames=("name", "members", "beta", "block", "band"))
+def _mix(key: jax.Array, h: jax.Array, name: str, **settings: Any) -> Mixed:
+    return make_mixing(name, **settings)(jax.random.split(key, len(h)), h)

@@ -24,6 +24,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rmjax.errors import InputError
+
 # What an image's key is folded with, for each draw that a mix takes from it.
 KEY_WEIGHTS, KEY_SHIFTS, KEY_PLACES = range(3)
 # For a gamma variate. At least 0.95 of them are accepted: all 8 fail in 1 of 10**10 draws.
@@ -42,6 +44,20 @@ class Mixed(NamedTuple):
     h: jax.Array
     weights: jax.Array
     places: jax.Array
+
+    def targets(self, labels: jax.Array, num_labels: int) -> jax.Array:
+        """Return what the samples are to be classified as, in the mixed proportions.
+
+        Args:
+            labels: of the images that were mixed, int `[images]`, such as their sources.
+            num_labels: how many there are.
+
+        Returns:
+            float32 `[samples, num_labels]`, rows sum to one: for
+            `optax.softmax_cross_entropy` and the like.
+        """
+        members = jnp.asarray(labels)[self.places]
+        return mix_labels(members, self.weights, num_labels)
 
 
 # (keys `[images]`, one an image; representations `[images, ...]`) -> the samples.
@@ -69,6 +85,16 @@ class Mixing:
     partners: str = "any"
 
     def __call__(self, keys: jax.Array, h: jax.Array) -> Mixed:
+        """Mix, see `MixFn`.
+
+        Raises:
+            InputError: the images are no whole number of units.
+        """
+        if len(h) % self.unit:
+            raise InputError(
+                f"{len(h)} images can't be mixed {self.unit} by {self.unit}: give a "
+                "multiple, or change members or block"
+            )
         return self.mix_fn(keys, h)
 
 
@@ -159,7 +185,19 @@ def adjacent(weights: jax.Array) -> jax.Array:
     return jnp.arange(weights.size, dtype=jnp.int32).reshape(weights.shape)
 
 
-def mix(x: jax.Array, weights: jax.Array) -> jax.Array:
+def mix_labels(labels: jax.Array, weights: jax.Array, num_labels: int) -> jax.Array:
+    """Return the share of each label in a sample, float32 `[samples, num_labels]`.
+
+    Args:
+        labels: of the members, int `[samples, members]`.
+        weights: `[samples, members]`.
+        num_labels: how many there are.
+    """
+    one_hot = jax.nn.one_hot(labels, num_labels)
+    return jnp.sum(weights[..., None] * one_hot, axis=1)
+
+
+def combine(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Combine the members of each group with the given weights.
 
     Args:
@@ -176,7 +214,7 @@ def mix(x: jax.Array, weights: jax.Array) -> jax.Array:
     return (x_groups * w).sum(axis=1).astype(x.dtype)
 
 
-def mix_places(x: jax.Array, weights: jax.Array, places: jax.Array) -> jax.Array:
+def combine_places(x: jax.Array, weights: jax.Array, places: jax.Array) -> jax.Array:
     """Combine items from anywhere: row i is `sum_j weights[i, j] * x[places[i, j]]`.
 
     Args:
@@ -185,7 +223,7 @@ def mix_places(x: jax.Array, weights: jax.Array, places: jax.Array) -> jax.Array
         places: int `[samples, members]`.
 
     Returns:
-        `[samples, ...]`, type and sum as in `mix`.
+        `[samples, ...]`, type and sum as in `combine`.
     """
     # Member by member: all of them at once would hold `members` copies of a map.
     w = weights.reshape(*weights.shape, *(1,) * (x.ndim - 1))
@@ -196,7 +234,7 @@ def mix_places(x: jax.Array, weights: jax.Array, places: jax.Array) -> jax.Array
 def mix_groups(keys: jax.Array, h: jax.Array, *, members: int, beta: float) -> Mixed:
     """Mix every group of `members` adjacent images into one sample."""
     weights = sample_weights(keys[::members], members, beta)
-    return Mixed(mix(h, weights), weights, adjacent(weights))
+    return Mixed(combine(h, weights), weights, adjacent(weights))
 
 
 def mix_pairs(
@@ -204,7 +242,7 @@ def mix_pairs(
 ) -> Mixed:
     """Mix every image with `members - 1` others of its block into one sample each."""
     weights, places = draw_pairs(keys, members, beta, block)
-    return Mixed(mix_places(h, weights, places), weights, places)
+    return Mixed(combine_places(h, weights, places), weights, places)
 
 
 def mix_nothing(keys: jax.Array, h: jax.Array) -> Mixed:
@@ -227,7 +265,7 @@ def mix_factorial(keys: jax.Array, h: jax.Array, *, beta: float) -> Mixed:
     of_sources = sample_weights(fold_keys(own, KEY_WEIGHTS), 2, beta)
     of_semantics = sample_weights(fold_keys(own, KEY_SHIFTS), 2, beta)
     weights = (of_sources[:, :, None] * of_semantics[:, None]).reshape(-1, 4)
-    return Mixed(mix(h, weights), weights, adjacent(weights))
+    return Mixed(combine(h, weights), weights, adjacent(weights))
 
 
 def own_label(h: jax.Array) -> Mixed:

@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rmjax.errors import InputError
-from rmjax.models.repmix import make_model
+from rmjax.models.repmix import RepMix
 from rmjax.models.resnet import NUM_LEVELS, STAGES
 
 # Flax leaf -> torch leaf.
@@ -199,7 +199,7 @@ def _reorder(
 
 def _flat_template(arch: str, num_sources: int, embedding_dim: int) -> dict:
     """Return shapes of the model's variables, by path; nothing is computed."""
-    model = make_model(arch, num_sources, embedding_dim=embedding_dim)
+    model = RepMix(arch, num_sources, embedding_dim=embedding_dim)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(partial(model.init, jax.random.key(0)), image)
     return flatten_dict(variables)

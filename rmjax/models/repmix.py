@@ -7,6 +7,7 @@ References:
 """
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -46,6 +47,10 @@ class RepMix(nn.Module):
         remat: see `ResNet`.
         crop: side of the network's input in training, see `make_backbone`.
         structure: of the architecture `vit`, see `make_backbone`.
+
+    Raises:
+        InputError: unknown architecture (the message lists the choices), inputs too small
+            for it, one source alone, or a gated source that is none of them.
     """
 
     arch: str
@@ -60,6 +65,16 @@ class RepMix(nn.Module):
     remat: bool = False
     crop: int | None = 224
     structure: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_backbone(self.arch, self.crop, self.structure)
+        check_num_sources(self.num_sources)
+        gated, known = self.gated_source, max(self.num_sources, 1)
+        if gated is not None and not 0 <= gated < known:
+            raise InputError(
+                f"model.gated_source = {gated} is none of {self.num_sources} sources"
+            )
+        super().__post_init__()
 
     def setup(self):
         self.backbone = make_backbone(
@@ -151,53 +166,14 @@ def _one_level(mix: MixFn) -> int:
     return levels[0]
 
 
-def make_model(
-    arch: str,
-    num_sources: int,
-    *,
-    embedding_dim: int = 256,
-    gated_source: int | None = 0,
-    detects: bool = True,
-    compares: bool = False,
-    axis_name: str | None = None,
-    dtype: Any = jnp.float32,
-    remat: bool = False,
-    crop: int | None = 224,
-    structure: Mapping[str, Any] | None = None,
-) -> RepMix:
-    """Return the model, its arguments checked.
-
-    Raises:
-        InputError: unknown architecture (the message lists the choices), inputs too small
-            for it, one source alone, or a gated source that is none of them.
-    """
-    check_backbone(arch, crop, structure)
-    check_num_sources(num_sources)
-    if gated_source is not None and not 0 <= gated_source < max(num_sources, 1):
-        raise InputError(
-            f"model.gated_source = {gated_source} is none of {num_sources} sources"
-        )
-    return RepMix(
-        arch,
-        num_sources,
-        embedding_dim,
-        gated_source,
-        detects,
-        compares,
-        axis_name,
-        dtype,
-        remat=remat,
-        crop=crop,
-        structure=structure,
-    )
-
-
 def check_num_sources(num_sources: int) -> None:
     """Check that there are sources to tell apart, or none: a bare backbone.
 
     Raises:
-        InputError: one source alone, or less than none.
+        InputError: one source alone, less than none, or no whole number.
     """
+    if not isinstance(num_sources, Integral):
+        raise InputError(f"num_sources = {num_sources!r}: give a whole number")
     if num_sources == 1 or num_sources < 0:
         raise InputError(
             f"{num_sources} source(s); attribution needs 'real' and at least one generator"

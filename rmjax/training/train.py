@@ -26,6 +26,7 @@ from rmjax.experiment.build import (
     network_input,
 )
 from rmjax.experiment.checkpoints import Checkpoints, saved_steps
+from rmjax.experiment.config import load_config
 from rmjax.experiment.data import (
     ExperimentData,
     check_validation,
@@ -75,16 +76,26 @@ class Progress:
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, *, show_progress: bool = True
+    config: str | Path | ConfigDict,
+    workdir: str | Path,
+    *,
+    show_progress: bool = True,
+    **changes: object,
 ) -> TrainState:
     """Train as `config` says, from the last checkpoint in `workdir` if there is one.
 
     Where `config.fit` names a baseline, it is fitted instead, see `rmjax.training.fit`.
 
+        rmjax.train("repmix", "runs/mine", data={"name": "image_folder/mine"}, seed=1)
+
     Args:
-        config: see `configs/repmix.py`.
+        config: a shipped config, such as "repmix" (`configs/repmix.py` explains every
+            key), the path of a Python file that defines `get_config()`, the folder of a
+            run, or a config.
         workdir: folder of the run: config, classes, logs, checkpoints.
         show_progress: whether to draw a bar.
+        changes: values of the config's keys, such as `num_epochs=3` and
+            `mix={"name": "none", "level": 3}`.
 
     Returns:
         The state after the last step, on this process's devices.
@@ -94,6 +105,7 @@ def train(
         TrainingError: the loss is no longer finite, or a checkpoint can't be written.
         Preempted: SIGTERM came; the state after the last step is saved.
     """
+    config = load_config(config, changes)
     check_values(config)
     if config.fit.name:
         return fit(config, Path(workdir), show_progress)
