@@ -96,7 +96,7 @@ function nextChunk() {
 }
 
 async function send() {
-  if (sending || !model) return;
+  if (sending || !model || !waiting.length) return;
   sending = true;
   showProgress();
   while (waiting.length) {
