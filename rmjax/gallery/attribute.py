@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from rmjax.data.image_files import ImageFile
 from rmjax.gallery.ask import Asker
 from rmjax.gallery.search import UNKNOWN
 from rmjax.inference.attribute import VIEWS, answer_each, stability
 
 
 def attribute_by_gallery(
-    asker: Asker, images: Iterable[str | Path], top: int = 5
+    asker: Asker, images: Iterable[str | Path | ImageFile], top: int = 5
 ) -> Iterator[dict[str, Any]]:
     """Say of each image which enrolled generators it is near, and how stable that is.
 
     Args:
         asker: a gallery and its network.
-        images: paths.
+        images: paths, or files that were read.
         top: how many generators to list.
 
     Yields:
@@ -30,13 +31,12 @@ def attribute_by_gallery(
         share of `views` with the answer of the image itself, and those, each with its
         greatest `similarity`.
     """
-    return answer_each(asker.model, images, partial(_judge, asker, top))
+    return answer_each(asker.model, images, partial(judge, asker, top))
 
 
-def describe_gallery(folder: str | Path, asker: Asker) -> dict[str, Any]:
-    """Return which gallery it is, how large, and its `search.Threshold`."""
+def describe_gallery(asker: Asker) -> dict[str, Any]:
+    """Return how large a gallery is, its space, and its `search.Threshold`."""
     return {
-        "folder": str(folder),
         "generators": len(asker.gallery.generators),
         "images": len(asker.gallery.directions),
         "space": asker.gallery.space.name,
@@ -44,8 +44,8 @@ def describe_gallery(folder: str | Path, asker: Asker) -> dict[str, Any]:
     }
 
 
-def _judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Turn the fingerprints of an image and of its views into an answer."""
+def judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the fingerprints of an image and of its views into an answer, as above."""
     said, *others = asker.compare(outputs["embedding"], top)
     views = [
         {
