@@ -26,6 +26,7 @@ from rmjax.cli.images import (
 from rmjax.cli.parser import Command, Group, Parser, add_commands, parse
 from rmjax.cli.prepare import PREPARE
 from rmjax.cli.runs import evaluate_run, plan_run, report_runs, train_run
+from rmjax.cli.serve import serve_network
 from rmjax.cli.sweep import run_grid
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 from rmjax.utils.cpu import choose_kernels, keep_memory
@@ -46,6 +47,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "embed": write_fingerprints,
     "attribute": attribute_images,
     "gallery": GALLERY,
+    "serve": serve_network,
     "bench": BENCH,
     "plan": plan_run,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rmjax.data.image_files import ImageFile
 from rmjax.gallery.ask import Asker
 from rmjax.gallery.search import UNKNOWN
 from rmjax.inference.attribute import VIEWS, answer_each, stability
@@ -14,13 +15,13 @@ from rmjax.inference.explain import Evidence, Outputs, explain_by
 
 
 def attribute_by_gallery(
-    asker: Asker, images: Iterable[str | Path], top: int = 5
+    asker: Asker, images: Iterable[str | Path | ImageFile], top: int = 5
 ) -> Iterator[dict[str, Any]]:
     """Say of each image which enrolled generators it is near, and how stable that is.
 
     Args:
         asker: a gallery and its network.
-        images: paths.
+        images: paths, or files that were read.
         top: how many generators to list.
 
     Yields:
@@ -31,7 +32,7 @@ def attribute_by_gallery(
         share of `views` with the answer of the image itself, and those, each with its
         greatest `similarity`.
     """
-    return answer_each(asker.model, images, partial(_judge, asker, top))
+    return answer_each(asker.model, images, partial(judge, asker, top))
 
 
 def explain_by_gallery(asker: Asker, data: bytes, name: str) -> dict[str, Any]:
@@ -42,10 +43,9 @@ def explain_by_gallery(asker: Asker, data: bytes, name: str) -> dict[str, Any]:
     return explain_by(asker.model, data, name, partial(_for_generator, asker))
 
 
-def describe_gallery(folder: str | Path, asker: Asker) -> dict[str, Any]:
-    """Return which gallery it is, how large, and its `search.Threshold`."""
+def describe_gallery(asker: Asker) -> dict[str, Any]:
+    """Return how large a gallery is, its space, and its `search.Threshold`."""
     return {
-        "folder": str(folder),
         "generators": len(asker.gallery.generators),
         "images": len(asker.gallery.directions),
         "space": asker.gallery.space.name,
@@ -67,8 +67,8 @@ def _for_generator(asker: Asker, outputs: Outputs) -> Evidence:
     return Evidence(said["answer"], nearest, unit, similarity)
 
 
-def _judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Turn the fingerprints of an image and of its views into an answer."""
+def judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the fingerprints of an image and of its views into an answer, as above."""
     said, *others = asker.compare(outputs["embedding"], top)
     views = [
         {

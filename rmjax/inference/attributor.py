@@ -208,11 +208,17 @@ class Attributor:
     def run(
         self,
         pixels: Sequence[np.ndarray],
-        batch_size: int = 64,
+        batch_size: int | Sequence[int] = 64,
         *,
         layer: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Run the network on images that `read` made, of any shapes.
+
+        Args:
+            pixels: the images.
+            batch_size: images that run at once, at most; or the sizes that batches may
+                have, ascending, each of which is compiled once for images of a shape.
+            layer: as for `embed`.
 
         Returns:
             The `layer` (the fingerprint for None) `[N, channels]`; where there are
@@ -221,7 +227,11 @@ class Attributor:
         Raises:
             InputError: there is no such layer, or a batch of no images.
         """
-        if batch_size < 1:
+        if isinstance(batch_size, int):
+            sizes: Sequence[int] = [min(batch_size, max(len(pixels), 1))]
+        else:
+            sizes = batch_size
+        if sizes[0] < 1:
             raise InputError(f"batch size {batch_size}: give at least 1")
         parallel.check_process()
         step = self._step(layer or self.layer)
@@ -229,11 +239,12 @@ class Attributor:
             seen = self.features["layer"]
             pixels = [*self.extractor.run(pixels, batch_size, layer=seen)[seen]]
         unit = len(self.devices)
-        batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
+        sizes = [-(-size // unit) * unit for size in sizes]
         results: dict[str, np.ndarray] = {}
-        for rows in equal_shapes(pixels, batch_size):
+        for rows in equal_shapes(pixels, sizes[-1]):
             first = pixels[rows[0]]
-            batch = np.zeros((batch_size, *first.shape), first.dtype)
+            size = next(size for size in sizes if size >= len(rows))
+            batch = np.zeros((size, *first.shape), first.dtype)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
             outputs = parallel.fetch(step(self.variables, sharded))
@@ -241,6 +252,12 @@ class Attributor:
                 whole = np.zeros((len(pixels), *values.shape[1:]), values.dtype)
                 results.setdefault(name, whole)[rows] = values[: len(rows)]
         return results
+
+    def forget_programs(self) -> None:
+        """Drop what was compiled: there is a program for each shape of image and batch."""
+        self._steps.clear()
+        if self.extractor is not None:
+            self.extractor.forget_programs()
 
     def _read_all(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         single = (

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import logsumexp
 
-from rmjax.inference.attribute import decide
+from rmjax.inference.attribute import BATCHES, decide
 from rmjax.inference.attributor import Attributor, decode, shown_box
 from rmjax.inference.spectra import (
     IMAGES,
@@ -20,10 +20,6 @@ from rmjax.inference.spectra import (
 
 GRID = 8  # cells of a map down and across; of tiles at most so many
 MIN_TILES = 4  # an image with fewer tiles down or across gets a map by occlusion
-# Patches or tiles that run together. Every map has as many or more, so that the network
-# is compiled for one shape.
-_AT_ONCE = MIN_TILES**2
-
 Outputs = dict[str, np.ndarray]
 
 
@@ -97,7 +93,7 @@ def explain_by(
     shown = model.read(image)
     answer, drawn = None, None
     if judge is not None:
-        evidence = judge(model.run([shown], 1))
+        evidence = judge(model.run([shown], BATCHES))
         answer = evidence.answer
         drawn = _draw_map(model, image, shown, evidence)
     return {
@@ -139,13 +135,13 @@ def _draw_map(
     if not config.eval_resize and min(tiles) >= MIN_TILES:
         rows, columns = (min(n, GRID) for n in tiles)
         parts = _cut_tiles(image, rows, columns, config.crop)
-        values = evidence.measure(model.run(parts, _AT_ONCE))
+        values = evidence.measure(model.run(parts, BATCHES))
         said = _TILES
         box = [0, 0, image.shape[1], image.shape[0]]
     else:
         rows = columns = GRID
         parts = _occlude(shown)
-        whole, *rest = evidence.measure(model.run([shown, *parts], _AT_ONCE))
+        whole, *rest = evidence.measure(model.run([shown, *parts], BATCHES))
         values = whole - np.array(rest)
         said = _OCCLUSION
         box = [round(x, 1) for x in shown_box(image.shape[:2], config)]
