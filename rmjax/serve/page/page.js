@@ -156,10 +156,12 @@ function showAnswer(card, said, network) {
     showError(card, said.error);
     return;
   }
+  const { c2pa, metadata } = said.provenance;
+  card.find(".file").replaceChildren(...said.file.map((text) => make("li", { text })));
+  card.find(".file").classList.toggle("found", c2pa.found || metadata.length > 0);
   card.find(".answer").replaceChildren(...sentence(said));
-  const parts = [showFile(said.file)];
-  if (said.warnings.length) parts.unshift(showWarnings(said.warnings));
-  parts.push(...(said.sources ? showSources(said, network) : []));
+  const parts = said.warnings.length ? [showWarnings(said.warnings)] : [];
+  if (said.sources) parts.push(...showSources(said, network));
   const near = said.ranked ?? said.nearest;
   if (near) parts.push(...showNearest(near));
   parts.push(make("h3", { text: "If it is shared once more" }));
@@ -188,11 +190,6 @@ function showWarnings(warnings) {
   return make("div", { class: "warnings", children: [title, list] });
 }
 
-function showFile(lines) {
-  const list = make("ul", { class: "file", children: lines.map((text) => make("li", { text })) });
-  return make("div", { children: [make("h3", { text: "What the file itself says" }), list] });
-}
-
 /** Bars of shares in [0, 1]. */
 function bars(pairs) {
   const rows = pairs.map(([name, share]) => {
@@ -212,7 +209,7 @@ function showSources(said, network) {
     bars(said.sources.slice(0, SHOWN)),
     make("h3", { text: `Probability of being synthetic (${kind})` }),
     bars([["synthetic", said.synthetic]]),
-    make("p", { class: "quiet", text: "Were real and synthetic images equally frequent. They hardly ever are." }),
+    make("p", { class: "quiet", text: "If real and synthetic images were equally frequent, which they hardly ever are." }),
   ];
   if (!network.calibrated) {
     const text = "These numbers say which source comes first, not how often that is right: "
