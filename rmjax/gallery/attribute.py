@@ -11,6 +11,7 @@ from rmjax.data.image_files import ImageFile
 from rmjax.gallery.ask import Asker
 from rmjax.gallery.search import UNKNOWN
 from rmjax.inference.attribute import VIEWS, answer_each, stability
+from rmjax.inference.explain import Evidence, Outputs, explain_by
 
 
 def attribute_by_gallery(
@@ -34,6 +35,14 @@ def attribute_by_gallery(
     return answer_each(asker.model, images, partial(judge, asker, top))
 
 
+def explain_by_gallery(asker: Asker, data: bytes, name: str) -> dict[str, Any]:
+    """Say where in an image its similarity to the nearest generator lies.
+
+    Arguments and errors as for `rmjax.inference.explain.explain`, and what that returns.
+    """
+    return explain_by(asker.model, data, name, partial(_for_generator, asker))
+
+
 def describe_gallery(asker: Asker) -> dict[str, Any]:
     """Return how large a gallery is, its space, and its `search.Threshold`."""
     return {
@@ -42,6 +51,20 @@ def describe_gallery(asker: Asker) -> dict[str, Any]:
         "space": asker.gallery.space.name,
         "threshold": vars(asker.threshold),
     }
+
+
+def _for_generator(asker: Asker, outputs: Outputs) -> Evidence:
+    """Return the evidence for the generator that an image is most similar to."""
+    said = asker.compare(outputs["embedding"], 1)[0]
+    nearest = said["ranked"][0]["generator"]
+    column = asker.gallery.names.index(nearest)
+
+    def similarity(outputs: Outputs) -> np.ndarray:
+        directions = asker.gallery.space.directions(outputs["embedding"])
+        return asker.score(directions)[:, column]
+
+    unit = f"similarity to {nearest} (cosine, -1 to 1)"
+    return Evidence(said["answer"], nearest, unit, similarity)
 
 
 def judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -195,19 +195,29 @@ def describe_model(model: Attributor) -> dict[str, Any]:
     }
 
 
-def judge(model: Attributor, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Turn the logits of an image and of its views into an answer, as `attribute` has it."""
+def decide(model: Attributor, outputs: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Return the answer for each image, and the reason for it.
+
+    Args:
+        model: the network, with heads.
+        outputs: what `Attributor.run` says of the images.
+    """
     chances = model.calibration.probabilities(outputs)
-    synthetic = chances["detection"][:, 1]
-    sources = chances["attribution"]
-    rejected = np.zeros(len(sources), bool)
+    rejected = np.zeros(len(chances["attribution"]), bool)
     if model.calibration.reject:
         rejected = model.calibration.rejects(outputs["attribution"])
     points = [point["threshold"] for point in model.calibration.operating_points]
-    said = [
-        _answer(model.source_names, *row, points)
-        for row in zip(synthetic, sources, rejected, strict=True)
-    ]
+    rows = zip(
+        chances["detection"][:, 1], chances["attribution"], rejected, strict=True
+    )
+    return [_answer(model.source_names, *row, points) for row in rows]
+
+
+def judge(model: Attributor, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the logits of an image and of its views into an answer, as `attribute` has it."""
+    chances = model.calibration.probabilities(outputs)
+    synthetic, sources = chances["detection"][:, 1], chances["attribution"]
+    said = decide(model, outputs)
     answer, reason = said[0]
     views = [
         {"view": name, "answer": other, "synthetic": float(chance)}
