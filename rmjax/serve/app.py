@@ -152,6 +152,20 @@ async def embed(request: Request) -> Response:
     return JSONResponse(await service.embed(images))
 
 
+@router.post(
+    "/v1/explain",
+    response_model=schemas.Explanation,
+    responses=_OF_UPLOADS,
+    openapi_extra=_takes("image", several=False),
+)
+async def explain(request: Request) -> Response:
+    """Where in an image the evidence for its answer lies, and its spectrum."""
+    service: Service = request.app.state.service
+    form = await read_form(request, service.limits)
+    (image,) = form.images("image", 1)
+    return JSONResponse(await service.explain(image))
+
+
 @router.get("/v1/gallery", response_model=schemas.Generators, responses=_errors(404))
 async def list_generators(request: Request) -> Response:
     """Which generators are enrolled."""

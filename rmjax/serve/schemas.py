@@ -66,7 +66,7 @@ class Model(Network):
         description="null where there is none, or it is empty"
     )
     limits: Sizes
-    explains: bool = Field(description="whether /v1/explain draws maps of the evidence")
+    explains: bool = Field(description="whether /v1/explain answers")
 
 
 class Failed(BaseModel):
@@ -157,6 +157,51 @@ class Fingerprints(BaseModel):
     images: list[Fingerprint | Failed] = Field(
         description="in the order that they were sent"
     )
+
+
+class Map(BaseModel):
+    """Where in an image the evidence lies: a grid of cells."""
+
+    method: Literal["tiles", "occlusion"]
+    rows: int
+    columns: int
+    values: list[list[float]] = Field(description="of the cells, row by row")
+    box: list[float] = Field(
+        description="the part that they cover: left, top, right, bottom in pixels"
+    )
+    of: str = Field(description="the source or generator that the evidence speaks for")
+    unit: str = Field(description="of the values, in words")
+    how_to_read: str
+    is_not: str = Field(alias="not", description="what may not be concluded")
+
+
+class Pictures(BaseModel):
+    """Spectra as pictures, PNG in data: addresses."""
+
+    image: str
+    sources: dict[str, str] = Field(description="by source")
+
+
+class Spectrum(BaseModel):
+    """How strong detail is at each frequency."""
+
+    frequencies: list[float] = Field(description="in cycles per pixel")
+    image: list[float] = Field(description="levels in decibels")
+    sources: dict[str, list[float]] = Field(description="mean levels, by source")
+    pictures: Pictures
+    images: dict[str, int] = Field(description="how many a mean is of, by source")
+    note: str | None = Field(description="why there are no sources")
+    how_to_read: str
+    is_not: str = Field(alias="not", description="what may not be concluded")
+
+
+class Explanation(BaseModel):
+    """Why an image is answered as it is."""
+
+    image: str = Field(description="last part of the name that was sent")
+    answer: str | None = Field(description="null where there is nothing to name")
+    map: Map | None = Field(description="likewise")
+    spectrum: Spectrum
 
 
 class Generator(BaseModel):

@@ -1,8 +1,9 @@
 """A network that many ask at once: decoding in a pool, the network in one thread."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from rmjax.inference.attribute import (
     read_views,
 )
 from rmjax.inference.attributor import Attributor
+from rmjax.inference.explain import explain
 from rmjax.serve.device import Device
 from rmjax.serve.limits import Limits
 from rmjax.serve.metrics import Metrics
@@ -71,7 +73,7 @@ class Service:
                 "pixels": limits.max_pixels,
                 "images": limits.max_images,
             },
-            "explains": False,
+            "explains": True,
         }
 
     async def attribute(self, files: Sequence[ImageFile]) -> dict[str, Any]:
@@ -109,6 +111,22 @@ class Service:
         images = await self._for_each(embed_one, files)
         return {"model": describe_model(self.model), "layer": layer, "images": images}
 
+    async def explain(self, file: ImageFile) -> dict[str, Any]:
+        """Return where the evidence for an answer lies, see `schemas.Explanation`.
+
+        Raises:
+            HTTPException: the image can't be read.
+        """
+        self.metrics.images.inc()
+        asker = None if self.model.source_names else await self._asker()
+        if asker:
+            call = partial(by_gallery.explain_by_gallery, asker, file.data, file.name)
+        else:
+            call = partial(explain, self.model, file.data, file.name)
+        with _refusing(InputError):
+            await self._in_pool(self._check_header, file)
+            return await asyncio.wrap_future(self._device.call(call))
+
     async def generators(self) -> dict[str, Any]:
         """Return what is enrolled, see `schemas.Generators`.
 
@@ -133,13 +151,13 @@ class Service:
         """
         shelf = self._need_shelf()
         self.metrics.images.inc(len(files))
-        try:
+        with _refusing(InputError):
             for file in files:
                 await self._in_pool(self._check_header, file)
-            call = self._device.call(partial(shelf.enrol, name, files))
+        call = self._device.call(partial(shelf.enrol, name, files))
+        # Other errors are about this machine: they are in the log alone.
+        with _refusing(NotEnrolled):
             count = await asyncio.wrap_future(call)
-        except NotEnrolled as error:
-            raise HTTPException(422, str(error)) from error
         names = [file.name for file in files]
         return {"generator": name, "enrolled": names, "images": count}
 
@@ -183,21 +201,27 @@ class Service:
         return judge_both
 
     def _check_header(self, file: ImageFile) -> None:
-        try:
-            open_image(file.data, file.name, self.limits.max_pixels)
-        except InputError as error:
-            raise NotEnrolled(str(error)) from error
+        open_image(file.data, file.name, self.limits.max_pixels)
 
     def _read(self, file: ImageFile) -> np.ndarray:
-        open_image(file.data, file.name, self.limits.max_pixels)
+        self._check_header(file)
         return self.model.read(file.data, file.name)
 
     def _read_views(self, file: ImageFile) -> Reading:
         try:
-            open_image(file.data, file.name, self.limits.max_pixels)
+            self._check_header(file)
         except InputError as error:
             return Reading(file.name, {"error": str(error)}, [])
         return read_views(self.model, file)
+
+
+@contextmanager
+def _refusing(kind: type[InputError]) -> Iterator[None]:
+    """Answer errors of a kind as ones about what was sent."""
+    try:
+        yield
+    except kind as error:
+        raise HTTPException(422, str(error)) from error
 
 
 def _nearest(asker: Asker, outputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
