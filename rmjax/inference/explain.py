@@ -135,14 +135,14 @@ def _draw_map(
     if not config.eval_resize and min(tiles) >= MIN_TILES:
         rows, columns = (min(n, GRID) for n in tiles)
         parts = _cut_tiles(image, rows, columns, config.crop)
-        values = evidence.measure(model.run(parts, BATCHES))
+        values, unit = evidence.measure(model.run(parts, BATCHES)), evidence.unit
         said = _TILES
         box = [0, 0, image.shape[1], image.shape[0]]
     else:
         rows = columns = GRID
         parts = _occlude(shown)
         whole, *rest = evidence.measure(model.run([shown, *parts], BATCHES))
-        values = whole - np.array(rest)
+        values, unit = whole - np.array(rest), f"fall of the {evidence.unit}"
         said = _OCCLUSION
         box = [round(x, 1) for x in shown_box(image.shape[:2], config)]
     return {
@@ -151,7 +151,7 @@ def _draw_map(
         "values": np.round(values.reshape(rows, columns), 4).tolist(),
         "box": box,
         "of": evidence.of,
-        "unit": evidence.unit,
+        "unit": unit,
         **said,
     }
 

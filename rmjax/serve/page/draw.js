@@ -94,12 +94,12 @@ export function drawSpectrum(spectrum, named) {
 
 function drawLines(frequencies, pairs) {
   const all = pairs.flatMap(([levels]) => levels);
-  const low = 5 * Math.floor(Math.min(...all) / 5), high = 5 * Math.ceil(Math.max(...all) / 5);
+  const step = Math.max(...all) - Math.min(...all) > 30 ? 10 : 5;
+  const low = step * Math.floor(Math.min(...all) / step), high = step * Math.ceil(Math.max(...all) / step);
   const last = frequencies.at(-1);
   const x = (f) => 34 + 320 * f / last, y = (level) => 8 + 170 * (high - level) / (high - low || 1);
   const svg = draw("svg", { viewBox: "0 0 362 216", role: "img" });
   svg.setAttribute("aria-label", "Level of fine detail by frequency");
-  const step = high - low > 30 ? 10 : 5;
   for (let level = low; level <= high; level += step) {
     svg.append(draw("line", { class: "axis", x1: 34, x2: 354, y1: y(level), y2: y(level) }));
     svg.append(draw("text", { x: 28, y: y(level) + 4, "text-anchor": "end" }, level));
