@@ -20,6 +20,7 @@ from PIL import Image
 from serving import running
 
 import rmjax
+from rmjax.bench.serve import bench_serve, difference, format_serve_bench
 from rmjax.cli.main import main
 from rmjax.errors import InputError
 from rmjax.experiment.data import open_data
@@ -28,8 +29,6 @@ from rmjax.inference.explain import explain
 from rmjax.serve import device
 from rmjax.serve.device import Device
 from rmjax.serve.server import bind, make_access
-
-NOISE = re.compile(r"-?\d+\.\d+")
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +75,8 @@ def command_line(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
-def assert_same(found, expected, where="document"):
-    """Equal, but for what the size of a batch does to the last bits of numbers."""
-    assert type(found) is type(expected), where
-    if isinstance(found, dict):
-        assert list(found) == list(expected), where
-        for key in found:
-            assert_same(found[key], expected[key], f"{where}.{key}")
-    elif isinstance(found, list):
-        assert len(found) == len(expected), where
-        for i, pair in enumerate(zip(found, expected, strict=True)):
-            assert_same(*pair, f"{where}[{i}]")
-    elif isinstance(found, float):
-        assert found == pytest.approx(expected, abs=1e-4), where
-    elif isinstance(found, str):  # numbers in a text may round to either side
-        assert NOISE.sub("#", found) == NOISE.sub("#", expected), where
-    else:
-        assert found == expected, where
+def assert_same(found, expected):
+    assert difference(found, expected) == ""
 
 
 def test_answers_are_the_command_line_s(server, small_run, folder, images, capsys):
@@ -600,6 +584,35 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
     assert main(["serve"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "pip install 'rmjax[serve]'" in line
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"a": 1.0}, {"b": 1.0}),
+        ({"a": 1.0}, {"a": 1.001}),
+        ([1], [1, 2]),
+        ("real", "fake"),
+        ("P = 0.5, real", "P = 0.5, fake"),
+        (1, True),
+        ([None], [0.0]),
+        ({}, []),
+    ],
+)
+def test_what_differs_is_found(found, expected):
+    assert difference(found, expected) and difference([{"x": found}], [{"x": expected}])
+    assert not difference(found, found) and not difference(expected, expected)
+
+
+def test_the_last_bits_of_numbers_are_no_difference():
+    assert not difference({"a": [0.5, "P = 0.123"]}, {"a": [0.50001, "P = 0.124"]})
+
+
+@pytest.mark.slow
+def test_the_load_is_answered_as_by_the_command_line(small_run):
+    results = bench_serve(workdir=str(small_run), requests=64, clients=8, size=32)
+    assert results["wrong"] == 0 and results["p50_ms"] <= results["p99_ms"]
+    assert "64 requests" in format_serve_bench(results)
 
 
 @pytest.fixture(scope="module")

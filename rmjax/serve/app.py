@@ -206,7 +206,7 @@ async def _answer_refused(request: Request, error: Exception) -> Response:
 
 def _methods(path: str) -> set[str]:
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
-    return {method for r in routes if r.path == path for method in r.methods}
+    return {method for r in routes if r.path == path for method in r.methods or ()}
 
 
 async def _answer_failed(request: Request, error: Exception) -> Response:
