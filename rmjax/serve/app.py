@@ -181,6 +181,7 @@ async def list_generators(request: Request) -> Response:
 async def enrol(request: Request) -> Response:
     """Enrol images of a generator; the next answers know it."""
     service: Service = request.app.state.service
+    service.find_shelf()  # before anything is uploaded
     form = await read_form(request, service.limits)
     images = form.images("images", service.limits.max_images)
     name = form.texts.get("generator")
@@ -194,10 +195,18 @@ async def _answer_refused(request: Request, error: Exception) -> Response:
     text = error.detail
     if text == HTTPStatus.NOT_FOUND.phrase:
         text = "no such path: /docs lists those that there are"
-    elif text == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
-        allowed = (error.headers or {}).get("Allow", "GET")
-        text = f"{request.method} is not for this path: use {allowed}"
-    return refusal(error.status_code, text, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette lists those of one route, and a path may have two.
+        methods = _methods(request.url.path) or {"GET", "HEAD"}
+        headers["Allow"] = ", ".join(sorted(methods))
+        text = f"{request.method} is not for this path: use {headers['Allow']}"
+    return refusal(error.status_code, text, headers)
+
+
+def _methods(path: str) -> set[str]:
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    return {method for r in routes if r.path == path for method in r.methods or ()}
 
 
 async def _answer_failed(request: Request, error: Exception) -> Response:

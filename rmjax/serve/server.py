@@ -90,18 +90,20 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         InputError: there is no such address, or it is taken.
     """
+    if not 0 <= port < 2**16:
+        raise InputError(f"--port {port}: give 0 to {2**16 - 1}")
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = info[0]
         listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"--host {host} --port {port}: {_reason(error)}") from error
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        raise InputError(f"--host {host} --port {port}: {_reason(error)}") from error
+        raise InputError(f"--host {host} --port {port}: {error.strerror}") from error
     return listener
 
 
@@ -120,10 +122,6 @@ def make_server(
         server_header=False,
     )
     return _Server(config, say)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 class _Server(uvicorn.Server):

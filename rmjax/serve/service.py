@@ -127,13 +127,25 @@ class Service:
             await self._in_pool(self._check_header, file)
             return await asyncio.wrap_future(self._device.call(call))
 
+    def find_shelf(self) -> Shelf:
+        """Return the gallery.
+
+        Raises:
+            HTTPException: there is none.
+        """
+        if self._shelf is None:
+            raise HTTPException(
+                404, "this server has no gallery: start it with --gallery DIR"
+            )
+        return self._shelf
+
     async def generators(self) -> dict[str, Any]:
         """Return what is enrolled, see `schemas.Generators`.
 
         Raises:
             HTTPException: there is no gallery.
         """
-        self._need_shelf()
+        self.find_shelf()
         asker = await self._asker()
         generators = asker.gallery.generators if asker else ()
         return {
@@ -149,7 +161,7 @@ class Service:
         Raises:
             HTTPException: there is no gallery, or they can't be.
         """
-        shelf = self._need_shelf()
+        shelf = self.find_shelf()
         self.metrics.images.inc(len(files))
         with _refusing(InputError):
             for file in files:
@@ -173,13 +185,6 @@ class Service:
 
     async def _asker(self) -> Asker | None:
         return await self._in_pool(self._shelf.asker) if self._shelf else None
-
-    def _need_shelf(self) -> Shelf:
-        if self._shelf is None:
-            raise HTTPException(
-                404, "this server has no gallery: start it with --gallery DIR"
-            )
-        return self._shelf
 
     def _judge(self, asker: Asker | None) -> Judge:
         """Return what makes answers of outputs."""
