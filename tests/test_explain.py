@@ -17,7 +17,7 @@ from rmjax.gallery.attribute import explain_by_gallery
 from rmjax.gallery.store import enrol
 from rmjax.inference.attributor import load, resize_and_cut, shown_box
 from rmjax.inference.calibration import UNCALIBRATED
-from rmjax.inference.explain import explain
+from rmjax.inference.explain import explain, explain_by
 from rmjax.inference.spectra import (
     SPECTRA_FILE,
     describe_spectrum,
@@ -137,12 +137,12 @@ def test_explanation_of_a_run_is_json(small_run):
     # The tiny network has no sources stored; with some, they are on the same frequencies.
     stored = describe_spectrum(image_power(image, 32)) | {"images": 1}
     model = replace(model, spectra={"side": 32, "sources": {"real": stored}})
-    spectrum = explain(model, encode(image), "a.png")["spectrum"]
+    spectrum = explain_by(model, encode(image), "a.png", None)["spectrum"]
     assert spectrum["note"] is None
     lengths = {len(spectrum[name]) for name in ("frequencies", "image")}
     assert lengths == {len(spectrum["sources"]["real"])}
     # Of another width of windows they could not be.
-    small = explain(model, encode(image[:20, :20]), "a.png")["spectrum"]
+    small = explain_by(model, encode(image[:20, :20]), "a.png", None)["spectrum"]
     assert small["sources"] == {} and small["note"]
 
 

@@ -1,8 +1,6 @@
 """The page of `rmjax serve` in a real browser, in front of a real server."""
 
 import json
-from contextlib import contextmanager
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -12,13 +10,10 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from serving import running
 from starlette.exceptions import HTTPException
 
 from rmjax.inference.attributor import load
-from rmjax.serve.limits import Limits
-from rmjax.serve.server import bind, make_access, make_server
-from rmjax.serve.service import Service
-from rmjax.serve.shelf import Shelf
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 LONG = "a-name-of-many-characters-without-any-space-in-it-" * 3 + ".png"
@@ -61,35 +56,16 @@ return texts.map((e) => {
 
 
 @pytest.fixture(scope="module")
-def service(small_run, tmp_path_factory):
-    """A small network with an empty gallery; two images go into one request."""
-    model = load(small_run, num_devices=1)
-    shelf = Shelf(tmp_path_factory.mktemp("gallery") / "gallery", model)
-    service = Service(model, shelf, Limits(max_images=2))
-    yield service
-    service.close()
-
-
-@contextmanager
-def listen(service, token=None):
-    """Serve in a thread; give the address."""
-    urls = []
-    with bind("127.0.0.1", 0) as listener:
-        server = make_server(service, make_access("127.0.0.1", token), urls.append)
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not urls:
-            assert thread.is_alive()
-            thread.join(0.05)
-        yield urls[0]
-        server.should_exit = True
-        thread.join()
+def model(small_run):
+    return load(small_run, num_devices=1)
 
 
 @pytest.fixture(scope="module")
-def address(service):
-    with listen(service) as url:
-        yield url
+def server(model, tmp_path_factory):
+    """A small network with a gallery to be made; two images go into one request."""
+    folder = tmp_path_factory.mktemp("gallery") / "gallery"
+    with running(model, gallery=folder, max_images=2) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +83,12 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, address):
+def page(browser, server):
     """The page, freshly loaded, wide and light."""
     set_media(browser)
     set_screen(browser, 1100)
     browser.get_log("browser")
-    browser.get(address)
+    browser.get(f"{server.url}/")
     return browser
 
 
@@ -151,7 +127,7 @@ def explain(browser, card):
 
 
 def test_many_images_are_answered_in_chunks_and_errors_are_their_own(
-    page, pictures, service
+    page, pictures, model
 ):
     names = ["one.png", "broken.png", HOSTILE, "two.png", "three.png"]
     choose(page, *(pictures[name] for name in names))
@@ -162,7 +138,7 @@ def test_many_images_are_answered_in_chunks_and_errors_are_their_own(
     assert "5 of 5" in page.find_element(By.ID, "status").text
     assert not page.find_element(By.ID, "progress").is_displayed()
     # Each says what the network says of its image, names as text.
-    said = [name for name in service.model.source_names if name in cards[0].text]
+    said = [name for name in model.source_names if name in cards[0].text]
     assert said and "C2PA" in cards[0].text and "not calibrated" in cards[0].text
     assert not page.find_elements(By.CSS_SELECTOR, "img[src=x]")
     assert page.get_log("browser") == []
@@ -179,7 +155,7 @@ def test_images_are_dropped_and_pasted(page, pictures, kind, holder):
     assert card.find_element(By.CLASS_NAME, "why").is_displayed()
 
 
-def test_why_draws_a_map_and_spectra(page, pictures, address):
+def test_why_draws_a_map_and_spectra(page, pictures, server):
     choose(page, pictures["one.png"])
     (card,) = answers(page, 1)
     explain(page, card)
@@ -204,8 +180,9 @@ def test_why_draws_a_map_and_spectra(page, pictures, address):
         assert card.find_element(By.CLASS_NAME, "explanation").is_displayed() == shown
         assert why.get_attribute("aria-expanded") == str(shown).lower()
     assert page.get_log("browser") == []
-    asked = requested(page, address)
-    assert asked and all(url.startswith((address, "blob:", "data:")) for url in asked)
+    asked = requested(page, f"{server.url}/")
+    assert asked
+    assert all(url.startswith((f"{server.url}/", "blob:", "data:")) for url in asked)
 
 
 def test_a_generator_that_was_enrolled_is_answered(page, pictures):
@@ -275,8 +252,8 @@ def test_it_fits_a_phone_and_can_be_read(page, pictures, scheme):
     )
 
 
-def test_a_busy_server_is_asked_again(page, pictures, service, monkeypatch):
-    calls, attribute = [], service.attribute
+def test_a_busy_server_is_asked_again(page, pictures, server, monkeypatch):
+    calls, attribute = [], server.service.attribute
 
     async def busy_at_first(files):
         calls.append(len(files))
@@ -284,22 +261,27 @@ def test_a_busy_server_is_asked_again(page, pictures, service, monkeypatch):
             raise HTTPException(503, "busy", {"Retry-After": "1"})
         return await attribute(files)
 
-    monkeypatch.setattr(service, "attribute", busy_at_first)
+    monkeypatch.setattr(server.service, "attribute", busy_at_first)
     choose(page, pictures["one.png"])
     (card,) = answers(page, 1)
     assert calls == [1, 1] and "failed" not in card.get_attribute("class")
 
 
-def test_the_token_is_asked_for_once(browser, service, pictures):
-    with listen(service, token="open sesame") as url:
-        browser.get(url)
+def test_the_token_is_asked_for_once(browser, model, pictures):
+    with running(model, token="open sesame") as server:
+        browser.get(f"{server.url}/")
         dialog = browser.find_element(By.ID, "ask-token")
         for text in ("wrong", "open sesame"):
             wait(browser, dialog.is_displayed)
             browser.find_element(By.ID, "token").send_keys(text + Keys.ENTER)
-        model = browser.find_element(By.ID, "model")
-        wait(browser, lambda: service.model.name in model.text)
+        network = browser.find_element(By.ID, "model")
+        wait(browser, lambda: model.name in network.text)
         choose(browser, pictures["one.png"])
         (card,) = answers(browser, 1)
         assert "failed" not in card.get_attribute("class")
         assert not dialog.is_displayed()
+        # This server has no gallery: it says so to whoever looks for it.
+        browser.find_element(By.CSS_SELECTOR, "#gallery summary").click()
+        said = browser.find_element(By.ID, "enrolled")
+        wait(browser, lambda: "--gallery" in said.text)
+        assert not browser.find_element(By.ID, "enrol").is_displayed()

@@ -268,15 +268,14 @@ async function explain(card) {
 // The gallery.
 
 async function showGallery() {
-  let said;
   try {
-    said = await request("v1/gallery");
-  } catch {
-    return; // this server has none
+    const { generators } = await request("v1/gallery");
+    const rows = generators.map(({ name, images }) => make("li", { text: `${name}: ${images} images` }));
+    byId("generators").replaceChildren(...rows);
+  } catch (error) { // this server has none
+    byId("enrol").hidden = true;
+    byId("enrolled").textContent = error.message;
   }
-  const rows = said.generators.map(({ name, images }) => make("li", { text: `${name}: ${images} images` }));
-  byId("generators").replaceChildren(...rows);
-  byId("gallery").hidden = false;
 }
 
 async function enrol(event) {
@@ -314,7 +313,7 @@ async function start() {
   byId("model").textContent = `Network ${model.name}, checkpoint ${model.checkpoint}. ${known}`;
   byId("limits").textContent = `Up to ${amount(model.limits.bytes)} `
     + `and ${Math.round(model.limits.pixels / 1e6)} million pixels an image.`;
-  await showGallery();
+  if (!model.sources.length && !model.gallery) byId("gallery").open = true;
   send();
 }
 
@@ -335,4 +334,7 @@ document.addEventListener("paste", (event) => {
   add(files);
 });
 byId("enrol").addEventListener("submit", enrol);
+byId("gallery").addEventListener("toggle", (event) => {
+  if (event.target.open) showGallery();
+});
 start();
