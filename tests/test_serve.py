@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +23,12 @@ from serving import running
 import rmjax
 from rmjax.bench.serve import bench_serve, difference, format_serve_bench
 from rmjax.cli.main import main
+from rmjax.data.image_files import ImageFile
 from rmjax.errors import InputError
 from rmjax.experiment.data import open_data
-from rmjax.inference.attribute import BATCHES, VIEWS
+from rmjax.gallery import ask
+from rmjax.gallery.store import load_gallery, locked, save_gallery
+from rmjax.inference.attribute import BATCHES, VIEWS, attribute
 from rmjax.inference.explain import explain
 from rmjax.serve import device
 from rmjax.serve.device import Device
@@ -168,11 +172,16 @@ def test_a_network_without_sources_answers_by_its_gallery(
         # What the command line refuses, and in its words.
         for name, file in (("other", "0.png"), ("unknown", "2.png"), ("x", "text.png")):
             status, said = enrol(name, file)
-            assert main(["gallery", "add", *run, name, file]) == 2
-            assert status == 422 and said["error"] in capsys.readouterr().err
+            made, sent = load_gallery(Path("mine")), [ImageFile(file, images[file])]
+            with pytest.raises(InputError) as error:
+                ask.enrol_files(made, network, name, sent)
+            assert (status, said) == (422, {"error": str(error.value)})
 
-        # What the command line enrols, the server knows.
-        assert main(["gallery", "add", *run, "later", "3.png"]) == 0
+        # What others enrol, the server knows.
+        later = partial(
+            ask.enrol_files, model=network, name="later", files=[folder / "3.png"]
+        )
+        ask.change_gallery(Path("mine"), network, later)
         listed = httpx.get(f"{server.url}/v1/gallery").json()["generators"]
         assert [(g["name"], g["images"]) for g in listed] == [("new", 2), ("later", 1)]
         assert httpx.get(f"{server.url}/v1/model").json()["gallery"]["images"] == 3
@@ -184,14 +193,20 @@ def test_a_network_without_sources_answers_by_its_gallery(
         assert answer.json()["map"]["of"] in ("new", "later")
 
 
+@pytest.fixture
+def gallery(model, folder):
+    """Folder of an empty gallery of the network with sources, which needs no fit."""
+    save_gallery(folder / "mine", ask.new_gallery(model, "cosine"))
+    return folder / "mine"
+
+
 def test_beside_its_sources_a_network_names_the_nearest_generators(
-    model, small_run, folder, images, capsys
+    model, gallery, images
 ):
     mine = {"a.png": images["0.png"]}
-    arguments = ["attribute", "--json", "--workdir", str(small_run), "a.png"]
-    Path("a.png").write_bytes(mine["a.png"])
-    expected = command_line(capsys, *arguments)["images"]
-    with running(model, gallery="mine") as server:
+    said = [*attribute(model, [ImageFile(*one) for one in mine.items()])]
+    expected = json.loads(json.dumps(said))
+    with running(model, gallery=gallery) as server:
         _, before = post(server, "/v1/attribute", mine)
         assert before["images"][0].pop("nearest") == []
         assert_same(before["images"], expected)
@@ -203,22 +218,30 @@ def test_beside_its_sources_a_network_names_the_nearest_generators(
         assert_same(after["images"], expected)
 
 
-def test_a_gallery_that_breaks_is_no_secret_s_leak(model, folder, images):
-    with running(model, gallery=folder / "mine") as server:
-        one = {"0.png": images["0.png"]}
-        assert post(server, "/v1/gallery", one, data={"generator": "new"})[0] == 200
-        (folder / "mine" / "gallery.json").write_text("{")
+def test_a_gallery_that_another_command_changes_is_waited_for(model, gallery, images):
+    one = {"0.png": images["0.png"]}
+    with running(model, gallery=gallery) as server, locked(gallery):
+        answer = httpx.post(
+            f"{server.url}/v1/gallery", files=form(one), data={"generator": "new"}
+        )
+        assert answer.status_code == 503 and "retry-after" in answer.headers
+        assert str(gallery) not in answer.text
+        assert httpx.get(f"{server.url}/v1/gallery").json() == {"generators": []}
+
+
+def test_a_gallery_that_breaks_is_no_secret_s_leak(model, gallery, images):
+    one = {"0.png": images["0.png"]}
+    with running(model, gallery=gallery) as server:
+        (gallery / "gallery.json").write_text("{")
         for answer in (
             httpx.get(f"{server.url}/v1/model"),
-            httpx.post(f"{server.url}/v1/attribute", files=form(one), timeout=60),
+            httpx.post(f"{server.url}/v1/attribute", files=form(one)),
             httpx.post(
-                f"{server.url}/v1/gallery",
-                files=form({"1.png": images["1.png"]}),
-                data={"generator": "x"},
+                f"{server.url}/v1/gallery", files=form(one), data={"generator": "x"}
             ),
         ):
-            assert answer.status_code == 500
-            assert str(folder) not in answer.text and "error" in answer.json()
+            assert answer.status_code == 500 and list(answer.json()) == ["error"]
+            assert str(gallery) not in answer.text
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 

@@ -1,6 +1,5 @@
 """The paths of the server: requests in, answers of the service out."""
 
-import logging
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -19,7 +18,6 @@ from rmjax.serve.guard import PAGE, Access, Guard, refusal
 from rmjax.serve.service import Service
 from rmjax.utils.versions import own_version
 
-logger = logging.getLogger(__name__)
 router = APIRouter()
 
 _PAGE = files("rmjax.serve") / "page"

@@ -9,7 +9,7 @@ from rmjax.utils.checks import check_at_least
 class Limits:
     """Limits of requests.
 
-    What is beyond one is refused with an error, and takes no memory.
+    What is beyond one is refused with an error.
 
     Attributes:
         max_bytes: of a request

@@ -29,6 +29,7 @@ from rmjax.serve.device import Device
 from rmjax.serve.limits import Limits
 from rmjax.serve.metrics import Metrics
 from rmjax.serve.shelf import NotEnrolled, Shelf
+from rmjax.utils.locks import Busy
 from rmjax.utils.processes import cores
 
 TOP = 5  # generators that are listed, as of `rmjax attribute`
@@ -163,12 +164,14 @@ class Service:
         """
         shelf = self.find_shelf()
         self.metrics.images.inc(len(files))
-        with _refusing(InputError):
+        try:
             for file in files:
                 await self._in_pool(self._check_header, file)
+        except InputError as error:
+            raise HTTPException(422, f"{error}; nothing was enrolled") from error
         call = self._device.call(partial(shelf.enrol, name, files))
         # Other errors are about this machine: they are in the log alone.
-        with _refusing(NotEnrolled):
+        with _refusing(NotEnrolled), _refusing(Busy, 503, {"Retry-After": "1"}):
             count = await asyncio.wrap_future(call)
         names = [file.name for file in files]
         return {"generator": name, "enrolled": names, "images": count}
@@ -221,12 +224,14 @@ class Service:
 
 
 @contextmanager
-def _refusing(kind: type[InputError]) -> Iterator[None]:
-    """Answer errors of a kind as ones about what was sent."""
+def _refusing(
+    kind: type[InputError], status: int = 422, headers: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Answer errors of a kind with a status: they are not the server's own."""
     try:
         yield
     except kind as error:
-        raise HTTPException(422, str(error)) from error
+        raise HTTPException(status, str(error), headers) from error
 
 
 def _nearest(asker: Asker, outputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -63,8 +63,8 @@ class Shelf:
         Runs the network.
 
         Raises:
-            NotEnrolled: as `enrol_files` does, or another process is changing the
-                gallery.
+            NotEnrolled: as `enrol_files` does.
+            Busy: another process is changing the gallery.
             InputError: the gallery can't be made, read or written.
         """
 
@@ -77,8 +77,9 @@ class Shelf:
         try:
             gallery = change_gallery(self._folder, self._model, change)
         except Busy:
-            raise NotEnrolled(
-                "the gallery is being changed by another command: send the images again"
+            # Its own message holds the folder and the host.
+            raise Busy(
+                "the gallery is being changed by another command: send it again"
             ) from None
         return next(len(g.images) for g in gallery.generators if g.name == name)
 
