@@ -179,7 +179,7 @@ function sentence(said) {
       ? ": it is near none of the enrolled generators."
       : ": no source that the network knows is probable enough."];
   }
-  if (said.ranked) return ["Of the enrolled generators, it is most similar to ", name, "."];
+  if (said.ranked) return ["Of the enrolled generators, it is most similar to ", name, ` (${said.reason}).`];
   if (said.answer === "real") return [name, ": none of the traces that the network knows were found."];
   return ["Of the sources that the network knows, it is most similar to ", name, "."];
 }
