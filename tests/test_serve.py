@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -558,21 +559,6 @@ def test_what_comes_meanwhile_runs_together(model, images):
     worker.close()
 
 
-def test_programs_of_many_shapes_do_not_pile_up(small_run, monkeypatch):
-    monkeypatch.setattr(device, "MAX_SHAPES", 2)
-    network = rmjax.load(small_run, num_devices=1)
-    worker = Device(network, lambda size: None)
-    first = np.zeros((16, 16, 3), np.uint8)
-    before = worker.run([first]).result()["embedding"]
-    step = network._step("embedding")
-    worker.run([np.zeros((16, 17, 3), np.uint8)]).result()
-    assert network._step("embedding") is step
-    worker.run([np.zeros((16, 18, 3), np.uint8)]).result()
-    assert network._step("embedding") is not step
-    np.testing.assert_array_equal(worker.run([first]).result()["embedding"], before)
-    worker.close()
-
-
 def test_a_server_that_others_reach_needs_a_token(capsys, monkeypatch):
     monkeypatch.delenv("RMJAX_TOKEN", raising=False)
     for arguments, word in (
@@ -607,6 +593,21 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
     assert main(["serve"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "pip install 'rmjax[serve]'" in line
+
+
+def test_programs_of_many_shapes_do_not_pile_up(model, monkeypatch):
+    monkeypatch.setattr(device, "MAX_SHAPES", 2)
+    worker = Device(model, lambda size: None)
+    first = np.zeros((16, 16, 3), np.uint8)
+    before = worker.run([first]).result()["embedding"]
+    client = jax.devices()[0].client
+    counts = []
+    for width in (17, 18):
+        worker.run([np.zeros((16, width, 3), np.uint8)]).result()
+        counts.append(len(client.live_executables()))
+    assert counts[1] < counts[0]
+    np.testing.assert_array_equal(worker.run([first]).result()["embedding"], before)
+    worker.close()
 
 
 @pytest.mark.parametrize(

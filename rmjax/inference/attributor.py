@@ -253,12 +253,6 @@ class Attributor:
                 results.setdefault(name, whole)[rows] = values[: len(rows)]
         return results
 
-    def forget_programs(self) -> None:
-        """Drop what was compiled: there is a program for each shape of image and batch."""
-        self._steps.clear()
-        if self.extractor is not None:
-            self.extractor.forget_programs()
-
     def _read_all(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         single = (
             getattr(images, "ndim", 4) < 4 and getattr(images, "dtype", "") == np.uint8

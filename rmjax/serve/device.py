@@ -6,6 +6,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from rmjax.inference.attribute import BATCHES, run_together
@@ -101,7 +102,7 @@ class Device:
         self._on_batch(len(images))
         self._shapes |= {image.shape for image in images}
         if len(self._shapes) > MAX_SHAPES:
-            self._model.forget_programs()
+            jax.clear_caches()
             self._shapes.clear()
         return run_together(self._model, [job.images for job in jobs])
 
