@@ -19,7 +19,8 @@ from rmjax.inference.spectra import (
 )
 
 GRID = 8  # cells of a map down and across; of tiles at most so many
-MIN_TILES = 4  # an image with fewer tiles down or across gets a map by occlusion# A patch is blurred and blended in: of grey, means, medians, noise and shuffled pixels,
+MIN_TILES = 4  # an image with fewer tiles down or across gets a map by occlusion
+# A patch is blurred and blended in: of grey, means, medians, noise and shuffled pixels,
 # with hard and with soft edges, that had the strongest cell in the right half most often,
 # on simulated images of which one source made one half and another the other.
 _BLUR = 2.0  # pixels, the deviation of the blur: far more than the finest detail
