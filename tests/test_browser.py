@@ -1,46 +1,20 @@
 """Pages of reports in a real browser: whole, still, and readable on a phone."""
 
 import base64
-import json
-import shutil
 from pathlib import Path
 
 import pytest
+from chromium import needs_browser, requested, set_screen
 from results_sample import sample_results, write_answers, write_run
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from sweep_sample import sample_findings
 
 from rmjax.report.comparison import write_comparison
 from rmjax.report.page import write_report
 from rmjax.sweep.report import write_sweep
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic "
-    "--no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-).split()
 LONG = "a-source-with-a-name-of-sixty-characters-without-any-space-in"
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no chromium and chromedriver (Debian's packages)"
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    options.set_capability(
-        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
-    )
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module", params=["report", "comparison", "sweep"])
@@ -66,25 +40,9 @@ def of_page(page, **by_kind):
     return by_kind[Path(page).stem]
 
 
-def set_screen(browser, width):
-    """Make the page that wide, narrower than a window may be."""
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1}
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", metrics | {"mobile": width < 600}
-    )
-
-
 def test_page_loads_whole_and_asks_for_nothing(browser, page):
     browser.get(page)
-    events = [
-        json.loads(e["message"])["message"] for e in browser.get_log("performance")
-    ]
-    asked = {
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-        and event["params"]["documentURL"] == page  # not the browser's first tab
-    }
+    asked = requested(browser, page)
     assert {url for url in asked if not url.startswith("data:")} == {page}
     assert browser.get_log("browser") == []
     assert not browser.find_elements("tag name", "script")

@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 from rmjax.cli import main as cli
 from rmjax.corruptions import NAMES
 from rmjax.data.dataset import take
+from rmjax.data.images import decode_rgb
 from rmjax.data.pipeline import eval_batches
 from rmjax.errors import InputError
 from rmjax.evaluation.calibration import calibrate
@@ -27,6 +28,12 @@ from rmjax.experiment.checkpoints import Checkpoints
 from rmjax.experiment.data import open_data
 from rmjax.experiment.run import CHECKPOINTS, start_workdir
 from rmjax.experiment.step import create_state
+from rmjax.inference.spectra import (
+    SPECTRA_FILE,
+    describe_spectrum,
+    load_spectra,
+    mean_power,
+)
 
 SUITE = "contrast:1,contrast:5,zoom_blur:5,flip"
 
@@ -161,8 +168,24 @@ def test_the_run_is_calibrated_on_its_validation_images(results, workdir):
 
 
 def test_again_gives_the_same_to_the_last_digit(results, workdir):
+    spectra = (workdir / SPECTRA_FILE).read_bytes()
     again = evaluate(workdir, suite=SUITE, draws=50, show_progress=False)
     assert again == results
+    assert (workdir / SPECTRA_FILE).read_bytes() == spectra
+
+
+def test_spectra_of_sources_are_of_their_own_images(results, workdir, small_config):
+    stored = load_spectra(workdir)["sources"]
+    assert list(stored) == results["sources"]
+    seen = open_data(small_config()).seen
+    files = seen.dataset.files("test")
+    for label in (0, 3):
+        rows = seen.records["test"][seen.labels["test"]["source"] == label]
+        images = [decode_rgb(data) for _, data in files.read(rows.tolist())]
+        found = stored[results["sources"][label]]
+        assert found["images"] == len(images) == 6
+        expected = describe_spectrum(np.asarray(mean_power(np.stack(images))))
+        np.testing.assert_allclose(found["levels"], expected["levels"], atol=0.02)
 
 
 def test_clean_alone_agrees_with_the_suite(results, workdir):

@@ -132,6 +132,7 @@ def evaluated(alone, tmp_path_factory):
     with np.load(folder / "predictions.npz") as predictions:
         return {
             "calibration": (workdir / "calibration.json").read_text(),
+            "spectra": (workdir / "spectra.json").read_text(),
             "results": json.loads((folder / "results.json").read_text()),
             "predictions": dict(predictions),
         }
@@ -203,7 +204,8 @@ def test_the_same_on_every_topology(
 
 
 def same_evaluation(workdir, evaluated):
-    assert (workdir / "calibration.json").read_text() == evaluated["calibration"]
+    for name in ("calibration", "spectra"):
+        assert (workdir / f"{name}.json").read_text() == evaluated[name]
     folder = workdir / "evaluation/clean-contrast-3"
     results = json.loads((folder / "results.json").read_text())
     for part, wanted in evaluated["results"].items():

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of files to be installed.
-KINDS = {".py", ".md", ".bib", ".txt", ".jinja", ".safetensors", ".typed"}
+KINDS = set(".py .md .bib .txt .jinja .html .css .js .safetensors .typed".split())
 
 
 def run(code, cwd, python=sys.executable):

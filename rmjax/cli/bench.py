@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rmjax.cli.options import (
+    Count,
     DataDir,
     Integers,
     JsonFile,
@@ -184,6 +185,31 @@ def time_inference(
     show(results, format_inference_bench(results), json)
 
 
+def time_server(
+    *,
+    workdir: RunFolder,
+    requests: Count = 10_000,
+    clients: Annotated[Count, "that ask at once"] = 32,
+    size: Size = 64,
+    json: JsonFile = None,
+) -> int:
+    """Requests per second of rmjax serve, and its memory; every answer is checked.
+
+    Args:
+        requests: with an image each
+
+    Returns:
+        status 1: an answer is another than the command line's
+    """
+    from rmjax.bench.serve import bench_serve, format_serve_bench
+
+    results = bench_serve(
+        workdir=workdir, requests=requests, clients=clients, size=size
+    )
+    show(results, format_serve_bench(results), json)
+    return min(results["wrong"], 1)
+
+
 def time_step(
     *,
     arch: Arch = "resnet50",
@@ -265,6 +291,7 @@ BENCH = Group(
         "evaluate": time_evaluation,
         "gallery": time_gallery,
         "inference": time_inference,
+        "serve": time_server,
         "step": time_step,
         "scaling": time_scaling,
     },

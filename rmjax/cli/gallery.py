@@ -1,6 +1,7 @@
 """The `rmjax gallery` commands: new generators from a few images, without training."""
 
 import sys
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -56,32 +57,27 @@ def enrol(
             cosine, of the fingerprints as they are (default: whitened; of a network
             without sources, cosine)
     """
+    from rmjax.data.listing import list_files
     from rmjax.gallery import ask
-    from rmjax.gallery.store import FILE, load_gallery, locked, save_gallery
     from rmjax.inference.attributor import load_pretrained
 
     folder = Path(gallery)
     if trained == bool(name):
         raise InputError("give NAME and IMAGEs, or --trained")
     model = load_pretrained(workdir)
-    with locked(folder):
-        if (folder / FILE).exists():
-            enrolled = load_gallery(folder)
-            ask.check_network(enrolled, model)
-            if space not in (None, enrolled.space.name):
-                raise InputError(
-                    f"--space {space}: this gallery's is {enrolled.space.name}; "
-                    "make another one"
-                )
-        else:
-            enrolled = ask.new_gallery(model, space, data_dir)
-        if name is None:
-            enrolled = ask.enrol_trained(
-                enrolled, model, k, split=split, seed=seed, data_dir=data_dir
-            )
-        else:
-            enrolled = ask.enrol_files(enrolled, model, name, images or [])
-        save_gallery(folder, enrolled)
+    if name is None:
+        change = partial(
+            ask.enrol_trained,
+            model=model,
+            count=k,
+            split=split,
+            seed=seed,
+            data_dir=data_dir,
+        )
+    else:
+        files = list_files(images or [])
+        change = partial(ask.enrol_files, model=model, name=name, files=files)
+    enrolled = ask.change_gallery(folder, model, change, space=space, data_dir=data_dir)
     count = len(enrolled.directions)
     print(f"gallery: {folder}, {len(enrolled.generators)} generators, {count} images")
 

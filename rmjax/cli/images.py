@@ -278,7 +278,8 @@ def _ask_gallery(
     from rmjax.gallery.attribute import attribute_by_gallery, describe_gallery
 
     asker = load_asker(folder, model)
-    return attribute_by_gallery(asker, images, top), describe_gallery(folder, asker)
+    described = {"folder": folder} | describe_gallery(asker)
+    return attribute_by_gallery(asker, images, top), described
 
 
 def _describe_gallery(gallery: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from rmjax.cli.images import (
 from rmjax.cli.parser import Command, Group, Parser, add_commands, parse
 from rmjax.cli.prepare import PREPARE
 from rmjax.cli.runs import evaluate_run, plan_run, report_runs, train_run
+from rmjax.cli.serve import serve_network
 from rmjax.cli.sweep import run_grid
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 from rmjax.utils.cpu import choose_kernels, keep_memory
@@ -46,6 +47,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "embed": write_fingerprints,
     "attribute": attribute_images,
     "gallery": GALLERY,
+    "serve": serve_network,
     "bench": BENCH,
     "plan": plan_run,
 }
@@ -124,7 +126,8 @@ def _prepare_process() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_find_cache() / "rmjax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("jax", "orbax", "faiss", "matplotlib", "httpx", "httpx2"):
+    noisy_ones = "jax orbax faiss matplotlib httpx httpx2 python_multipart"
+    for noisy in noisy_ones.split():
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it prints by itself
     # What Orbax logs there as an error, with tracebacks, it raises as well.

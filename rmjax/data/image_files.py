@@ -6,6 +6,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -13,6 +14,29 @@ from rmjax.data.images import SUFFIXES, readable_formats
 from rmjax.errors import InputError
 
 MAX_BYTES = 512 * 2**20  # no list or image is larger
+
+
+class ImageFile(NamedTuple):
+    """An encoded image file that was read.
+
+    Attributes:
+        name: what to call it, such as its path.
+        data: its contents.
+    """
+
+    name: str
+    data: bytes
+
+
+def read_file(image: str | Path | ImageFile) -> ImageFile:
+    """Return a file with its path as name; one that was read already as it is.
+
+    Raises:
+        InputError: as of `read_bytes`.
+    """
+    if isinstance(image, ImageFile):
+        return image
+    return ImageFile(str(image), read_bytes(image))
 
 
 def read_bytes(path: str | Path, name: str = "") -> bytes:

@@ -87,7 +87,9 @@ def decode_rgb(data: bytes, name: str = "") -> np.ndarray:
     return _to_picture(image, name)
 
 
-def open_image(data: bytes, name: str = "image") -> Image.Image:
+def open_image(
+    data: bytes, name: str = "image", max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Read an image file's header alone; arguments and errors as for `decode_rgb`."""
     try:
         image = Image.open(io.BytesIO(data), formats=readable_formats())
@@ -100,7 +102,7 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
         raise InputError(f"{name}: not an image of a known format") from None
     except Exception as error:  # Pillow's decoders raise a dozen different types
         raise InputError(f"{name}: unreadable image ({_one_line(error)})") from error
-    _check_pixels(image, name)
+    _check_pixels(image, name, max_pixels)
     return image
 
 
@@ -301,11 +303,11 @@ def _keep_orientation(image: Image.Image) -> None:
     image.info["exif"] = kept.tobytes()
 
 
-def _check_pixels(image: Image.Image, name: str) -> None:
+def _check_pixels(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise InputError(
-            f"{name}: declares {width}x{height} pixels; at most {MAX_PIXELS:,} are read"
+            f"{name}: declares {width}x{height} pixels; at most {max_pixels:,} are read"
         )
 
 

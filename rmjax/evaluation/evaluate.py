@@ -15,7 +15,12 @@ from rmjax.errors import InputError
 from rmjax.evaluation.bootstrap import DRAWS
 from rmjax.evaluation.calibration import FPRS, REJECT_FPR, calibrate
 from rmjax.evaluation.description import describe, describe_calibration, name_evaluation
-from rmjax.evaluation.exhibits import draw_map, save_mistakes, save_predictions
+from rmjax.evaluation.exhibits import (
+    draw_map,
+    measure_spectra,
+    save_mistakes,
+    save_predictions,
+)
 from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.openset import fit_reference, measure_open_set
 from rmjax.evaluation.predict import (
@@ -47,6 +52,7 @@ from rmjax.experiment.run import (
 )
 from rmjax.inference.attributor import Attributor, load_run
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
+from rmjax.inference.spectra import save_spectra
 from rmjax.utils.revision import revision
 
 logger = logging.getLogger(__name__)
@@ -76,7 +82,8 @@ def evaluate(
     """Evaluate the run in `workdir` and write the results there.
 
     The checkpoint is calibrated on validation images first, unless it was; what that
-    gives lies in the run's `calibration.json`. The results are in a folder of their
+    gives lies in the run's `calibration.json`. The mean spectra of the sources lie in its
+    `spectra.json`. The results are in a folder of their
     own in `evaluation/`, named after the suite, and split, semantics and checkpoint
     where they are not the usual: `results.json`, `results.csv`, `predictions.npz` and
     the greatest `mistakes/`. An evaluation that was stopped resumes.
@@ -165,6 +172,10 @@ def evaluate(
         "open_set": _measure_open_set(grid, data, clean, calibration),
         "map": draw_map(grid, data, clean.get("unknown")),
     }
+    first = next(iter(parts.values()))
+    spectra = measure_spectra(first, data.sources, run.config.data)
+    if spectra is not None:
+        save_spectra(workdir, spectra)
     # All of it, or what was there before.
     with new_folder(folder) as fresh:
         results["mistakes"] = save_mistakes(

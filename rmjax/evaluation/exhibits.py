@@ -1,4 +1,4 @@
-"""What an evaluation shows of single images: a map, the worst mistakes, predictions."""
+"""What an evaluation shows of images: a map, the worst mistakes, predictions, spectra."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from rmjax.data.dataset import choose_evenly
@@ -16,7 +17,14 @@ from rmjax.evaluation.metrics import Predictions
 from rmjax.evaluation.predict import Grid, Part
 from rmjax.evaluation.results import BESIDE_SEEN
 from rmjax.experiment.data import ExperimentData
+from rmjax.inference.attributor import resize_and_cut
 from rmjax.inference.calibration import Calibration
+from rmjax.inference.spectra import (
+    IMAGES,
+    describe_spectrum,
+    image_power,
+    window_side,
+)
 
 MAX_MISTAKES = 24
 MISTAKE_SIDE = 256  # pixels; larger images are shown smaller
@@ -114,3 +122,39 @@ def save_predictions(folder: Path, grid: Grid) -> None:
         "guess": np.array(guess, np.int16),
     }
     np.savez_compressed(folder / "predictions.npz", **arrays)
+
+
+def measure_spectra(
+    part: Part, sources: Sequence[str], data: ConfigDict
+) -> dict[str, Any] | None:
+    """Measure the mean spectrum of each source, of up to `IMAGES` of its clean images.
+
+    Args:
+        part: what to read; the same images whenever it is the same part.
+        sources: class names.
+        data: of the run's config: how the network is shown images.
+
+    Returns:
+        What `rmjax.inference.spectra.save_spectra` takes; sources without images are
+        left out. None for stored features.
+    """
+    selection, splits = part
+    if isinstance(selection.dataset, FeatureTable):
+        return None
+    side = window_side(data.eval_size)
+    place = [(split, row) for split in splits for row in selection.records[split]]
+    truth = np.concatenate([selection.labels[split]["source"] for split in splits])
+    files = {split: selection.dataset.files(split) for split in splits}
+    found = {}
+    for label, name in enumerate(sources):
+        rows = np.flatnonzero(truth == label)
+        powers = []
+        for i in rows[choose_evenly(truth[rows], IMAGES)]:
+            split, number = place[i]
+            path, content = files[split].read([int(number)])[0]
+            image = resize_and_cut(decode_rgb(content, path), data)
+            powers.append(image_power(image, side))
+        if powers:
+            mean = np.stack(powers).mean(axis=0, dtype=np.float64)
+            found[name] = describe_spectrum(mean) | {"images": len(powers)}
+    return {"side": side, "sources": found}

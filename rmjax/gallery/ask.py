@@ -1,14 +1,13 @@
 """A gallery and its network: make one, enrol image files, ask about others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rmjax.data.dataset import Selection, take
-from rmjax.data.image_files import read_bytes
-from rmjax.data.listing import list_files
+from rmjax.data.image_files import ImageFile, read_file
 from rmjax.errors import InputError
 from rmjax.evaluation.predict import make_runner
 from rmjax.experiment.build import embedding_size
@@ -23,6 +22,7 @@ from rmjax.gallery.search import (
     choose_threshold,
 )
 from rmjax.gallery.store import (
+    FILE,
     SPACES,
     Gallery,
     check_name,
@@ -30,8 +30,11 @@ from rmjax.gallery.store import (
     empty_gallery,
     enrol,
     load_gallery,
+    locked,
+    save_gallery,
     stored_index,
 )
+from rmjax.inference.attribute import run_together
 from rmjax.inference.attributor import Attributor
 from rmjax.utils.checks import check_at_least
 from rmjax.utils.choose import choose
@@ -120,14 +123,54 @@ def new_gallery(
     return empty_gallery(identify(model), fitted)
 
 
-def enrol_files(
-    gallery: Gallery, model: Attributor, name: str, paths: Sequence[str | Path]
+def change_gallery(
+    folder: Path,
+    model: Attributor,
+    change: Callable[[Gallery], Gallery],
+    *,
+    space: str | None = None,
+    data_dir: str | None = None,
 ) -> Gallery:
-    """Return the gallery with image files, or those of folders, enrolled as a generator's.
+    """Change the gallery in a folder, or make it, while nobody else may; return it.
+
+    Args:
+        folder: of the gallery.
+        model: the network.
+        change: returns the gallery as it is to be.
+        space: as for `new_gallery`; a gallery that is there has to be in it.
+        data_dir: as for `new_gallery`.
 
     Raises:
-        InputError: the name is a trained source's or no name, a folder has no images,
-            or one can't be read, comes twice, or is enrolled already.
+        InputError: the gallery is another network's, in another space, damaged, or
+            can't be written; or as of `new_gallery`, `locked` and `change`.
+    """
+    with locked(folder):
+        if (folder / FILE).exists():
+            gallery = load_gallery(folder)
+            check_network(gallery, model)
+            if space not in (None, gallery.space.name):
+                raise InputError(
+                    f"--space {space}: this gallery's is {gallery.space.name}; "
+                    "make another one"
+                )
+        else:
+            gallery = new_gallery(model, space, data_dir)
+        changed = change(gallery)
+        save_gallery(folder, changed)
+    return changed
+
+
+def enrol_files(
+    gallery: Gallery,
+    model: Attributor,
+    name: str,
+    files: Sequence[str | Path | ImageFile],
+) -> Gallery:
+    """Return the gallery with image files enrolled as a generator's.
+
+    Raises:
+        InputError: the name is a trained source's or no name, or an image can't be
+            read, comes twice, or is enrolled already.
     """
     if name in model.source_names:
         raise InputError(
@@ -137,13 +180,13 @@ def enrol_files(
     check_name(gallery, name, trained=False)
     images: list[tuple[str, str]] = []
     embedding = [np.empty((0, len(gallery.space.centre)), np.float32)]
-    files = list_files(paths)
     for first in range(0, len(files), AT_ONCE):
         read = read_images(model, files[first : first + AT_ONCE])
         if read.errors:
             raise InputError(f"{read.errors[0]}; nothing was enrolled")
         images += zip(read.names, read.digests, strict=True)
-        embedding.append(model.run(read.pixels)["embedding"])
+        (outputs,) = run_together(model, [read.pixels])
+        embedding.append(outputs["embedding"])
     return enrol(gallery, name, images, np.concatenate(embedding))
 
 
@@ -211,17 +254,17 @@ class Read:
     errors: list[str]
 
 
-def read_images(model: Attributor, paths: Sequence[str | Path]) -> Read:
+def read_images(model: Attributor, files: Sequence[str | Path | ImageFile]) -> Read:
     """Read image files for a network; those that can't be are left out and named."""
     read = Read([], [], [], [])
-    for path in paths:
+    for file in files:
         try:
-            data = read_bytes(path)
-            pixels = model.read(data, str(path))
+            name, data = read_file(file)
+            pixels = model.read(data, name)
         except InputError as error:
             read.errors.append(str(error))
             continue
-        read.names.append(str(path))
+        read.names.append(name)
         read.digests.append(digest(data))
         read.pixels.append(pixels)
     return read

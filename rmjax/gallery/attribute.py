@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from rmjax.data.image_files import ImageFile
 from rmjax.gallery.ask import Asker
 from rmjax.gallery.search import UNKNOWN
 from rmjax.inference.attribute import VIEWS, answer_each, stability
+from rmjax.inference.explain import Evidence, Outputs, explain_by
 
 
 def attribute_by_gallery(
-    asker: Asker, images: Iterable[str | Path], top: int = 5
+    asker: Asker, images: Iterable[str | Path | ImageFile], top: int = 5
 ) -> Iterator[dict[str, Any]]:
     """Say of each image which enrolled generators it is near, and how stable that is.
 
     Args:
         asker: a gallery and its network.
-        images: paths.
+        images: paths, or files that were read.
         top: how many generators to list.
 
     Yields:
@@ -30,13 +32,20 @@ def attribute_by_gallery(
         share of `views` with the answer of the image itself, and those, each with its
         greatest `similarity`.
     """
-    return answer_each(asker.model, images, partial(_judge, asker, top))
+    return answer_each(asker.model, images, partial(judge, asker, top))
 
 
-def describe_gallery(folder: str | Path, asker: Asker) -> dict[str, Any]:
-    """Return which gallery it is, how large, and its `search.Threshold`."""
+def explain_by_gallery(asker: Asker, data: bytes, name: str) -> dict[str, Any]:
+    """Say where in an image its similarity to the nearest generator lies.
+
+    Arguments and errors as for `rmjax.inference.explain.explain`, and what that returns.
+    """
+    return explain_by(asker.model, data, name, partial(_for_generator, asker))
+
+
+def describe_gallery(asker: Asker) -> dict[str, Any]:
+    """Return how large a gallery is, its space, and its `search.Threshold`."""
     return {
-        "folder": str(folder),
         "generators": len(asker.gallery.generators),
         "images": len(asker.gallery.directions),
         "space": asker.gallery.space.name,
@@ -44,8 +53,22 @@ def describe_gallery(folder: str | Path, asker: Asker) -> dict[str, Any]:
     }
 
 
-def _judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Turn the fingerprints of an image and of its views into an answer."""
+def _for_generator(asker: Asker, outputs: Outputs) -> Evidence:
+    """Return the evidence for the generator that an image is most similar to."""
+    said = asker.compare(outputs["embedding"], 1)[0]
+    nearest = said["ranked"][0]["generator"]
+    column = asker.gallery.names.index(nearest)
+
+    def similarity(outputs: Outputs) -> np.ndarray:
+        directions = asker.gallery.space.directions(outputs["embedding"])
+        return asker.score(directions)[:, column]
+
+    unit = f"similarity to {nearest} (cosine, -1 to 1)"
+    return Evidence(said["answer"], nearest, unit, similarity)
+
+
+def judge(asker: Asker, top: int, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the fingerprints of an image and of its views into an answer, as above."""
     said, *others = asker.compare(outputs["embedding"], top)
     views = [
         {

@@ -176,8 +176,8 @@ def enrol(
         if sha in seen:
             owner, other = seen[sha]
             raise InputError(
-                f"{file} is the same file as {other}, enrolled as {owner}: enrol an "
-                "image once"
+                f"{file} is the same file as {Path(other).name}, enrolled as {owner}: "
+                "enrol an image once"
             )
         seen[sha] = name, file
     generators = {generator.name: generator for generator in gallery.generators}

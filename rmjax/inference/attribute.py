@@ -6,23 +6,19 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from rmjax.data.dataset import INCONCLUSIVE, REAL, UNKNOWN
-from rmjax.data.image_files import read_bytes
+from rmjax.data.image_files import ImageFile, read_file
 from rmjax.data.images import decode_rgb
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
 from rmjax.inference.domain import warn_about
 from rmjax.provenance import CAVEAT, describe, find_provenance
 from rmjax.utils.versions import own_version
-
-# Images whose views run together. One number, so that the network is compiled for few
-# shapes.
-_AT_ONCE = 12
 
 
 def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
@@ -51,17 +47,44 @@ VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+# Images whose views run together, at most.
+_AT_ONCE = 8
+# Sizes of batches: few, so that the network is compiled for few shapes, and small ones,
+# so that a lone image is not made to wait for the batch of many.
+BATCHES = tuple((1 + len(VIEWS)) * images for images in (1, 2, 4, _AT_ONCE))
+
+# Makes an answer of the outputs of `Attributor.run` for an image and each of `VIEWS`,
+# rows in that order.
+Judge = Callable[[dict[str, np.ndarray]], dict[str, Any]]
+
+
+class Reading(NamedTuple):
+    """An image that was read, to be answered.
+
+    Attributes:
+        image: its name.
+        known: what its file tells: `file`, `provenance` and `warnings`, see
+            `attribute`; or `error` alone.
+        views: the image and each of `VIEWS`, as the network sees them, uint8
+            `[H, W, 3]`; none of one that can't be read.
+    """
+
+    image: str
+    known: dict[str, Any]
+    views: list[np.ndarray]
+
+
 def attribute(
-    model: Attributor, images: Iterable[str | Path]
+    model: Attributor, images: Iterable[str | Path | ImageFile]
 ) -> Iterator[dict[str, Any]]:
     """Say of each image what it is and how far that can be trusted.
 
     Args:
         model: the network, with heads.
-        images: paths.
+        images: paths, or files that were read.
 
     Yields:
-        For each image a dict that JSON can hold. `image`, the path. Where it can't be
+        For each image a dict that JSON can hold. `image`, its name. Where it can't be
         read, `error` alone besides. Else `provenance`, see `rmjax.provenance`, and
         `file`, the same in words but for the caveat;
         `answer`: `real`, a source, `unknown` or `inconclusive`; `reason` for it;
@@ -78,36 +101,80 @@ def attribute(
         raise InputError(
             f"{model.name} knows no sources: give a run of `rmjax train`, or a RepMix"
         )
-    return answer_each(model, images, partial(_judge, model))
+    return answer_each(model, images, partial(judge, model))
 
 
 def answer_each(
     model: Attributor,
-    images: Iterable[str | Path],
-    judge: Callable[[dict[str, np.ndarray]], dict[str, Any]],
+    images: Iterable[str | Path | ImageFile],
+    judge: Judge,
 ) -> Iterator[dict[str, Any]]:
     """Say of each image what its file tells, and what is made of the network's outputs.
 
     Args:
         model: the network.
-        images: paths.
-        judge: makes an answer of the outputs of `Attributor.run` for an image and each
-            of `VIEWS`, rows in that order.
+        images: paths, or files that were read.
+        judge: makes the answer.
 
     Yields:
-        For each image `image`, the path, and either `error` or `file`, `provenance`
+        For each image `image`, its name, and either `error` or `file`, `provenance`
         and `warnings` as `attribute` has them, with what `judge` says.
     """
     remaining = iter(images)
     while block := list(islice(remaining, _AT_ONCE)):
-        read = [_read(model, path) for path in block]
-        pixels = [view for _, views in read for view in views]
-        outputs = _run(model, pixels, len(block))
-        for path, (known, views) in zip(block, read, strict=True):
-            rows = {k: v[: len(views)] for k, v in outputs.items()}
-            outputs = {k: v[len(views) :] for k, v in outputs.items()}
-            said = judge(rows) if views else {}
-            yield {"image": str(path)} | known | said
+        readings = [read_views(model, image) for image in block]
+        outputs = run_together(model, [reading.views for reading in readings])
+        for reading, rows in zip(readings, outputs, strict=True):
+            yield conclude(reading, rows, judge)
+
+
+def read_views(model: Attributor, image: str | Path | ImageFile) -> Reading:
+    """Read one image; what can't be read has its `error` as all that is known."""
+    try:
+        name, data = read_file(image)
+        pixels = cut_ends(decode(data, name))
+    except InputError as error:
+        name = image.name if isinstance(image, ImageFile) else str(image)
+        return Reading(name, {"error": str(error)}, [])
+    views = [model.read(pixels)]
+    views += [model.read(view(pixels)) for view in VIEWS.values()]
+    provenance = find_provenance(data)
+    known = {
+        "file": [line for line in describe(provenance) if line != CAVEAT],
+        "provenance": asdict(provenance),
+        "warnings": warn_about(data, views[0].shape[:2], model),
+    }
+    return Reading(name, known, views)
+
+
+def run_together(
+    model: Attributor, groups: Sequence[Sequence[np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """Run the network on groups of images at once, in batches of `BATCHES`.
+
+    Args:
+        model: the network.
+        groups: images that `Attributor.read` made.
+
+    Returns:
+        For each group the outputs of `Attributor.run`; for one of no images, perhaps no
+        outputs.
+    """
+    pixels = [image for group in groups for image in group]
+    outputs = model.run(pixels, BATCHES)
+    ends = np.cumsum([len(group) for group in groups])
+    return [
+        {name: rows[end - len(group) : end] for name, rows in outputs.items()}
+        for group, end in zip(groups, ends, strict=True)
+    ]
+
+
+def conclude(
+    reading: Reading, outputs: dict[str, np.ndarray], judge: Judge
+) -> dict[str, Any]:
+    """Put together what is said of an image, see `answer_each`."""
+    said = judge(outputs) if reading.views else {}
+    return {"image": reading.image} | reading.known | said
 
 
 def describe_model(model: Attributor) -> dict[str, Any]:
@@ -128,48 +195,29 @@ def describe_model(model: Attributor) -> dict[str, Any]:
     }
 
 
-def _read(
-    model: Attributor, path: str | Path
-) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Return what the file itself tells, and its views for the network, itself first."""
-    try:
-        data = read_bytes(path)
-        pixels = cut_ends(decode(data, str(path)))
-    except InputError as error:
-        return {"error": str(error)}, []
-    views = [model.read(pixels)]
-    views += [model.read(view(pixels)) for view in VIEWS.values()]
-    provenance = find_provenance(data)
-    return {
-        "file": [line for line in describe(provenance) if line != CAVEAT],
-        "provenance": asdict(provenance),
-        "warnings": warn_about(data, views[0].shape[:2], model),
-    }, views
+def decide(model: Attributor, outputs: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Return the answer for each image, and the reason for it.
 
-
-def _run(
-    model: Attributor, pixels: Sequence[np.ndarray], images: int
-) -> dict[str, np.ndarray]:
-    if not pixels:
-        return {}
-    # A lone image is not made to wait for the batch of many.
-    count = 1 if images == 1 else _AT_ONCE
-    return model.run(pixels, (1 + len(VIEWS)) * count)
-
-
-def _judge(model: Attributor, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Turn the logits of an image and of its views into an answer."""
+    Args:
+        model: the network, with heads.
+        outputs: what `Attributor.run` says of the images.
+    """
     chances = model.calibration.probabilities(outputs)
-    synthetic = chances["detection"][:, 1]
-    sources = chances["attribution"]
-    rejected = np.zeros(len(sources), bool)
+    rejected = np.zeros(len(chances["attribution"]), bool)
     if model.calibration.reject:
         rejected = model.calibration.rejects(outputs["attribution"])
     points = [point["threshold"] for point in model.calibration.operating_points]
-    said = [
-        _answer(model.source_names, *row, points)
-        for row in zip(synthetic, sources, rejected, strict=True)
-    ]
+    rows = zip(
+        chances["detection"][:, 1], chances["attribution"], rejected, strict=True
+    )
+    return [_answer(model.source_names, *row, points) for row in rows]
+
+
+def judge(model: Attributor, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Turn the logits of an image and of its views into an answer, as `attribute` has it."""
+    chances = model.calibration.probabilities(outputs)
+    synthetic, sources = chances["detection"][:, 1], chances["attribution"]
+    said = decide(model, outputs)
     answer, reason = said[0]
     views = [
         {"view": name, "answer": other, "synthetic": float(chance)}

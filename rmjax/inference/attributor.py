@@ -31,6 +31,7 @@ from rmjax.experiment.run import CHECKPOINTS, load_facts, load_run_config
 from rmjax.experiment.step import HEADS
 from rmjax.inference.calibration import UNCALIBRATED, Calibration, load_calibration
 from rmjax.inference.exported import SHIPPED, digest_of, read_exported
+from rmjax.inference.spectra import load_spectra
 from rmjax.models.repmix import RepMix
 from rmjax.pretrained.addresses import is_address
 from rmjax.pretrained.files import WEIGHTS, is_exported, is_run
@@ -70,6 +71,8 @@ class Attributor:
             for a run that was trained here.
         training: what its training images are like, see `rmjax.inference.domain`; None where
             that is not known.
+        spectra: the mean spectra of its sources, see `rmjax.inference.spectra`; None
+            where `rmjax evaluate` has stored none.
         features: what made the features that it was trained on, see
             `rmjax.data.features.FeatureTable.network`; None where that were images.
         extractor: the network that makes them, where it is at hand: images go through it
@@ -85,6 +88,7 @@ class Attributor:
     calibration: Calibration
     provenance: dict | None = None
     training: dict | None = None
+    spectra: dict | None = None
     features: dict | None = None
     extractor: "Attributor | None" = None
     _steps: dict = field(default_factory=dict, repr=False, compare=False)
@@ -204,11 +208,17 @@ class Attributor:
     def run(
         self,
         pixels: Sequence[np.ndarray],
-        batch_size: int = 64,
+        batch_size: int | Sequence[int] = 64,
         *,
         layer: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Run the network on images that `read` made, of any shapes.
+
+        Args:
+            pixels: the images.
+            batch_size: images that run at once, at most; or the sizes that batches may
+                have, ascending, each of which is compiled once for images of a shape.
+            layer: as for `embed`.
 
         Returns:
             The `layer` (the fingerprint for None) `[N, channels]`; where there are
@@ -217,7 +227,11 @@ class Attributor:
         Raises:
             InputError: there is no such layer, or a batch of no images.
         """
-        if batch_size < 1:
+        if isinstance(batch_size, int):
+            sizes: Sequence[int] = [min(batch_size, max(len(pixels), 1))]
+        else:
+            sizes = batch_size
+        if sizes[0] < 1:
             raise InputError(f"batch size {batch_size}: give at least 1")
         parallel.check_process()
         step = self._step(layer or self.layer)
@@ -225,11 +239,12 @@ class Attributor:
             seen = self.features["layer"]
             pixels = [*self.extractor.run(pixels, batch_size, layer=seen)[seen]]
         unit = len(self.devices)
-        batch_size = -(-min(batch_size, len(pixels)) // unit) * unit
+        sizes = [-(-size // unit) * unit for size in sizes]
         results: dict[str, np.ndarray] = {}
-        for rows in equal_shapes(pixels, batch_size):
+        for rows in equal_shapes(pixels, sizes[-1]):
             first = pixels[rows[0]]
-            batch = np.zeros((batch_size, *first.shape), first.dtype)
+            size = next(size for size in sizes if size >= len(rows))
+            batch = np.zeros((size, *first.shape), first.dtype)
             batch[: len(rows)] = [pixels[i] for i in rows]
             sharded = parallel.shard({"image": batch}, self.devices)
             outputs = parallel.fetch(step(self.variables, sharded))
@@ -316,6 +331,7 @@ def load_run(
     if is_exported(workdir / WEIGHTS) and not (workdir / CHECKPOINTS).exists():
         name = workdir.resolve().name
         model = _load_exported(workdir / WEIGHTS, name, num_devices, checkpoint)
+        model = replace(model, spectra=load_spectra(workdir))
         newer = load_calibration(workdir, model.checkpoint)  # of `rmjax evaluate` there
         return replace(model, calibration=newer) if newer.images else model
     config = load_run_config(workdir)
@@ -336,6 +352,7 @@ def load_run(
         calibration=load_calibration(workdir, step),
         provenance=facts.get("provenance"),
         training=facts.get("training"),
+        spectra=load_spectra(workdir),
         features=features,
     )
 
@@ -496,6 +513,31 @@ def resize_and_cut(image: np.ndarray, data: ConfigDict) -> np.ndarray:
     cut = _middle(image, data.eval_size)
     # A view would keep the whole of a large photograph in memory.
     return cut.copy() if cut.size < image.size else cut
+
+
+def shown_box(shape: tuple[int, int], data: ConfigDict) -> list[float]:
+    """Say which part of an image `resize_and_cut` shows the network.
+
+    Args:
+        shape: height and width of the image.
+        data: as there.
+
+    Returns:
+        Left, top, right and bottom, in pixels of the image.
+    """
+    kept = [min(n, MAX_ASPECT * min(shape)) for n in shape]  # as of `cut_ends`
+    resizing = build_resize(data, data.eval_resize)
+    if resizing is None:
+        scales = [1.0, 1.0]
+    elif resizing.squash:
+        scales = [resizing.side / n for n in kept]
+    else:
+        scales = [resizing.side / min(kept)] * 2
+    height, width = (
+        min(n, data.eval_size / scale) for n, scale in zip(kept, scales, strict=True)
+    )
+    top, left = (shape[0] - height) / 2, (shape[1] - width) / 2
+    return [left, top, left + width, top + height]
 
 
 def cut_ends(image: np.ndarray) -> np.ndarray:

@@ -13,14 +13,13 @@ from rmjax.data.dataset import Dataset, choose_evenly, select
 from rmjax.data.images import centre, decode_rgb
 from rmjax.datasets.attribution_mini import images as scenes
 from rmjax.errors import InputError
-from rmjax.inputs import highpass, to_unit
+from rmjax.inference.spectra import IMAGES, levels, mean_power
+from rmjax.inputs import to_unit
 from rmjax.report.figures import short
 from rmjax.report.preview import save_sheet
 from rmjax.simulate import simulate
 
 COLUMNS = 8
-# Images whose spectra are averaged: more than that many change what is seen little.
-IMAGES = 44
 _AT_ONCE = 4
 
 
@@ -109,18 +108,9 @@ def _read(dataset: Dataset, source: str, size: int, seed: int) -> np.ndarray:
     return np.stack(found)
 
 
-@jax.jit
-def _power(images: jax.Array) -> jax.Array:
-    residual = highpass(to_unit(images)).mean(-1)
-    window = np.hanning(residual.shape[1])
-    spectrum = jnp.fft.fft2(residual * np.outer(window, window))
-    return jnp.mean(jnp.abs(spectrum) ** 2, axis=0)
-
-
 def _mean_spectrum(images: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the mean power of the residuals, less its median."""
-    logarithm = np.log(np.fft.fftshift(np.asarray(_power(images))) + 1e-9)
-    return logarithm - np.median(logarithm)
+    """Return the levels of the mean spectrum of images, as they are drawn."""
+    return np.fft.fftshift(levels(np.asarray(mean_power(images))))
 
 
 def _draw(tiles: dict[str, np.ndarray]) -> Figure:

@@ -1,0 +1,1 @@
+"""A network as a web server: a page, and answers in JSON."""
