@@ -126,8 +126,12 @@ class RepMix(nn.Module):
             `mixed` says what went into each, see `rmjax.mixing.Mixed`.
 
         Raises:
-            InputError: `mix` has several levels, and none was chosen.
+            InputError: `x` has another number of dimensions, or `mix` has several levels,
+                and none was chosen.
         """
+        if x.ndim != (4 if self.crop else 2):
+            wanted = "images [batch, H, W, channels]" if self.crop else "[batch, size]"
+            raise InputError(f"{self.arch} takes {wanted}, not {list(x.shape)}")
         level = _one_level(mix) if level is None else level
         h, outputs = self.backbone(x, train=train, stop=level)
         if mix is not None:
