@@ -259,6 +259,7 @@ def test_a_config_that_is_given_stays_as_it_is(small_config, tmp_path):
         (lambda: rmjax.RepMix("tiny", 1), "1 source"),
         (lambda: rmjax.RepMix("tiny", "3"), "num_sources = '3'"),
         (lambda: rmjax.RepMix("tiny", 3, gated_source=5), "gated_source = 5"),
+        (lambda: rmjax.RepMix("tiny", 3).init(KEY, MAPS[0]), "batch, H, W.*8, 8, 3"),
         (lambda: rmjax.make_mixing("stir"), "stir.*repmix"),
         (lambda: rmjax.make_mixing(members=2.5), "members = 2.5"),
         (lambda: rmjax.make_mixing(beta="0.4"), "beta = 0.4"),
@@ -280,6 +281,7 @@ def test_a_config_that_is_given_stays_as_it_is(small_config, tmp_path):
         (lambda: rmjax.attribution_report([0, 1], [[2.0, 0.1]] * 2), "softmax"),
         (lambda: rmjax.attribution_report(["a", "b"], ["a", "a"]), "called 'real'"),
         (lambda: rmjax.attribution_report([], []), "sources are"),
+        (lambda: rmjax.attribution_report(["real", "a"], [0, 1]), "not both"),
         (lambda: rmjax.attribution_report([0, 1], [0, 1], draws=0), "draws = 0"),
         (
             lambda: rmjax.attribution_report(

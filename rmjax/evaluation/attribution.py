@@ -121,7 +121,10 @@ def _find_names(*labels: np.ndarray) -> tuple[str, ...]:
     """Return the names of all sources that occur, or as many numbers."""
     wide = [array.shape[1] for array in labels if array.ndim == 2]
     flat = [array for array in labels if array.ndim == 1]
-    if all(np.issubdtype(array.dtype, np.integer) for array in flat):
+    kinds = {bool(np.issubdtype(array.dtype, np.integer)) for array in flat}
+    if len(kinds) > 1:
+        raise InputError("sources and predictions: give names or numbers, not both")
+    if kinds == {True}:
         count = wide[0] if wide else max(int(array.max()) for array in flat) + 1
         return tuple(map(str, range(count)))
     names = {str(name) for array in flat for name in array}

@@ -126,8 +126,12 @@ class RepMix(nn.Module):
             `mixed` says what went into each, see `rmjax.mixing.Mixed`.
 
         Raises:
-            InputError: `mix` has several levels, and none was chosen.
+            InputError: `x` has another number of dimensions, or `mix` has several levels,
+                and none was chosen.
         """
+        if x.ndim != (4 if self.crop else 2):
+            wanted = "images [batch, H, W, channels]" if self.crop else "[batch, size]"
+            raise InputError(f"{self.arch} takes {wanted}, not {list(x.shape)}")
         if mix is None:
             h, outputs = self.backbone(x, train=train)
         else:
