@@ -685,10 +685,10 @@ def test_damaged_images_get_an_answer_or_an_error_each(process, damaged):
 
 
 @pytest.mark.slow
-def test_the_server_is_as_its_description_says(process):
+def test_the_server_is_as_its_description_says(process, tmp_path):
     """By schemathesis, but for one check: no schema says which bytes are an image."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run"]
     command += [f"{process.url}/openapi.json", "--checks", "all", "--seed", "1"]
     command += ["--exclude-checks", "positive_data_acceptance", "--max-examples", "50"]
-    found = subprocess.run(command, capture_output=True, text=True)
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 0, found.stdout
