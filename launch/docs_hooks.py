@@ -2,11 +2,12 @@
 
 The README is the first page. Other files of the repository that a page links to, and
 what those link to, become pages under `repository/`, so that a link works on GitHub and
-in the site. `commands.md` is what the command line says of itself, and a page
+in the site. Notebooks become pages as they were last run. `commands.md` is what the command line says of itself, and a page
 `api/MODULE.md` of the navigation is made from the docstrings of that module.
 """
 
 import io
+import json
 import os
 import posixpath
 import re
@@ -28,8 +29,9 @@ _LEXERS = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".toml": "toml"}
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
     written = [f"docs/{page.src_uri}" for page in files.documentation_pages()]
-    made = {p: _read_page(p) for p in linked_files(["README.md", *written])}
-    made = {place(path): content for path, content in made.items()}
+    books = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.ipynb")]
+    linked = linked_files(["README.md", *written, *books])
+    made = {place(path): _read_page(path) for path in [*linked, *books]}
     made["commands.md"] = describe_commands()
     for module in _modules(config.nav):
         made[f"api/{module}.md"] = f"# {module}\n\n::: {module}\n"
@@ -50,6 +52,8 @@ def on_page_markdown(markdown: str, *, page: Page, **_) -> str:
     uri = page.file.src_uri
     path = "README.md" if uri == "index.md" else f"docs/{uri}"
     path = path.removeprefix("docs/repository/")
+    if not (ROOT / path).is_file():
+        path = re.sub(r"\.md$", ".ipynb", path)
     if not (ROOT / path).is_file():  # made here, without links
         return markdown
     folder = posixpath.dirname(uri)
@@ -64,7 +68,7 @@ def place(path: str) -> str:
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
     return f"repository/{path}" + ("" if path.endswith(".md") else ".md")
 
 
@@ -85,8 +89,8 @@ def linked_files(paths: Iterable[str]) -> Iterator[str]:
         seen.add(path)
         if not path.startswith("docs/"):
             yield path
-        if path.endswith(".md"):
-            text = (ROOT / path).read_text("utf-8")
+        if path.endswith((".md", ".ipynb")):
+            text = _read_page(path)
             queue += [_resolve(path, link) for link in _LINK.findall(text)]
 
 
@@ -139,8 +143,30 @@ def _resolve(path: str, link: str) -> str:
     raise PluginError(f"{path}: the link to {link} has no target")
 
 
+def _read_notebook(text: str) -> str:
+    """Return a notebook as Markdown, with what its cells printed and drew."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"~~~~python\n{source}\n~~~~")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                code = "".join(data["image/png"].split())
+                parts.append(f"![what the cell draws](data:image/png;base64,{code})")
+            else:
+                text = "".join(output.get("text", data.get("text/plain", "")))
+                parts.append(f"~~~~text\n{text.rstrip()}\n~~~~")
+    return "\n\n".join(parts) + "\n"
+
+
 def _read_page(path: str) -> str:
     text = (ROOT / path).read_text("utf-8")
+    if path.endswith(".ipynb"):
+        return _read_notebook(text)
     if path.endswith(".md"):  # those of data sets, which TFDS reads, have no title
         title = "" if text.startswith("# ") else f"# {Path(path).parent.name}\n\n"
         return title + text

@@ -72,6 +72,8 @@ def test_every_page_is_in_the_navigation():
 def test_the_site_builds_strictly_and_loads_nothing_from_other_hosts(site):
     built = list(site.rglob("*.html"))
     assert len(built) > len(pages())
+    notebook = (site / "notebooks" / "own_loop.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in notebook and "highlight" in notebook
     for path in built:
         reader = Loaded()
         reader.feed(path.read_text(encoding="utf-8"))

@@ -199,7 +199,10 @@ def mix(
             `[images, tokens, channels]` or vectors `[images, channels]`. The members of
             a group are adjacent.
         name: key of `MIXINGS`.
-        members, beta, block, band: see `make_mixing`.
+        members: see `make_mixing`, as for the next three.
+        beta: likewise.
+        block: likewise.
+        band: likewise.
 
     Returns:
         The samples, and what went into each, see `Mixed`.

@@ -163,7 +163,7 @@ function showAnswer(card, said, network) {
   const parts = said.warnings.length ? [showWarnings(said.warnings)] : [];
   if (said.sources) parts.push(...showSources(said, network));
   const near = said.ranked ?? said.nearest;
-  if (near) parts.push(...showNearest(near));
+  if (near?.length) parts.push(...showNearest(near));
   parts.push(make("h3", { text: "If it is shared once more" }));
   parts.push(make("p", { class: "quiet", text: stability(said) }));
   card.find(".details").replaceChildren(...parts);
