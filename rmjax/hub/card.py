@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rmjax.evaluation.results import SETS, subset_words
 from rmjax.inference.attributor import Attributor
 from rmjax.report.view import interval, subsets, words
+from rmjax.utils.templates import package_environment
 from rmjax.utils.versions import own_version
 
 # Figures of the card: their names, and what the Hub calls metrics of their kind.
@@ -30,13 +30,7 @@ def write_card(
         repo: `owner/name` of the repository.
         license: of the weights, by its name on the Hub; None where it is not known.
     """
-    environment = Environment(
-        loader=PackageLoader("rmjax.hub"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = package_environment("rmjax.hub", autoescape=False)  # Markdown
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
     return environment.get_template("card.md.jinja").render(
         metadata=_metadata(model, evaluations, repo, license),

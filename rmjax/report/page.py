@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -21,6 +21,7 @@ from rmjax.report import tables, view
 from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_origin, train_command
 from rmjax.utils.files import replace_text
+from rmjax.utils.templates import package_environment
 from rmjax.utils.versions import own_version
 
 LARGEST_SVG = 200_000  # bytes, above which the page shows the PNG
@@ -192,13 +193,7 @@ def _mistakes(folder: Path, results: dict) -> list[dict]:
 
 def make_environment() -> Environment:
     """Return what the templates are rendered in."""
-    environment = Environment(
-        loader=PackageLoader("rmjax.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = package_environment("rmjax.report")
     environment.filters |= {
         "percent": view.percent,
         "decimal": view.decimal,

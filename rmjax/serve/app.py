@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -16,6 +15,7 @@ from rmjax.serve import schemas
 from rmjax.serve.forms import read_form
 from rmjax.serve.guard import PAGE, Access, Guard, refusal
 from rmjax.serve.service import Service
+from rmjax.utils.templates import package_environment
 from rmjax.utils.versions import own_version
 
 router = APIRouter()
@@ -92,14 +92,7 @@ async def show_page() -> Response:
 
 @router.get("/docs", include_in_schema=False)
 async def show_docs(request: Request) -> Response:
-    environment = Environment(
-        loader=PackageLoader("rmjax.serve"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("docs.html.jinja")
+    template = package_environment("rmjax.serve").get_template("docs.html.jinja")
     return Response(template.render(api=request.app.openapi()), media_type="text/html")
 
 
