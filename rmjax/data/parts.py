@@ -48,8 +48,8 @@ class Part(Protocol):
         """Return what error messages call it."""
 
     @property
-    def bytes(self) -> int:
-        """Return how large it is."""
+    def size(self) -> int:
+        """Return about how many bytes it has."""
 
     def entries(self) -> Iterator[Entry | Unusable]:
         """Yield what is known of each image without reading it.
