@@ -76,10 +76,11 @@ class Collection:
     Attributes:
         place: what error messages call it all.
         parts: none of them empty.
-        sources: names in the order of their labels, `real` first; those that it does not
-            name follow in alphabetical order, and those without images are passed over.
-        semantics: likewise.
+        sources: names in the order of their labels. Others that there are follow in
+            alphabetical order; those of which there is no image are passed over.
+        semantics: likewise, but for the passing over.
         unknown: sources that are for testing alone, as unknown ones.
+        real: the source of the real photographs, which becomes source 0.
     """
 
     place: str
@@ -87,3 +88,4 @@ class Collection:
     sources: tuple[str, ...] = ()
     semantics: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    real: str = "real"
