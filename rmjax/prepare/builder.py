@@ -19,11 +19,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from rmjax.data.archive import read_members
 from rmjax.data.dataset import UNKNOWN_SOURCES, check_source_names, open_dataset
 from rmjax.data.images import decode_rgb
 from rmjax.data.labels import save_labels
 from rmjax.errors import InputError
-from rmjax.prepare.archive import read_members
 from rmjax.prepare.beam import (
     beam_errors_in_words,
     check_with_beam,
