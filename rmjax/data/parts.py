@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+UNSPECIFIED = "unspecified"  # the semantic, where nothing says what the images show
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -15,7 +17,7 @@ class Entry:
 
     Attributes:
         path: what to call it, unlike that of any other image of the collection.
-        source: name of what made it.
+        source: name of what made it; empty where it is not asked for.
         semantic: name of what it shows.
         group: images with equal groups show the same thing and stay in one split.
         split: `train`, `val` or `test`, or empty where it is still to be assigned.

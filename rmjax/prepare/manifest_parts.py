@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rmjax.data.archive import read_members
 from rmjax.data.image_files import read_bytes
 from rmjax.data.parts import Collection, Entry, Unusable
 from rmjax.errors import InputError
-from rmjax.prepare.archive import read_members
 from rmjax.prepare.manifest import Manifest, Row, size_of
 from rmjax.prepare.split_lists import Finder
 
