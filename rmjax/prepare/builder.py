@@ -6,7 +6,9 @@ This module surveys them, has them written unit by unit, and puts the rest besid
 
 import abc
 import contextlib
+import dataclasses
 import errno
+import hashlib
 import io
 import logging
 import re
@@ -172,6 +174,27 @@ class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call
 
     def made_from(self) -> str:
         return fingerprint(self.manifest)
+
+
+class CollectedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Writes images that are known without a download, those of `collection`."""
+
+    @property
+    @abc.abstractmethod
+    def collection(self) -> Collection:
+        """Return the images."""
+
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
+        return self.collection
+
+    def made_from(self) -> str:
+        """Return a hash of the names and sizes of all parts, and of the config."""
+        config = dataclasses.replace(self.builder_config, place="")
+        text = [
+            *((part.name, part.size) for part in self.collection.parts),
+            *(config, self._splitter, self._transform),
+        ]
+        return hashlib.sha256(repr(text).encode()).hexdigest()
 
 
 def prepare(
