@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 from tqdm import tqdm
 
 from rmjax.data.image_files import MAX_BYTES, check_regular
@@ -22,9 +22,9 @@ _OPENERS: dict[bytes, Callable[[Any], AbstractContextManager]] = {
     b"\xfd7": lzma.open,
 }
 # What decompressors and tarfile raise for a file that is not what it should be.
-_DAMAGE: tuple[type[Exception], ...] = (
+_DAMAGE: tuple[Any, ...] = (
     *(tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile),
-    *(isal_zlib.error, lzma.LZMAError),
+    *(igzip_lib.IsalError, lzma.LZMAError),
 )
 
 
