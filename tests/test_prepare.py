@@ -1,5 +1,7 @@
 """Preparing collections part by part: splits, checks, kills, Beam, equal records."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import portpicker
 import pytest
 
 from rmjax.data.columns import Columns
@@ -29,6 +32,7 @@ from rmjax.utils.processes import ordered_map
 COLUMNS = Columns(source="model", semantic="class")
 IMAGES, PER_FILE = 480, 40
 KINDS = list(READERS)
+LAUNCH = Path(__file__).parents[1] / "launch"
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +171,36 @@ def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, kind):
         with pytest.raises(InputError, match="no prepared data set"):
             find_dataset(tmp_path, f"{kind}/a")
     assert files_of(make(files, kind, tmp_path, resume=True)) == whole
+
+
+@pytest.mark.slow
+def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_units):
+    """By launch/beam.sh: Beam's own job server, or one of Flink or Spark if it is given."""
+    job_service = "apache_beam.runners.portability.local_job_service_main"
+    pytest.importorskip(job_service)
+    with contextlib.ExitStack() as stack:
+        endpoint = os.environ.get("BEAM_JOB_ENDPOINT")
+        ports = [portpicker.pick_unused_port() for _ in range(2)]
+        if endpoint is None:
+            endpoint = f"localhost:{ports[0]}"
+            command = [sys.executable, "-m", job_service, f"--job_port={ports[0]}"]
+            stack.callback(subprocess.Popen(command).kill)
+        started = subprocess.run(
+            [LAUNCH / "beam.sh", "parquet", "--from", files / "parquet"]
+            + ["--name", "a", "--source", "model", "--semantic", "class"]
+            + ["--data-dir", tmp_path / "beam"],
+            env=os.environ
+            | {
+                "BEAM_JOB_ENDPOINT": endpoint,
+                "BEAM_WORKERS_PORT": str(ports[1]),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            },
+            timeout=300,
+        )
+    assert started.returncode == 0
+    beam = find_dataset(tmp_path / "beam", "parquet/a")
+    local = make(files, "parquet", tmp_path / "local")
+    assert by_image(open_dataset(beam)) == by_image(open_dataset(local))
 
 
 def test_resume_refuses_what_was_begun_from_other_images(
