@@ -1,15 +1,20 @@
 """Files that are whole or not there at all."""
 
 import csv
+import errno
 import io
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rmjax.errors import InputError
+from rmjax.utils.places import as_path, filesystem, is_of_store, is_remote, reason
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,7 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+        raise InputError(f"{path}: can't be read ({reason(error)})") from error
     except ValueError as error:  # of JSON's grammar, or of UTF-8
         raise InputError(f"{path}: damaged ({error})") from error
     if not isinstance(data, dict):
@@ -69,32 +74,79 @@ def replacing(path: Path) -> Iterator[Path]:
         with replaced(path) as scratch:
             yield scratch
     except OSError as error:
-        raise InputError(f"can't write to {path}: {error.strerror}") from error
+        raise InputError(f"can't write to {path}: {reason(error)}") from error
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Give a path to write to, which becomes `path` at the end, or is removed.
 
-    An OSError of the block names `path`.
+    For a store it is written to a temporary file here, and sent as a whole. An OSError
+    of the block, and what the store refuses, names `path`.
     """
-    scratch = path.with_name(f".{path.name}.part")
     try:
-        yield scratch
-        scratch.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        with suppress(OSError):  # what failed may be the folder
-            scratch.unlink(missing_ok=True)
+        if is_remote(path):
+            with TemporaryDirectory(prefix="rmjax-") as folder:
+                scratch = Path(folder, path.name)
+                yield scratch
+                send(scratch, path)
+            return
+        scratch = path.with_name(f".{path.name}.part")
+        try:
+            yield scratch
+            scratch.replace(path)
+        finally:
+            with suppress(OSError):  # what failed may be the folder
+                scratch.unlink(missing_ok=True)
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_of_store(error):
+            raise
+        number = getattr(error, "errno", None) or errno.EIO
+        raise OSError(number, reason(error), str(path)) from error
+
+
+def send(file: Path, place: Path) -> None:
+    """Copy a file of this machine to a store, whole or not at all."""
+    system, name = filesystem(place)
+    system.put_file(str(file), name)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as there is one."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    system, name = filesystem(folder)
+    # One by one: fsspec would take brackets in a list of names for patterns.
+    for file in system.find(name):
+        system.rm_file(file)
+
+
+def move_folder(folder: Path, target: Path) -> None:
+    """Give a folder another name; in a store file by file."""
+    if not is_remote(folder):
+        folder.rename(target)
+        return
+    system, name = filesystem(folder)
+    _, new = filesystem(target)
+    for file in system.find(name):
+        system.cp_file(file, new + file.removeprefix(name))
+    remove_tree(folder)
 
 
 def check_writable(folder: Path) -> None:
     """Check, without making it, that a folder can be made and written to.
 
+    Of a store only that it is there: it may still refuse what is written.
+
     Raises:
         InputError: it can't.
     """
+    if is_remote(folder):
+        as_path(folder)
+        if re.search(r"[*?\[\]]", str(folder)):  # fsspec takes them for patterns
+            raise InputError(f"{folder}: give an address without any of * ? [ ]")
+        return
     there = folder.absolute()
     while not os.path.exists(there):  # also false where a folder above can't be read
         there = there.parent
