@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from rmjax.errors import InputError
 from rmjax.utils.places import filesystem
@@ -27,6 +28,7 @@ _BLOCK, _BLOCK_HEADER = 65_536, 24
 # size of the records.
 _CHUNK_HEADER = struct.Struct("<QQQQQ")
 _MAGIC = 0x71930E704FDAE05E  # in the last block
+_CODECS = {b"z": "zstd", b"b": "brotli"}  # array_record compresses unless told not to
 _AT_ONCE = 2**23  # bytes of neighbouring records that are fetched as one piece
 
 
@@ -180,15 +182,31 @@ def _read_chunk(data: bytes, start: int, count: int | None = None) -> list[bytes
     body = data[_CHUNK_HEADER.size :][:size]
     if kind & 0xFF != ord("r") or len(body) != size or count not in (None, kind >> 8):
         raise ValueError("no chunk of records where there should be one")
-    if body[:1] != b"\0":
-        raise ValueError("compressed; rmjax writes uncompressed files: prepare it anew")
-    head, length = _first_varint(body[1:11])
-    begin = 1 + length + head
-    sizes = _varints(body[1 + length : begin]).astype(np.int64)
-    ends = begin + np.cumsum(sizes)
-    if len(sizes) != kind >> 8 or sizes.sum() != decoded or begin + decoded != size:
+    codec, (length, begin) = body[:1], _first_varint(body, 1)
+    sizes = _varints(_expand(body[begin : begin + length], codec)).astype(np.int64)
+    values, ends = _expand(body[begin + length :], codec), np.cumsum(sizes)
+    if len(sizes) != kind >> 8 or not sizes.sum() == decoded == len(values):
         raise ValueError("a chunk of other sizes than it says")
-    return [body[e - s : e] for e, s in zip(ends.tolist(), sizes.tolist(), strict=True)]
+    return [
+        values[e - s : e] for e, s in zip(ends.tolist(), sizes.tolist(), strict=True)
+    ]
+
+
+def _expand(data: bytes, codec: bytes) -> bytes:
+    """Return what was compressed by a codec of `_CODECS`.
+
+    Raises:
+        ValueError: it is damaged, or the codec is another one.
+    """
+    if codec == b"\0":
+        return data
+    if codec not in _CODECS:
+        raise ValueError(f"compressed in an unknown way, {codec!r}")
+    size, begin = _first_varint(data, 0)
+    try:
+        return pa.decompress(data[begin:], size, _CODECS[codec], asbytes=True)
+    except OSError as error:
+        raise ValueError(f"damaged ({error})") from error
 
 
 def _without_block_headers(data: bytes, start: int) -> bytes:
@@ -201,23 +219,23 @@ def _without_block_headers(data: bytes, start: int) -> bytes:
     return b"".join(parts)
 
 
-def _first_varint(data: bytes) -> tuple[int, int]:
-    """Return the first number of some varints, and how many bytes it takes."""
-    length = next((i for i, byte in enumerate(data, 1) if byte < 128), 0)
-    if not length:
-        raise ValueError("a chunk without sizes")
-    return int(_varints(data[:length])[0]), length
+def _first_varint(data: bytes, begin: int) -> tuple[int, int]:
+    """Return the number that begins at a place, and the place where it ends."""
+    end = next((i for i in range(begin, len(data)) if data[i] < 128), len(data)) + 1
+    return int(_varints(data[begin:end])[0]), end
 
 
 def _varints(data: bytes) -> np.ndarray:
     """Decode numbers of 7 bits a byte, the lowest first; uint64."""
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw < 128)
+    if not len(raw):
+        return np.empty(0, np.uint64)
     if not len(ends) or ends[-1] != len(raw) - 1:
-        if not len(raw):
-            return np.empty(0, np.uint64)
         raise ValueError("a number is cut")
     starts = np.append(0, ends[:-1] + 1)
-    place = np.arange(len(raw)) - np.repeat(starts, np.diff(np.append(starts, len(raw))))
+    place = np.arange(len(raw)) - np.repeat(
+        starts, np.diff(np.append(starts, len(raw)))
+    )
     bits = (raw & 127).astype(np.uint64) << (7 * place).astype(np.uint64)
     return np.add.reduceat(bits, starts)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rmjax.errors import InputError
-from rmjax.utils.places import as_path, filesystem, is_of_store, is_remote, reason
+from rmjax.utils.places import as_path, filesystem, is_remote, reason
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def replaced(path: Path) -> Iterator[Path]:
     """Give a path to write to, which becomes `path` at the end, or is removed.
 
-    For a store it is written to a temporary file here, and sent as a whole. An OSError
-    of the block, and what the store refuses, names `path`.
+    For a store it is written to a temporary file here, and then sent. An OSError of the
+    block names `path`.
     """
     try:
         if is_remote(path):
@@ -98,17 +98,47 @@ def replaced(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):  # what failed may be the folder
                 scratch.unlink(missing_ok=True)
-    except Exception as error:
-        if not isinstance(error, OSError) and not is_of_store(error):
-            raise
-        number = getattr(error, "errno", None) or errno.EIO
-        raise OSError(number, reason(error), str(path)) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def send(file: Path, place: Path) -> None:
-    """Copy a file of this machine to a store, whole or not at all."""
+    """Copy a file of this machine to a store, whole or not at all.
+
+    Raises:
+        OSError: it refuses that, or can't be asked; names `place`.
+    """
     system, name = filesystem(place)
-    system.put_file(str(file), name)
+    try:
+        system.put_file(str(file), name)
+    except Exception as error:  # each store's package has its own
+        raise OSError(errno.EIO, reason(error), str(place)) from error
+
+
+@contextmanager
+def fetched(place: Path) -> Iterator[Path]:
+    """Give a copy of a store's file on this machine until the end of the block.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    system, name = filesystem(place)
+    with TemporaryDirectory(prefix="rmjax-") as folder:
+        try:
+            system.get_file(name, str(Path(folder, place.name)))
+        except Exception as error:  # each store's package has its own
+            raise InputError(f"{place}: {reason(error)}") from error
+        yield Path(folder, place.name)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    if is_remote(path):
+        system, name = filesystem(path)
+        with suppress(FileNotFoundError):
+            system.rm_file(name)  # not `rm`, which takes brackets for a pattern
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_tree(folder: Path) -> None:
@@ -117,7 +147,6 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     system, name = filesystem(folder)
-    # One by one: fsspec would take brackets in a list of names for patterns.
     for file in system.find(name):
         system.rm_file(file)
 

@@ -30,8 +30,8 @@ def is_remote(place: Any) -> bool:
     return bool(_SCHEME.match(str(place)))
 
 
-def as_path(place: Any) -> Path:
-    """Return a path that reads and writes where a place is.
+def path_of(place: Any) -> Path:
+    """Return the path of a place; of an address without a look into the store.
 
     Args:
         place: text or a path. `Path(place)` would make of an address a folder of this
@@ -40,6 +40,14 @@ def as_path(place: Any) -> Path:
     Returns:
         A `Path`; of an address an `epath.Path`, which has the same methods, but for
         `resolve` and `absolute`.
+    """
+    if not is_remote(place):
+        return Path(place)
+    return epath.Path(str(place))  # type: ignore[return-value]
+
+
+def as_path(place: Any) -> Path:
+    """Return the path of a place, as `path_of`, once its store has answered.
 
     Raises:
         InputError: the scheme is unknown, the package for it is not installed, there
@@ -50,7 +58,9 @@ def as_path(place: Any) -> Path:
     text = str(place)
     if text.split("://")[0] not in _PATHS:
         known = ", ".join(f"{name}://" for name in _PATHS)
-        raise InputError(f"{text}: no such store is known; give a path, or one of {known}")
+        raise InputError(
+            f"{text}: no such store is known; give a path, or one of {known}"
+        )
     system, path = filesystem(text)
     try:
         system.info(path)
@@ -59,7 +69,7 @@ def as_path(place: Any) -> Path:
             raise InputError(f"{text}: no such bucket ({reason(error)})") from error
     except Exception as error:  # each store's package has its own
         raise InputError(f"{text}: {reason(error)}") from error
-    return epath.Path(text)  # type: ignore[return-value]
+    return path_of(text)
 
 
 def filesystem(place: Any) -> tuple["fsspec.AbstractFileSystem", str]:
