@@ -127,8 +127,8 @@ class Checkpoints:
             return
         self.wait()
         about = _describe(progress, validation_loss)
-        with self._writing(), replaced(self.folder / str(step) / _RANK) as path:
-            _write_archive(path, {}, about)
+        with self._writing():
+            _write_archive(self.folder / str(step) / _RANK, {}, about)
         self._losses[step] = validation_loss
         self._remove_unwanted()
 
@@ -448,8 +448,7 @@ class _Handler(ocp.handlers.AsyncCheckpointHandler):
         bad = first_not_finite(args.arrays)
         if bad is not None:
             raise _not_finite(f"{bad} is not finite", args.step)
-        with replaced(directory / _FILE) as path:
-            _write_archive(path, args.arrays, args.about)
+        _write_archive(directory / _FILE, args.arrays, args.about)
         try:
             arrays, about = _read_archive(directory / _FILE, args.arrays)
             same = about == args.about and all(
@@ -506,7 +505,11 @@ _COMMITTED = ocp.path.atomicity.CommitFileTemporaryPath
 
 def _write_archive(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     # A file of our own: after a full disk, ZipFile would complain of its own once more.
-    with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+    with (
+        replaced(path) as scratch,
+        scratch.open("wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
         archive.writestr(_ABOUT, json.dumps(about))
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
