@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.utils.files import read_json
+from rmjax.utils.places import as_path
 
 CONFIG_FILE = "config.json"  # of a run
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -135,7 +136,7 @@ def flatten(
 
 
 def _find(name: str) -> Path:
-    path = SHIPPED / f"{name}.py" if name in shipped_configs() else Path(name)
+    path = SHIPPED / f"{name}.py" if name in shipped_configs() else as_path(name)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         return path / CONFIG_FILE
     if not path.is_file():
