@@ -1,8 +1,10 @@
 """Preparing collections part by part: splits, checks, kills, Beam, equal records."""
 
 import contextlib
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,12 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import portpicker
 import pytest
+from object_store import bucket, store  # noqa: F401
 
 from rmjax.data.columns import Columns
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
 from rmjax.data.parts import Collection, Entry, Unusable
+from rmjax.datasets.image_folder import prepare as prepare_folder
 from rmjax.datasets.shards import READERS, prepare
 from rmjax.datasets.shards.make_shards import (
     SEMANTICS,
@@ -27,6 +30,7 @@ from rmjax.datasets.shards.make_shards import (
 from rmjax.errors import InputError
 from rmjax.prepare import records, survey, write
 from rmjax.prepare.survey import SplitByHash, make_units, name_classes
+from rmjax.utils.places import filesystem
 from rmjax.utils.processes import ordered_map
 
 COLUMNS = Columns(source="model", semantic="class")
@@ -173,6 +177,68 @@ def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, kind):
     assert files_of(make(files, kind, tmp_path, resume=True)) == whole
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_a_store_are_prepared_into_it(files, tmp_path, bucket, kind):
+    system, name = filesystem(bucket)
+    system.put(str(files / kind), f"{name}/{kind}", recursive=True)
+    local = make(files, kind, tmp_path)
+    remote = prepare(
+        kind, "a", f"{bucket}/data", place=f"{bucket}/{kind}", columns=COLUMNS
+    )
+    assert files_of(remote) == files_of(local)
+    found = open_dataset(remote)
+    numbers = range(found.split_sizes["val"])
+    wanted = open_dataset(local).files("val").read(numbers)
+    assert found.files("val").read(numbers) == wanted
+
+
+def test_tree_of_a_store_is_prepared_into_it(tmp_path, bucket):
+    for source in ("real", "agan"):
+        (tmp_path / "tree" / source / "cat").mkdir(parents=True)
+        for sample in draw_samples(30, 16):
+            file = tmp_path / "tree" / source / "cat" / f"{source}{sample.name}.jpg"
+            file.write_bytes(sample.data)
+    system, name = filesystem(bucket)
+    system.put(str(tmp_path / "tree"), f"{name}/tree", recursive=True)
+    local = prepare_folder("a", tmp_path, tree=tmp_path / "tree")
+    remote = prepare_folder("a", f"{bucket}/data", tree=f"{bucket}/tree")
+    assert files_of(remote) == files_of(local)
+
+
+@pytest.mark.parametrize("moment", [3, 200, 475])
+def test_preparation_that_fails_in_a_store_leaves_nothing_that_counts(
+    files, bucket, small_units, monkeypatch, moment
+):
+    def fail(self, *record):
+        nonlocal moment
+        moment -= 1
+        if not moment:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        write_record(self, *record)
+
+    write_record = records.SplitWriter.write
+    system, name = filesystem(bucket)
+    with monkeypatch.context() as patched:
+        patched.setattr(records.SplitWriter, "write", fail)
+        with pytest.raises(InputError, match="Network is unreachable"):
+            make(files, "parquet", bucket)
+    assert not system.find(name)
+    with monkeypatch.context() as patched:
+        moment = 200
+        patched.setattr(records.SplitWriter, "write", fail)
+        with pytest.raises(InputError, match="Network is unreachable"):
+            make(files, "parquet", bucket, resume=True)
+    with pytest.raises(InputError, match="no prepared data set"):
+        find_dataset(bucket, "parquet/a")
+    dataset = open_dataset(make(files, "parquet", bucket, resume=True))
+    assert sum(dataset.split_sizes.values()) == IMAGES
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
+
+
 @pytest.mark.slow
 def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_units):
     """By launch/beam.sh: Beam's own job server, or one of Flink or Spark if it is given."""
@@ -180,7 +246,7 @@ def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_unit
     pytest.importorskip(job_service)
     with contextlib.ExitStack() as stack:
         endpoint = os.environ.get("BEAM_JOB_ENDPOINT")
-        ports = [portpicker.pick_unused_port() for _ in range(2)]
+        ports = free_port(), free_port()
         if endpoint is None:
             endpoint = f"localhost:{ports[0]}"
             command = [sys.executable, "-m", job_service, f"--job_port={ports[0]}"]

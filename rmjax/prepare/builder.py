@@ -41,7 +41,7 @@ from rmjax.prepare.write import (
     unfinished,
     write_tasks,
 )
-from rmjax.utils.files import remove_folder, replace_bytes
+from rmjax.utils.files import remove_tree, replace_bytes
 from rmjax.utils.locks import locked
 from rmjax.utils.places import as_path, is_remote
 from rmjax.utils.processes import cores, ordered_map
@@ -156,7 +156,7 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         self.info.metadata[UNKNOWN_SOURCES] = list(collection.unknown)
         self.info.set_splits(tfds.core.splits.SplitDict(splits))
         _publish(self.info, folder)
-        remove_folder(folder / REPORTS)
+        remove_tree(folder / REPORTS)
 
 
 class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -303,7 +303,7 @@ def _removed_if_failed(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception:  # what is whole stays after a kill or Ctrl-C
-        remove_folder(directory)
+        remove_tree(directory)
         raise
 
 

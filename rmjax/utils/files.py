@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from etils import epath
-
 from rmjax.errors import InputError
 from rmjax.utils.places import as_path, filesystem, is_remote, reason
 
@@ -163,12 +161,6 @@ def move_folder(folder: Path, target: Path) -> None:
     for file in system.find(name):
         system.cp_file(file, new + file.removeprefix(name))
     remove_tree(folder)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there."""
-    if folder.exists():
-        epath.Path(folder).rmtree()
 
 
 def check_writable(folder: Path) -> None:
