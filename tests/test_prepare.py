@@ -19,6 +19,7 @@ from object_store import bucket, store  # noqa: F401
 from rmjax.data.columns import Columns
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
 from rmjax.data.parts import Collection, Entry, Unusable
+from rmjax.datasets import attribution_mini
 from rmjax.datasets.image_folder import prepare as prepare_folder
 from rmjax.datasets.shards import READERS, prepare
 from rmjax.datasets.shards.make_shards import (
@@ -202,6 +203,14 @@ def test_tree_of_a_store_is_prepared_into_it(tmp_path, bucket):
     system.put(str(tmp_path / "tree"), f"{name}/tree", recursive=True)
     local = prepare_folder("a", tmp_path, tree=tmp_path / "tree")
     remote = prepare_folder("a", f"{bucket}/data", tree=f"{bucket}/tree")
+    assert files_of(remote) == files_of(local)
+
+
+def test_drawn_data_set_goes_to_a_store(tmp_path, bucket):
+    local, remote = (
+        attribution_mini.prepare(folder, images_per_cell=5, size=32, processes=1)
+        for folder in (tmp_path, bucket)
+    )
     assert files_of(remote) == files_of(local)
 
 
