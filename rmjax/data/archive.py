@@ -3,10 +3,11 @@
 import bz2
 import gzip
 import lzma
+import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Self
 
 from isal import igzip, igzip_lib
@@ -142,4 +143,4 @@ def _normal_name(name: str, archive: str) -> str:
         raise InputError(
             f"{archive}: member {name!r} is outside the archive's root: do not trust this file"
         )
-    return str(PurePosixPath(name))
+    return posixpath.normpath(name)
