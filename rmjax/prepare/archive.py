@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from rmjax.data.image_files import MAX_BYTES, check_regular
 from rmjax.errors import InputError
+from rmjax.utils.places import open_bytes, reason
 
 # By the first two bytes of a file.
 _OPENERS: dict[bytes, Callable[[Any], AbstractContextManager]] = {
@@ -59,7 +60,7 @@ def read_members(
             unit_scale=True,
             delay=1,
         )
-        with open(archive, "rb") as raw, bar:
+        with open_bytes(archive) as raw, bar:
             opener = _OPENERS.get(raw.peek(2)[:2], nullcontext)
             with opener(raw) as stream:
                 for name, data in _read(archive, stream, wanted):
@@ -71,7 +72,7 @@ def read_members(
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"{archive}: {error.strerror or error}") from error
+        raise InputError(f"{archive}: {reason(error)}") from error
     except Exception as error:  # each decompressor has its own
         raise InputError(
             f"{archive}: truncated or damaged, or no tar archive ({error}); check its size and "
