@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-moto_server = pytest.importorskip("moto.server", reason="moto[server] isn't installed")
-pytest.importorskip("s3fs", reason="s3fs isn't installed")
-
 
 @pytest.fixture(scope="session")
 def store() -> Iterator[str]:
     """Start the store for this process and those it starts; yield its address."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] isn't installed")
+    pytest.importorskip("s3fs", reason="s3fs isn't installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = moto_server.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server = moto.ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
     address = f"http://127.0.0.1:{port}"
     settings = {

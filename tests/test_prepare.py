@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from object_store import bucket, store  # noqa: F401
 
 from rmjax.data.columns import Columns
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rmjax.data.image_files import MAX_BYTES, check_regular
 from rmjax.errors import InputError
+from rmjax.utils.places import open_bytes, reason
 
 # By the first two bytes of a file.
 _OPENERS: dict[bytes, Callable[[Any], AbstractContextManager]] = {
@@ -69,13 +70,13 @@ def read_members(
             unit_scale=True,
             delay=1,
         )
-        with open(archive, "rb") as raw, bar:
+        with open_bytes(archive) as raw, bar:
             for member in read_stream(str(archive), raw, wanted):
                 bar.update(raw.tell() - bar.n)
                 yield member
             bar.update(raw.tell() - bar.n)
     except OSError as error:
-        raise InputError(f"{archive}: {error.strerror or error}") from error
+        raise InputError(f"{archive}: {reason(error)}") from error
 
 
 def read_stream(

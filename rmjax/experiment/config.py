@@ -1,5 +1,6 @@
 """Finding a config by name or path, and changing single keys of it."""
 
+import os
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ def load_config(name: str | Path | ConfigDict, changes: Changes = ()) -> ConfigD
     """
     if isinstance(name, ConfigDict):
         return apply_changes(name, changes, "of the call")
-    if not isinstance(name, str | Path):
+    if not isinstance(name, str | os.PathLike):
         raise InputError(
             f"config {name!r}: give a ConfigDict, the path of a Python file, the folder "
             "of a run, or one of " + ", ".join(shipped_configs())

@@ -5,11 +5,13 @@ has no folders, only names with slashes in them; no locks; and no renaming: a fi
 written as a whole, and a folder is moved file by file.
 """
 
+import io
 import os
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -98,12 +100,55 @@ def absolute(path: Path) -> Path:
     return path if is_remote(path) else path.resolve()
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> io.BufferedReader:
     """Open a file to read here and there; of a store's, only what is read is fetched."""
     if not is_remote(path):
         return path.open("rb")
     system, name = filesystem(path)
-    return system.open(name, "rb", block_size=_AT_ONCE)
+    return io.BufferedReader(system.open(name, "rb", block_size=_AT_ONCE))
+
+
+def walk(root: Path, **options: Any) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder with the names of its folders and files, as `os.walk` does.
+
+    Args:
+        root: where to begin; of what is taken out of the names of folders, nothing is
+            yielded.
+        options: of `os.walk`; in a store there are neither links nor folders that
+            can't be read by themselves.
+
+    Raises:
+        InputError: a store can't be asked, or has a folder whose name is empty.
+    """
+    if not is_remote(root):
+        for folder, folders, names in os.walk(root, **options):
+            yield Path(folder), folders, names
+        return
+    system, own = filesystem(root)
+    folders, names = [], []
+    try:
+        for about in system.ls(own, detail=True):
+            name = about["name"].removeprefix(f"{own.rstrip('/')}/")
+            if about["type"] == "directory":
+                folders.append(name.rstrip("/"))
+            elif about["name"].rstrip("/") != own.rstrip("/"):  # a mark of the folder
+                names.append(name)
+    except Exception as error:  # each store's package has its own
+        raise InputError(f"{root}: {reason(error)}") from error
+    if "" in folders:
+        raise InputError(f"{root}//: a folder without a name can't be read; rename it")
+    yield root, folders, names
+    for folder in folders:
+        yield from walk(root / folder)
+
+
+def list_sizes(root: Path) -> dict[str, int]:
+    """Return the bytes of all files below a store's folder, by their paths from there."""
+    system, own = filesystem(root)
+    found = system.find(own, detail=True)
+    return {
+        name.removeprefix(f"{own}/"): about["size"] for name, about in found.items()
+    }
 
 
 def state_of(path: Path) -> str | int:
