@@ -19,7 +19,7 @@ from rmjax.data.dataset import REAL
 from rmjax.data.image_files import MAX_BYTES, count_suffixes, walk_images
 from rmjax.data.parts import Entry
 from rmjax.errors import InputError
-from rmjax.utils.places import as_path, is_remote
+from rmjax.utils.places import as_path, is_remote, list_sizes
 
 logger = getLogger(__name__)
 
