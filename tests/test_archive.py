@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rmjax.data.archive import read_members
 from rmjax.errors import InputError
-from rmjax.prepare.archive import read_members
 
 LONG = "a/" * 30 + "folder/" * 20 + "ünïcode file.jpg"
 OPENERS = {"": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}

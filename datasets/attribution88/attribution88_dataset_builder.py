@@ -8,9 +8,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from rmjax.data.parts import Collection
 from rmjax.errors import InputError
 from rmjax.prepare import builder
-from rmjax.prepare.manifest import Manifest
+from rmjax.prepare.manifest_parts import collect
 from rmjax.prepare.split_lists import find_lists, read_archive_lists, read_folder_lists
 from rmjax.prepare.splits import take_subset
 
@@ -83,19 +84,20 @@ class Builder(builder.ImagesBuilder):
             raise InputError(f"{path}: no such file or folder")
         super().__init__(**kwargs)
 
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
         config = self.builder_config
         path = self._given = self._path(dl_manager)
         manifest = (
             read_folder_lists(path) if path.is_dir() else read_archive_lists(path)
         )
-        return take_subset(
+        subset = take_subset(
             manifest,
             config.sources,
             config.semantics,
             config.images_per_cell,
             config.seed,
         )
+        return collect(subset)
 
     def made_from(self) -> str | None:
         config, path = self.builder_config, self._given

@@ -48,7 +48,7 @@ def make_archive(
     """
     rows = dict(_rows(images_per_cell, test_only))
     texts = _lists(rows)
-    pictures = _draw_pictures(size)
+    pictures = draw_pictures(size)
     bar = tqdm(rows, str(path), unit="image", disable=not show_progress)
     gzipped = str(path).endswith("gz")
     opened = igzip.open(path, "wb", compresslevel=0) if gzipped else open(path, "wb")
@@ -56,7 +56,7 @@ def make_archive(
         if lists_first:
             _add_all(tar, folder, texts)
         for number, name in enumerate(bar):
-            _add(tar, f"{folder}/{name}", _numbered(pictures, number))
+            _add(tar, f"{folder}/{name}", numbered(pictures, number))
             tar.members = []  # tarfile would keep them all
         if not lists_first:
             _add_all(tar, folder, texts)
@@ -88,7 +88,8 @@ def _lists(rows: dict[str, tuple]) -> dict[str, bytes]:
     return texts
 
 
-def _draw_pictures(size: int) -> list[bytes]:
+def draw_pictures(size: int) -> list[bytes]:
+    """Return JPEG files of noise, 15 KB each at a side of 256 pixels."""
     rng = np.random.default_rng(0)
     pictures = []
     for _ in range(PICTURES):
@@ -103,7 +104,7 @@ def _draw_pictures(size: int) -> list[bytes]:
     return pictures
 
 
-def _numbered(pictures: Sequence[bytes], number: int) -> bytes:
+def numbered(pictures: Sequence[bytes], number: int) -> bytes:
     """Return a picture with its number in a JPEG comment."""
     picture, comment = pictures[number % len(pictures)], b"%08d" % number
     length = (len(comment) + 2).to_bytes(2, "big")

@@ -1,13 +1,17 @@
 """The `rmjax prepare` commands: one for each kind of data set."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rmjax.cli.options import Count, Names, NewFolder
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError
+
+if TYPE_CHECKING:
+    from rmjax.data.columns import Columns
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -32,12 +36,15 @@ class Reading:
         processes: that read images (default: one a core, or 1 for a few images)
         beam: read by Apache Beam instead, with its options, such as
             "--runner=FlinkRunner --parallelism=64" (needs: pip install rmjax[beam])
+        resume: go on with what a killed or failed preparation of the same has left; and
+            if this one fails, leave what is whole
         verify: then decode every image and look for duplicates; write a data sheet
     """
 
     data_dir: Target = "data"
     processes: Count | None = None
     beam: Annotated[str | None, Word(str, "OPTIONS")] = None
+    resume: bool = False
     verify: bool = False
 
     def options(self) -> dict[str, Any]:
@@ -49,6 +56,7 @@ class Reading:
         if self.processes and self.beam:
             raise InputError("--processes and --beam: give one of them")
         options = {"data_dir": self.data_dir, "processes": self.processes}
+        options["resume"] = self.resume
         if self.beam is None:
             return options
         try:
@@ -246,6 +254,132 @@ def _once(pairs: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
     return given
 
 
+Files = Annotated[list[str], Word(str, "PLACE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the files say of an image.
+
+    Attributes:
+        source: what made it
+        semantic: what it shows (default: not said)
+        split_column: train, val or test (default: what the names of the files say, as
+            train-00000-of-00002.parquet does, or else made by a hash)
+        group: images of the same group stay in one split (default: each its own)
+        real: which sources are the real photographs, A,B: names, or numbers of labels
+    """
+
+    source: str
+    semantic: str = ""
+    split_column: str = ""
+    group: str = ""
+    real: Names = ()
+
+    def columns(self, image: str) -> "Columns":
+        """Return them, and where the image is, as readers take them."""
+        from rmjax.data.columns import Columns
+
+        return Columns(
+            image,
+            self.source,
+            self.semantic,
+            self.split_column,
+            self.group,
+            tuple(self.real),
+        )
+
+
+def prepare_parquet(
+    *,
+    from_: Files,
+    name: str | None = None,
+    image: str = "",
+    labels: Labels,
+    seed: int = 0,
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
+    reading: Reading,
+) -> None:
+    """Images in parquet files, such as those of the Hugging Face Hub.
+
+    Columns are named with dots where they are nested, as meta.model.
+
+    Args:
+        from_: files, a folder, a pattern, an address such as s3://bucket/folder, or
+            hf:USER/DATASET on the Hub
+        name: what to call the data set (default: as the files or their folder)
+        image: the column of the image (default: the only one that looks like it)
+        seed: of splits that are made
+        fractions: shares of train, val and test, likewise
+    """
+    _prepare_shards(
+        "parquet", from_, name, labels.columns(image), seed, fractions, reading
+    )
+
+
+def prepare_webdataset(
+    *,
+    from_: Files,
+    name: str | None = None,
+    image: str = "",
+    labels: Labels,
+    seed: int = 0,
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
+    reading: Reading,
+) -> None:
+    """Images in the tar shards of a WebDataset.
+
+    What is said of an image is a key of its JSON file, with dots where it is nested, or
+    one of its members cls and txt.
+
+    Args:
+        from_: shards, a pattern such as 'shard-{000000..000127}.tar' (in quotes), a
+            folder, or an address such as s3://bucket/folder
+        name: what to call the data set (default: as the files or their folder)
+        image: the suffix of the image, as left.jpg (default: any of an image)
+        seed: of splits that are made
+        fractions: shares of train, val and test, likewise
+    """
+    _prepare_shards(
+        "webdataset", from_, name, labels.columns(image), seed, fractions, reading
+    )
+
+
+def _prepare_shards(
+    kind: str,
+    places: list[str],
+    name: str | None,
+    columns: "Columns",
+    seed: int,
+    fractions: tuple[float, ...],
+    reading: Reading,
+) -> None:
+    from rmjax.datasets import shards
+
+    folder = shards.prepare(
+        kind,
+        name or _name_of(places[0]),
+        place=places,
+        columns=columns,
+        seed=seed,
+        fractions=fractions,
+        **reading.options(),
+    )
+    reading.finish(folder)
+
+
+def _name_of(place: str) -> str:
+    """Return what to call a data set of these files: as they are, or their folder is."""
+    *folders, last = [part for part in re.split(r"[/:]", place) if part]
+    if re.search(r"[*?{\[]", last) and folders:
+        last = folders[-1]
+    stem = last.partition(".")[0]
+    name = re.sub(r"[^\w-]+", "_", stem, flags=re.ASCII).strip("_-")
+    if not name:
+        raise InputError(f"{place}: give the data set a name (--name)")
+    return name
+
+
 def prepare_transformations(
     *,
     of: Annotated[str, Word(str, "DATASET"), "such as attribution_mini"],
@@ -279,6 +413,8 @@ PREPARE = Group(
         "attribution88": prepare_attribution88,
         "image_attribution_bench": prepare_bench,
         "annotation_list": prepare_lists,
+        "parquet": prepare_parquet,
+        "webdataset": prepare_webdataset,
         "transformations": prepare_transformations,
     },
 )

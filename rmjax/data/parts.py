@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+UNSPECIFIED = "unspecified"  # the semantic, where nothing says what the images show
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -15,7 +17,7 @@ class Entry:
 
     Attributes:
         path: what to call it, unlike that of any other image of the collection.
-        source: name of what made it.
+        source: name of what made it; empty where it is not asked for.
         semantic: name of what it shows.
         group: images with equal groups show the same thing and stay in one split.
         split: `train`, `val` or `test`, or empty where it is still to be assigned.
@@ -76,10 +78,11 @@ class Collection:
     Attributes:
         place: what error messages call it all.
         parts: none of them empty.
-        sources: names in the order of their labels, `real` first; those that it does not
-            name follow in alphabetical order, and those without images are passed over.
-        semantics: likewise.
+        sources: names in the order of their labels. Others that there are follow in
+            alphabetical order; those of which there is no image are passed over.
+        semantics: likewise, but for the passing over.
         unknown: sources that are for testing alone, as unknown ones.
+        real: the source of the real photographs, which becomes source 0.
     """
 
     place: str
@@ -87,3 +90,4 @@ class Collection:
     sources: tuple[str, ...] = ()
     semantics: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    real: str = "real"

@@ -1,113 +1,69 @@
-"""The same preparation over a cluster, by Apache Beam (the extra `rmjax[beam]`)."""
+"""A map over a cluster, by Apache Beam (the extra `rmjax[beam]`)."""
 
-from __future__ import annotations
-
-import dataclasses
-import json
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmjax.errors import InputError
-from rmjax.prepare.left_out import LEFT_OUT, LeftOut, printable, read_left_out
-from rmjax.prepare.manifest import Manifest, Row
-from rmjax.prepare.records import Encoder, check_trained, example
+from rmjax.utils.files import replace_bytes
+from rmjax.utils.processes import OrderedMap
 
 if TYPE_CHECKING:
-    import apache_beam as beam
-
-ROWS = "rows.jsonl"  # what workers are given to read; removed when they are done
-
-
-def read_with_beam(
-    pipeline: beam.Pipeline, manifest: Manifest, encoder: Encoder, folder: Path
-) -> beam.PCollection:
-    """Read and check the images of a manifest.
-
-    Workers see the images, and `folder`, under the same paths as this process.
-
-    Args:
-        pipeline: that a TFDS builder runs.
-        manifest: which images; in a folder, because an archive cannot be split.
-        encoder: reads and checks them.
-        folder: of the data set; gets the list of what was left out.
-
-    Returns:
-        `(split, (path, example))` of each image that can be used.
-
-    Raises:
-        InputError: the images are in an archive.
-    """
-    import apache_beam as beam
-
-    if not manifest.root.is_dir():
-        raise InputError(
-            f"{manifest.root}: an archive cannot be read in parallel by Beam; extract it and give "
-            "the folder, or prepare it without Beam"
-        )
-    with open(folder / ROWS, "w", encoding="utf-8") as stream:
-        for row in manifest.rows:  # in a file: a million rows are too many for a graph
-            stream.write(json.dumps(dataclasses.astuple(row)) + "\n")
-
-    class Read(beam.DoFn):
-        def process(self, line: str) -> Iterator:
-            row = Row(*json.loads(line))
-            try:
-                data = encoder.read((row, None))
-            except InputError as error:
-                reason = str(error).removeprefix(f"{row.path}: ")
-                line = f"{printable(row.path)}\t{printable(reason)}"
-                yield beam.pvalue.TaggedOutput("bad", line)
-            else:
-                yield row.split, (row.path, example(row, data))
-
-    read = (
-        pipeline
-        | "list images" >> beam.io.ReadFromText(str(folder / ROWS))
-        | "spread" >> beam.Reshuffle()
-        | "read" >> beam.ParDo(Read()).with_outputs("bad", main="good")
-    )
-    left_out = str(folder / LEFT_OUT)
-    _ = read.bad | beam.io.WriteToText(left_out, shard_name_template="")
-    return read.good
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 
 @contextmanager
-def beam_errors_in_words() -> Iterator[None]:
-    """Turn what a runner or a worker raises into one line."""
+def beam_map(
+    function: Callable, folder: Path, options: "PipelineOptions"
+) -> Iterator[OrderedMap]:
+    """Give a map of `function` over items, which the workers of a Beam runner share.
+
+    Items and results go through files: a graph has no room for many, and no order.
+
+    Args:
+        function: can be pickled, as can its arguments and results.
+        folder: for these files, which workers see under the same path.
+        options: of the runner.
+    """
+    yield lambda items: _map(function, list(items), folder, options)
+
+
+def _map(
+    function: Callable, items: list, folder: Path, options: "PipelineOptions"
+) -> Iterator[tuple[Any, Any]]:
+    import apache_beam as beam
+
+    def work(number: int) -> None:
+        item = pickle.loads(_file(folder, number, "item").read_bytes())
+        try:
+            result = function(item)
+        except InputError as error:  # as it is: a runner would try again, and wrap it
+            result = error
+        replace_bytes(_file(folder, number, "result"), pickle.dumps(result))
+
+    for number, item in enumerate(items):
+        replace_bytes(_file(folder, number, "item"), pickle.dumps(item))
     try:
-        yield
-    except InputError:
-        raise
+        with beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | "numbers" >> beam.Create(range(len(items)))
+                | "spread" >> beam.Reshuffle()
+                | "work" >> beam.Map(work)
+            )
     except Exception as error:  # every runner has its own
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         raise InputError(f"Apache Beam: {type(error).__name__}: {reason}") from error
+    for number, item in enumerate(items):
+        result = pickle.loads(_file(folder, number, "result").read_bytes())
+        for kind in ("item", "result"):
+            _file(folder, number, kind).unlink()
+        if isinstance(result, InputError):
+            raise result
+        yield item, result
 
 
-def only(images: beam.PCollection, split: str) -> beam.PCollection:
-    """Return `(path, example)` of the images of one split."""
-    import apache_beam as beam
-
-    return (
-        images
-        | f"of {split}" >> beam.Filter(lambda image: image[0] == split)
-        | f"for {split}" >> beam.Values()
-    )
-
-
-def check_with_beam(manifest: Manifest, folder: Path) -> None:
-    """Check what a finished pipeline left out, and that every source has training images.
-
-    Raises:
-        InputError: too many, or a source without.
-    """
-    (folder / ROWS).unlink()
-    bad = LeftOut(len(manifest.rows))
-    for line in read_left_out(folder):
-        bad.add(*line.split("\t", 1))
-    bad.check()
-    (folder / LEFT_OUT).unlink()
-    bad.save(folder)
-    rows = (row for row in manifest.rows if printable(row.path) not in bad.reasons)
-    check_trained(manifest, {row.source for row in rows if row.split == "train"})
+def _file(folder: Path, number: int, kind: str) -> Path:
+    return folder / f"{number:05d}.{kind}"

@@ -1,75 +1,89 @@
 """The TFDS builder that all data sets of image files share, and `prepare`, which runs it.
 
-A data set says which images there are, in a folder or an archive (a `Manifest`). This
-module reads them, leaves out and lists those that cannot be used, and writes the rest.
+A data set says which images there are: a `Collection`, such as those of a `Manifest`.
+This module surveys them, has them written unit by unit, and puts the rest beside them.
 """
 
 import abc
 import contextlib
+import dataclasses
 import errno
+import hashlib
 import io
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from rmjax.data.dataset import UNKNOWN_SOURCES, check_source_names, open_dataset
+from rmjax.data.dataset import UNKNOWN_SOURCES, open_dataset
 from rmjax.data.images import decode_rgb
-from rmjax.data.labels import save_labels
+from rmjax.data.parts import Collection
 from rmjax.errors import InputError
-from rmjax.prepare.archive import read_members
-from rmjax.prepare.beam import (
-    beam_errors_in_words,
-    check_with_beam,
-    only,
-    read_with_beam,
+from rmjax.prepare.beam import beam_map
+from rmjax.prepare.left_out import LEFT_OUT, read_left_out
+from rmjax.prepare.manifest import Manifest, fingerprint
+from rmjax.prepare.manifest_parts import collect
+from rmjax.prepare.records import Check, Encoder, Transform, check_file, features
+from rmjax.prepare.resume import MADE_FROM, begin, save_survey
+from rmjax.prepare.survey import SplitByHash, Unit, make_units, name_classes, survey
+from rmjax.prepare.write import (
+    REPORTS,
+    Writer,
+    finish,
+    plan_tasks,
+    unfinished,
+    write_tasks,
 )
-from rmjax.prepare.left_out import LEFT_OUT, LeftOut, read_left_out
-from rmjax.prepare.manifest import Manifest, fingerprint, split_sizes
-from rmjax.prepare.records import (
-    Encoder,
-    Item,
-    SplitWriter,
-    check_file,
-    check_trained,
-    features,
-    num_shards,
-)
-from rmjax.prepare.split_lists import Finder
+from rmjax.utils.files import remove_folder, replace_bytes
 from rmjax.utils.locks import locked
-from rmjax.utils.processes import FEW, cores, in_blocks, ordered_map
+from rmjax.utils.places import as_path, is_remote
+from rmjax.utils.processes import cores, ordered_map
 
-MADE_FROM = "made_from.txt"
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+INFO = "dataset_info.json"  # comes last: a folder without it is no data set
 
 logger = logging.getLogger(__name__)
 
 
-class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes the images that `find_images` names, their bytes as they were.
-
-    With a Beam runner or Beam options in the download config, Apache Beam reads and
-    writes them; otherwise processes of this machine do.
 
     Args:
         processes: that read images; None uses every core for more than a few images.
-        **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
+        splitter: gives a split to the images that have none.
+        transform: makes of an image what is stored; None leaves it as it is.
+        **kwargs: as for `FileReaderBuilder`.
     """
 
-    def __init__(self, *, processes: int | None = None, **kwargs):
-        self._processes = processes
+    # What is said of an image's bytes; a checksum over all is cheaper than decoding.
+    check: Check = staticmethod(check_file)
+
+    def __init__(
+        self,
+        *,
+        processes: int | None = None,
+        splitter: SplitByHash | None = None,
+        transform: Transform | None = None,
+        **kwargs,
+    ):
+        self._processes, self._transform = processes, transform
+        self._splitter = splitter or SplitByHash()
         kwargs.setdefault("file_format", "array_record")
         with _quiet_tfds():
             super().__init__(**kwargs)
 
     @abc.abstractmethod
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
-        """Return the images with their splits, in a folder or in an archive."""
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
+        """Return the images."""
 
     @abc.abstractmethod
     def made_from(self) -> str | None:
@@ -79,7 +93,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Names are not known before the images: `_find` sets them.
+        # Names are not known before the images: `_describe` sets them.
         return self.dataset_info_from_configs(
             features=features(), metadata=tfds.core.MetadataDict()
         )
@@ -89,105 +103,115 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> None:
-        manifest = self._find(dl_manager)
-        if download_config.beam_runner or download_config.beam_options:
-            self._manifest = manifest
-            with beam_errors_in_words():
-                super()._download_and_prepare(dl_manager, download_config)
-            check_with_beam(manifest, Path(self.data_path))
-        else:
-            splits = self._write(manifest)
-            self.info.set_splits(tfds.core.splits.SplitDict(splits))
+        self.write(dl_manager, download_config.beam_options)
 
-    def _split_generators(self, dl_manager, pipeline) -> dict[str, object]:
-        """Return `_generate_examples` of every split; of a Beam pipeline alone."""
-        manifest, folder = self._manifest, Path(self.data_path)
-        images = read_with_beam(pipeline, manifest, make_encoder(manifest), folder)
-        return {s: self._generate_examples(images, s) for s in split_sizes(manifest)}
+    def write(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        beam_options: "PipelineOptions | None" = None,
+        resume: bool = False,
+    ) -> None:
+        """Write the data set.
 
-    def _generate_examples(self, images, split: str) -> object:
-        return only(images, split)
+        Args:
+            dl_manager: finds and fetches downloads.
+            beam_options: as for `prepare`.
+            resume: go on with what a killed preparation has left.
 
-    def _find(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
-        manifest = self.find_images(dl_manager)
-        named = {"source": manifest.source_names, "semantic": manifest.semantic_names}
-        for kind, names in named.items():
-            for name in names:
-                if not name.isprintable():  # nor are bytes that are not UTF-8
-                    raise InputError(f"{manifest.root}: {kind} {name!a}: rename it")
-            self.info.features[kind].names = list(names)
-        check_source_names(manifest.source_names, manifest.root)
-        self.info.metadata[UNKNOWN_SOURCES] = list(manifest.unknown)
-        # TFDS renames its scratch folder as a whole: this comes with the data.
-        file = Path(self.data_path) / MADE_FROM
-        file.write_text(f"{self.made_from()}\n", encoding="utf-8")
-        return manifest
-
-    def _write(self, manifest: Manifest) -> list[tfds.core.SplitInfo]:
-        """Write all splits, and the list of what was left out."""
-        total, folder = len(manifest.rows), Path(self.data_path)
-        processes = self._processes or (1 if total < FEW else cores())
-        bad, encoder = LeftOut(total), make_encoder(manifest)
-        with ordered_map(encoder, processes) as encode, contextlib.ExitStack() as stack:
-            writers = self._open_writers(manifest)
-            for writer in writers.values():
-                stack.callback(writer.close)
-            for block, records in encode(in_blocks(read_images(manifest, bad))):
-                for (row, _), record in zip(block, records, strict=True):
-                    if isinstance(record, str):
-                        bad.add(row.path, record)
-                    else:
-                        writers[row.split].write(record, encoder.labels(row))
-            bad.check()
-            empty = [split for split, writer in writers.items() if not writer.length]
-            if empty:
-                raise InputError(f"no readable image in split {', '.join(empty)}")
-            labels = {split: writer.labels() for split, writer in writers.items()}
-            trained = np.unique(labels.get("train", {}).get("source", ()))
-            check_trained(manifest, [manifest.source_names[int(i)] for i in trained])
-        bad.save(folder)
-        for split, columns in labels.items():
-            save_labels(folder, split, columns)
-        return [writer.info() for writer in writers.values()]
-
-    def _open_writers(self, manifest: Manifest) -> dict[str, SplitWriter]:
-        sizes = split_sizes(manifest)
-        needed, free = sum(sizes.values()), shutil.disk_usage(self.data_path).free
-        if needed > free:
-            raise InputError(
-                f"{self.data_dir_root}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
-                f"{free / 2**30:.1f} GiB left; make room or choose another --data-dir"
-            )
-        return {
-            split: SplitWriter(self._get_filename_template(split), num_shards(size))
-            for split, size in sizes.items()
+        Raises:
+            InputError: see `prepare`.
+        """
+        folder = as_path(self.data_path)
+        collection = self.find_images(dl_manager)
+        units = make_units(collection.parts)
+        _check_room(folder, units)
+        surveys = begin(folder, f"{self.made_from()}\n", resume)
+        engine = None
+        if beam_options:
+            engine = partial(beam_map, folder=folder / REPORTS, options=beam_options)
+        if surveys is None:
+            processes = 1 if len(units) == 1 else self._processes or cores()
+            here = partial(ordered_map, processes=processes)
+            surveys = survey(units, self._splitter, engine or here)
+            save_survey(folder, surveys)
+        sources, semantics = name_classes(collection, surveys)
+        tasks, shards = plan_tasks(units, surveys)
+        writer = Writer(
+            folder=folder,
+            dataset=self.name,
+            shards=shards,
+            total=sum(task.images for task in tasks),
+            splitter=self._splitter,
+            encoder=Encoder(sources, semantics, self.check, self._transform),
+        )
+        write_tasks(writer, unfinished(folder, tasks), engine, self._processes)
+        trained = {
+            label: name
+            for label, name in enumerate(sources)
+            if name not in collection.unknown
         }
+        splits = finish(writer, tasks, trained)
+        self.info.features["source"].names = list(sources)
+        self.info.features["semantic"].names = list(semantics)
+        self.info.metadata[UNKNOWN_SOURCES] = list(collection.unknown)
+        self.info.set_splits(tfds.core.splits.SplitDict(splits))
+        _publish(self.info, folder)
+        remove_folder(folder / REPORTS)
 
 
 class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes images that are known without a download, those of `manifest`."""
+    """Writes images of a folder that are known without a download, those of `manifest`."""
+
+    check = staticmethod(decode_rgb)
 
     @property
     @abc.abstractmethod
     def manifest(self) -> Manifest:
         """Return the images with their splits."""
 
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Manifest:
-        return self.manifest
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
+        return collect(self.manifest)
 
     def made_from(self) -> str:
         return fingerprint(self.manifest)
 
 
+class CollectedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Writes images that are known without a download, those of `collection`."""
+
+    @property
+    @abc.abstractmethod
+    def collection(self) -> Collection:
+        """Return the images."""
+
+    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
+        return self.collection
+
+    def made_from(self) -> str:
+        """Return a hash of the names and sizes of all parts, and of the config."""
+        config = dataclasses.replace(self.builder_config, place="")
+        text = [
+            *((part.name, part.size) for part in self.collection.parts),
+            *(config, self._splitter, self._transform),
+        ]
+        return hashlib.sha256(repr(text).encode()).hexdigest()
+
+
 def prepare(
-    builder: ImagesBuilder, download_dir: str | Path | None = None, **options
+    builder: ImagesBuilder,
+    download_dir: str | Path | None = None,
+    *,
+    beam_options: "PipelineOptions | None" = None,
+    resume: bool = False,
 ) -> Path:
     """Run a builder, or return its data set if it is finished and of the same images.
 
     Args:
         builder: of one data set.
         download_dir: where downloads go and are; None for data sets without any.
-        **options: of `tfds.download.DownloadConfig`, such as `beam_options`.
+        beam_options: has Apache Beam read and write, on the runner that they name.
+        resume: go on with what a killed or failed preparation has left, instead of
+            anew; and where this one fails, leave what is whole.
 
     Returns:
         The folder of the data set, for `rmjax.data.dataset.open_dataset`. What was
@@ -197,25 +221,27 @@ def prepare(
         InputError: what the data set refuses; more than 1 % of the images cannot be
             used; a source without training images; the disk is full; another process
             is preparing the same; or a data set of that name made from other images.
-            Nothing is left then.
+            Nothing is left then, unless `resume` is set.
     """
-    directory = Path(builder.data_path)
+    directory = as_path(builder.data_path)
     if builder.builder_config is not None:
         _check_name(builder.builder_config.name)
-    if directory.exists():
+    if (directory / INFO).exists():
         _check_same(directory, builder.made_from())
     else:
         with contextlib.ExitStack() as stack:
             stack.enter_context(disk_errors_in_words(directory))
             stack.enter_context(only_one(directory))
+            if not resume:
+                stack.enter_context(_removed_if_failed(directory))
             if download_dir is None:  # TFDS wants a folder in any case
                 download_dir = stack.enter_context(tempfile.TemporaryDirectory())
-            # Without this TFDS looks for a finished copy in a public bucket.
-            config = tfds.download.DownloadConfig(try_download_gcs=False, **options)
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
             stack.enter_context(_quiet_tfds())
-            builder.download_and_prepare(
+            manager = builder._make_download_manager(
                 download_dir=str(download_dir), download_config=config
             )
+            builder.write(manager, beam_options, resume)
     dataset = open_dataset(directory)
     for split in dataset.split_sizes:
         dataset.labels(split)
@@ -228,31 +254,13 @@ def prepare(
     return directory
 
 
-def make_encoder(manifest: Manifest) -> Encoder:
-    """Return what checks and serialises the images of a manifest."""
-    # Files are decoded. An archive is told to be whole by its checksum, its images are
-    # looked at: all of a million would have to be decoded on a few cores.
-    check = decode_rgb if manifest.root.is_dir() else check_file
-    return Encoder(manifest, check)
-
-
-def read_images(manifest: Manifest, bad: LeftOut) -> Iterator[Item]:
-    """Yield the images of a folder, or of an archive, under a progress bar.
-
-    Args:
-        manifest: which there are.
-        bad: gets those of its rows that an archive does not hold.
-    """
-    if manifest.root.is_dir():
-        rows = tqdm(manifest.rows, "reading images", unit="image", delay=1)
-        yield from ((row, None) for row in rows)
-        return
-    finder = Finder(manifest.rows)
-    members = read_members(manifest.root, finder.knows, "reading images")
-    for name, data in members:
-        yield finder.take(name), data
-    for row in finder.left():
-        bad.add(row.path, "not in the archive")
+def _publish(info: tfds.core.DatasetInfo, folder: Path) -> None:
+    """Put what TFDS says of a data set beside its shards, last what makes it count."""
+    with tempfile.TemporaryDirectory() as scratch:
+        info.write_to_directory(scratch)
+        files = sorted(Path(scratch).iterdir(), key=lambda file: file.name == INFO)
+        for file in files:
+            replace_bytes(folder / file.name, file.read_bytes())
 
 
 def _check_name(name: str) -> None:
@@ -275,15 +283,42 @@ def _check_same(directory: Path, made_from: str | None) -> None:
         )
 
 
+def _check_room(directory: Path, units: Sequence[Unit]) -> None:
+    if is_remote(directory):
+        return
+    there = directory
+    while not there.exists():
+        there = there.parent
+    needed = sum(part.size for unit in units for part in unit)
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InputError(
+            f"{directory.parent}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
+            f"{free / 2**30:.1f} GiB left; make room or choose another --data-dir"
+        )
+
+
+@contextlib.contextmanager
+def _removed_if_failed(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # what is whole stays after a kill or Ctrl-C
+        remove_folder(directory)
+        raise
+
+
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
-    """Keep others from preparing the same; remove what a killed process left."""
+    """Keep others from preparing the same; stores know no locks."""
+    if is_remote(directory):
+        yield
+        return
     path = directory.parent / f".{directory.name}.lock"
     busy = f"{directory}: another process is preparing this data set; wait for it"
     with locked(path, busy):
         try:
             for scratch in directory.parent.glob(f"incomplete.*_{directory.name}"):
-                shutil.rmtree(scratch)
+                shutil.rmtree(scratch)  # of TFDS
             yield
         finally:
             path.unlink()

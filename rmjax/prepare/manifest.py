@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from rmjax.data.dataset import REAL
 from rmjax.data.image_files import MAX_BYTES, count_suffixes, walk_images
+from rmjax.data.parts import Entry
 from rmjax.errors import InputError
 
 logger = getLogger(__name__)
@@ -25,24 +26,16 @@ UNSPECIFIED = "unspecified"  # the semantic, where nothing says what the images 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One image; a million of them take some 300 MB.
+class Row(Entry):
+    """One image of a manifest; a million of them take some 300 MB.
+
+    Its path is relative to the manifest's root, with forward slashes.
 
     Attributes:
-        path: relative to the root, with forward slashes.
-        source: name of what made it.
-        semantic: name of what it shows.
-        group: images with equal groups stay in one split.
-        split: one of `SPLITS`, or empty where it is still to be assigned.
         listed_in: the file that named the image, or the folder it was found in.
         line: its line in that file, from 1; 0 if a folder named it.
     """
 
-    path: str
-    source: str
-    semantic: str
-    group: str
-    split: str
     listed_in: str
     line: int = 0
 
@@ -326,23 +319,12 @@ def fingerprint(manifest: Manifest) -> str:
     )
     for row in manifest.rows:
         entry = (row.path, row.source, row.semantic, row.group, row.split)
-        digest.update(repr((*entry, _size(manifest.root / row.path))).encode())
+        digest.update(repr((*entry, size_of(manifest.root / row.path))).encode())
     return digest.hexdigest()
 
 
-def split_sizes(manifest: Manifest) -> dict[str, int]:
-    """Estimate the bytes of each split that there is, in the order of `SPLITS`."""
-    counts: Counter = Counter()
-    folder = manifest.root.is_dir()
-    for row in manifest.rows:
-        counts[row.split] += max(_size(manifest.root / row.path), 0) if folder else 1
-    # Images do not get smaller by compression: the archive's size is that of all.
-    unit = 1 if folder else manifest.root.stat().st_size / manifest.listed
-    order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
-    return {split: int(counts[split] * unit) for split in order if split in counts}
-
-
-def _size(file: Path) -> int:
+def size_of(file: Path) -> int:
+    """Return the bytes of a file as far as they are read; -1 where that can't be told."""
     try:
         return min(file.stat().st_size, MAX_BYTES)  # what is larger is left out
     except OSError:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from rmjax.data.archive import read_members
 from rmjax.errors import InputError
-from rmjax.prepare.archive import read_members
 from rmjax.prepare.lists import LISTS, Labels, read_list
 from rmjax.prepare.manifest import InsideRoot, Manifest, Row, check_groups, check_once
 

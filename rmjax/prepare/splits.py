@@ -34,7 +34,7 @@ def assign_splits(
         return tuple(rows)
     if len(unassigned) < len(rows):
         raise InputError(f"{unassigned[0].where}: no split, though other rows have one")
-    _check_fractions(fractions)
+    check_fractions(fractions)
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.group].append(row)
@@ -119,7 +119,8 @@ def _hash(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
 
-def _check_fractions(fractions: Sequence[float]) -> None:
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise an InputError where these are no shares of train, val and test."""
     valid = len(fractions) == len(SPLITS) and min(fractions) >= 0 and fractions[0] > 0
     if not valid or not abs(sum(fractions) - 1) <= 1e-6:  # not: NaN
         raise InputError(

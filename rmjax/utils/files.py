@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from rmjax.errors import InputError
 
 
@@ -87,6 +89,12 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what failed may be the folder
             scratch.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there."""
+    if folder.exists():
+        epath.Path(folder).rmtree()
 
 
 def check_writable(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Members of a tar archive, read as a stream: nothing is extracted."""
 
 import bz2
+import gzip
 import lzma
 import tarfile
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
-from isal import igzip
+from isal import igzip, igzip_lib
 from tqdm import tqdm
 
 from rmjax.data.image_files import MAX_BYTES, check_regular
@@ -20,6 +21,11 @@ _OPENERS: dict[bytes, Callable[[Any], AbstractContextManager]] = {
     b"BZ": bz2.open,
     b"\xfd7": lzma.open,
 }
+# What decompressors and tarfile raise for a file that is not what it should be.
+_DAMAGE: tuple[Any, ...] = (
+    *(tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile),
+    *(igzip_lib.IsalError, lzma.LZMAError),
+)
 
 
 class _Member(tarfile.TarInfo):
@@ -32,6 +38,10 @@ class _Member(tarfile.TarInfo):
             if type(error).__name__ == "EOFHeaderError":  # as every archive ends
                 raise
             raise tarfile.ReadError(str(error)) from error
+
+
+class Damaged(InputError):
+    """An archive that ends early, is damaged, or is none."""
 
 
 def read_members(
@@ -48,8 +58,7 @@ def read_members(
         description: of the bar.
 
     Raises:
-        InputError: no such file, no archive, a truncated or damaged one, or a name that
-            leaves its root.
+        InputError: as of `read_stream`, or no such file.
     """
     try:
         bar = tqdm(
@@ -60,27 +69,49 @@ def read_members(
             delay=1,
         )
         with open(archive, "rb") as raw, bar:
-            opener = _OPENERS.get(raw.peek(2)[:2], nullcontext)
-            with opener(raw) as stream:
-                for name, data in _read(archive, stream, wanted):
-                    bar.update(raw.tell() - bar.n)
-                    yield name, data
-                while stream.read(2**20):  # a compressed file ends in its checksum
-                    pass
+            for member in read_stream(str(archive), raw, wanted):
                 bar.update(raw.tell() - bar.n)
-    except InputError:
-        raise
+                yield member
+            bar.update(raw.tell() - bar.n)
     except OSError as error:
         raise InputError(f"{archive}: {error.strerror or error}") from error
-    except Exception as error:  # each decompressor has its own
-        raise InputError(
+
+
+def read_stream(
+    archive: str, raw: IO[bytes], wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield what `read_members` does, of an open file.
+
+    Args:
+        archive: what error messages call it.
+        raw: at its start.
+        wanted: see `read_members`.
+
+    Raises:
+        Damaged: a truncated or damaged archive, or none.
+        InputError: it cannot be read, or a name leaves its root.
+    """
+    try:
+        opener = _OPENERS.get(raw.read(2), nullcontext)
+        raw.seek(0)
+        with opener(raw) as stream:
+            yield from _read(archive, stream, wanted)
+            while stream.read(2**20):  # a compressed file ends in its checksum
+                pass
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise Damaged(
             f"{archive}: truncated or damaged, or no tar archive ({error}); check its size and "
             "checksum, or download it again"
         ) from error
+    except Exception as error:  # each store has its own
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{archive}: {reason}") from error
 
 
 def _read(
-    archive: Path, stream: IO[bytes], wanted: Callable[[str], bool]
+    archive: str, stream: IO[bytes], wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(
         fileobj=stream,
@@ -105,7 +136,7 @@ def _read(
             yield name, content.read() if content else b""
 
 
-def _normal_name(name: str, archive: Path) -> str:
+def _normal_name(name: str, archive: str) -> str:
     """Return a member's name without `.` parts, or refuse one that leaves the root."""
     if name[:1] == "/" or ".." in name.split("/"):
         raise InputError(

@@ -1,0 +1,173 @@
+"""The files that a place stands for: a file, a folder, a pattern, a data set of the Hub."""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rmjax.errors import InputError
+from rmjax.utils.places import filesystem, is_remote
+
+HUB = "hf:"  # begins the address of a data set on the Hugging Face Hub
+# Where the Hub keeps its own parquet files of a data set that has none.
+_CONVERTED = "@refs/convert/parquet"
+_MAGIC = re.compile(r"[*?\[]")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+Place = str | Path | Sequence[str | Path]
+
+
+class File(NamedTuple):
+    """A file that was found.
+
+    Attributes:
+        name: relative to the place, with forward slashes.
+        address: where it is: a path of this machine, or an address in a store.
+        size: in bytes.
+    """
+
+    name: str
+    address: str
+    size: int
+
+
+def find_files(place: Place, suffixes: tuple[str, ...]) -> list[File]:
+    """Return the files of some kinds that a place, or several, stand for.
+
+    Args:
+        place: a file, whatever its suffix; a folder, searched to its depth; a pattern
+            with `*`, `?`, `[...]`, or with `{000..127}` and `{a,b}`, all of which
+            have to be there; an address that fsspec knows; or `hf:user/dataset` for a
+            data set of the Hub. Or several of these.
+        suffixes: what the names of files of a folder or of the Hub end in.
+
+    Returns:
+        The files, in the order of several places, else of their names. Of several
+        places, names are relative to the folder that they share.
+
+    Raises:
+        InputError: nothing is there, it can't be read, or a file is named twice.
+    """
+    places = [place] if isinstance(place, str | Path) else list(place)
+    texts = [text for one in places for text in _expand(str(one))]
+    if not texts:
+        raise InputError(f"no file is given; give {' or '.join(suffixes)} files")
+    found = [_find(text, suffixes) for text in texts]
+    kinds = {is_remote(text) for text in texts}
+    if len(kinds) > 1:
+        raise InputError(f"{texts[0]}: give files of one store, not of several")
+    base = posixpath.commonpath([root for root, _ in found])
+    files = [
+        File(posixpath.relpath(path, base), address, size)
+        for _, rows in found
+        for path, address, size in rows
+    ]
+    name, times = Counter(file.name for file in files).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{name} is named twice: give each file once")
+    return files
+
+
+def describe_place(place: Place) -> str:
+    """Return what error messages call a place, or several."""
+    places = [place] if isinstance(place, str | Path) else list(place)
+    more = f" and {len(places) - 1} more" if places[1:] else ""
+    return f"{places[0]}{more}"
+
+
+@contextmanager
+def reading(name: object) -> Iterator[None]:
+    """Turn what goes wrong in reading a file, in any store, into one line.
+
+    Raises:
+        InputError: in place of every other exception.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file or folder") from error
+    except Exception as error:  # each store has its own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"{name}: {reason.splitlines()[0]}") from error
+
+
+def _expand(text: str) -> Iterator[str]:
+    """Yield what a text with braces stands for, as a shell has it."""
+    braces = _BRACES.search(text)
+    if not braces:
+        yield text
+        return
+    span = _RANGE.fullmatch(braces[1])
+    words = braces[1].split(",")
+    if span:
+        first, last = int(span[1]), int(span[2])
+        words = [f"{n:0{len(span[1])}}" for n in range(first, last + 1)]
+    if not words:
+        raise InputError(
+            f"{text}: {braces[0]} counts down: give the lower number first"
+        )
+    for word in words:
+        yield from _expand(text[: braces.start()] + word + text[braces.end() :])
+
+
+def _find(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
+    """Return the folder that names are relative to, and files as path, address, size."""
+    if text.startswith(HUB) and not is_remote(text):
+        return _find_on_hub(text, suffixes)
+    with reading(text):
+        fs, path = filesystem(text)
+        magic = _MAGIC.search(path)
+        if fs.isdir(path):
+            root, infos = fs.info(path)["name"], _walk(fs, path, suffixes)
+        elif magic and not fs.exists(path):
+            root = posixpath.dirname(path[: magic.start()] + "x")
+            found = fs.glob(path, detail=True).values()
+            infos = _sorted(info for info in found if info["type"] == "file")
+        else:
+            root, infos = posixpath.dirname(path), [fs.info(path)]
+        if not infos:
+            raise InputError(f"{text}: no {' or '.join(suffixes)} files there")
+        unstrip = fs.unstrip_protocol if is_remote(text) else str
+        return root, [
+            (info["name"], unstrip(info["name"]), info["size"]) for info in infos
+        ]
+
+
+def _find_on_hub(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
+    try:
+        import huggingface_hub  # noqa: F401  # what fsspec reads the Hub by
+    except ImportError as error:
+        raise InputError(f"{text}: hf: needs: pip install rmjax[hub]") from error
+    name = text.removeprefix(HUB).strip("/")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+|/.+)?", name, re.ASCII):
+        raise InputError(f"{text}: no data set of the Hub; give hf:USER/DATASET")
+    try:
+        return _find(f"hf://datasets/{name}", suffixes)
+    except InputError:
+        if ".parquet" not in suffixes or name.count("/") > 1 or "@" in name:
+            raise
+        return _find(f"hf://datasets/{name}{_CONVERTED}", suffixes)
+
+
+def _walk(fs: Any, root: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the files under a folder, sorted; names with a leading dot are hidden."""
+    found = []
+    for _, folders, files in fs.walk(root, detail=True, on_error="raise"):
+        for name in [name for name in folders if name.startswith(".")]:
+            del folders[name]
+        found += [
+            info
+            for name, info in files.items()
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
+    return _sorted(found)
+
+
+def _sorted(infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(infos, key=lambda info: info["name"])
