@@ -41,7 +41,7 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from rmjax.data.dataset import REAL
 from rmjax.data.facts import jpeg_quality
 from rmjax.data.images import decode_rgb, open_image
-from rmjax.data.parts import Entry
+from rmjax.data.parts import Entry, Part, Unusable
 from rmjax.errors import InputError
 
 GRID = 16  # px: two blocks of JPEG, one of chroma that was halved
@@ -136,11 +136,14 @@ class Equaliser:
         }
 
 
-def measure(images: Iterable[tuple[Entry, bytes]]) -> Measures:
-    """Look at the headers of images; those without a readable one are passed over."""
+def measure(part: Part) -> Measures:
+    """Look at the headers of some images; those without a readable one are passed over."""
     sides: Counter[tuple[str, int]] = Counter()
     recipes: Counter[Recipe] = Counter()
-    for entry, data in images:
+    for image in part.images():
+        if isinstance(image, Unusable):
+            continue
+        entry, data = image
         with suppress(InputError):  # it will be left out, with the reason
             header = open_image(data, entry.path)
             sides[entry.source, min(header.size)] += 1
