@@ -64,7 +64,9 @@ class Builder(builder.CollectedBuilder):
     @cached_property
     def collection(self) -> Collection:
         """Return the images in parts."""
-        return collect(self.images) if isinstance(self.images, Manifest) else self.images
+        return (
+            collect(self.images) if isinstance(self.images, Manifest) else self.images
+        )
 
     def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
         """Return the images in parts, and plan what is to become of them."""
