@@ -14,6 +14,7 @@ from rmjax.prepare import builder
 from rmjax.prepare.manifest_parts import collect
 from rmjax.prepare.split_lists import find_lists, read_archive_lists, read_folder_lists
 from rmjax.prepare.splits import take_subset
+from rmjax.utils.places import is_remote, path_of
 
 # Where its authors keep it, as their published code says.
 ADDRESS = "https://kahlan.cvssp.org/data/Flickr25K/tubui/eccv22_repmix/"
@@ -78,7 +79,7 @@ class Builder(builder.ImagesBuilder):
     def __init__(
         self, *, path: str | Path | None = None, download: bool = False, **kwargs
     ):
-        self._given = None if path is None else Path(path)
+        self._given = None if path is None else path_of(path)
         self._download = download
         if self._given and not self._given.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -111,7 +112,9 @@ class Builder(builder.ImagesBuilder):
         if self._given is not None:
             return self._given
         archive = self.builder_config.archive
-        manual = Path(dl_manager._manual_dir)  # the public property raises without it
+        manual = path_of(
+            dl_manager._manual_dir
+        )  # the public property raises without it
         for name in (archive, archive.removesuffix(".tar.gz")):
             if (manual / name).exists():
                 return manual / name
@@ -123,6 +126,11 @@ class Builder(builder.ImagesBuilder):
         )
 
     def _fetch(self, dl_manager: tfds.download.DownloadManager, archive: str) -> Path:
+        if is_remote(dl_manager._download_dir):
+            raise InputError(
+                f"{dl_manager._download_dir}: --download is for a --data-dir of this "
+                "machine; give the archive with --from"
+            )
         tfds.enable_progress_bar()
         try:
             return Path(dl_manager.download(ADDRESS + archive))
@@ -168,4 +176,4 @@ def prepare(
         data_dir=data_dir,
         processes=processes,
     )
-    return builder.prepare(made, Path(data_dir) / "downloads", **options)
+    return builder.prepare(made, path_of(data_dir) / "downloads", **options)

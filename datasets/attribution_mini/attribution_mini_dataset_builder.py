@@ -1,9 +1,11 @@
 """TFDS builder of attribution_mini, and `prepare`, which makes it on the spot."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -12,8 +14,9 @@ from tqdm import tqdm
 from rmjax.datasets.attribution_mini import images
 from rmjax.datasets.attribution_mini.preferences import KINDS
 from rmjax.errors import InputError
-from rmjax.prepare.builder import disk_errors_in_words, only_one
+from rmjax.prepare.builder import INFO, disk_errors_in_words, only_one, publish
 from rmjax.utils.choose import check_choice
+from rmjax.utils.places import is_remote, path_of
 from rmjax.utils.processes import OrderedMap, cores, ordered_map
 
 MIN_IMAGES_PER_CELL = 5
@@ -197,8 +200,9 @@ def prepare(
             with others, the disk is full, or another process makes the same.
     """
     asked = made_with(images_per_cell, seed, size, entanglement, preferences)
-    folder = Path(data_dir).expanduser() / Builder.name / str(Builder.VERSION)
-    if folder.exists():
+    root = path_of(os.path.expanduser(data_dir))
+    folder = root / Builder.name / str(Builder.VERSION)
+    if (folder / INFO).exists():
         on_disk = _made_with_on_disk(folder)
         if on_disk != asked:
             raise InputError(
@@ -206,11 +210,16 @@ def prepare(
                 "remove it or choose another data_dir"
             )
         return folder
-    with disk_errors_in_words(folder), only_one(folder):
-        builder = Builder(
-            **asked, processes=processes, data_dir=str(Path(data_dir).expanduser())
-        )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(disk_errors_in_words(folder))
+        stack.enter_context(only_one(folder))
+        # TFDS renames its scratch folder as a whole, which stores do not.
+        remote = is_remote(root)
+        scratch = stack.enter_context(TemporaryDirectory()) if remote else str(root)
+        builder = Builder(**asked, processes=processes, data_dir=scratch)
         builder.download_and_prepare()
+        if remote:
+            publish(Path(builder.data_path), folder)
     return folder
 
 

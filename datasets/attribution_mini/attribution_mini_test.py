@@ -288,5 +288,6 @@ def test_prepare_refuses(tmp_path):
     folder = tmp_path / "attribution_mini" / "2.0.0"
     folder.mkdir(parents=True)
     (folder / "metadata.json").write_text('{"images_per_cell": 5}')
+    (folder / "dataset_info.json").write_text("{}")
     with pytest.raises(InputError, match="images_per_cell=5.*images_per_cell=200"):
         prepare(tmp_path)

@@ -16,9 +16,9 @@ from rmjax.prepare.benchmarks import BENCHMARKS, FRACTIONS
 from rmjax.prepare.equalise import Equaliser, measure, plan_equalise
 from rmjax.prepare.manifest import Manifest, fingerprint
 from rmjax.prepare.manifest_parts import collect
-from rmjax.prepare.survey import SplitByHash
+from rmjax.prepare.survey import SHARD_BYTES, SplitByHash
 from rmjax.utils.choose import choose
-from rmjax.utils.processes import FEW, cores, ordered_map
+from rmjax.utils.processes import cores, ordered_map
 
 EQUALISED = "equalised"  # in a data set's metadata: how
 
@@ -77,23 +77,25 @@ class Builder(builder.CollectedBuilder):
 
     def made_from(self) -> str:
         """Return a hash of what there is, and of the config."""
-        if not isinstance(self.images, Manifest):
-            return super().made_from()
         config = dataclasses.replace(self.builder_config, place="")
-        text = f"{fingerprint(self.images)} {config!r}"
+        if isinstance(self.images, Manifest):
+            text = repr((fingerprint(self.images), config))
+        else:
+            parts = [(part.name, part.size) for part in self.images.parts]
+            text = repr((parts, config))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _plan(self) -> Equaliser:
-        parts, seed = self.collection.parts, self.builder_config.seed
-        count = len(self.images.rows) if isinstance(self.images, Manifest) else FEW
-        processes = self._processes or (1 if count < FEW else cores())
+        parts = self.collection.parts
+        small = sum(part.size for part in parts) < SHARD_BYTES
+        processes = self._processes or (1 if small else cores())
         bar = tqdm(total=len(parts), desc="reading headers", unit="part", delay=1)
         with bar, ordered_map(measure, processes) as measured:
             found = []
             for _, measures in measured(parts):
                 found.append(measures)
                 bar.update()
-        return plan_equalise(found, seed)
+        return plan_equalise(found, self.builder_config.seed)
 
 
 def prepare(

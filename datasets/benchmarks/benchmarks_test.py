@@ -1,5 +1,6 @@
 """The benchmarks builder: what each published form says, and equalised files."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
 from rmjax.audit.audit import CUES, audit_cue
@@ -62,10 +64,17 @@ UNKNOWN = {
 }
 
 
-def touch(root: Path, *paths: str) -> None:
-    for path in paths:
+def encoded(number: int) -> bytes:
+    """A PNG file unlike those of other numbers."""
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20), (number, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(root: Path, *paths: str) -> None:
+    for number, path in enumerate(paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
+        (root / path).write_bytes(encoded(number))
 
 
 def labels(entry: Entry) -> str:
@@ -75,7 +84,7 @@ def labels(entry: Entry) -> str:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_paths_say_source_semantic_and_split(tmp_path, name):
-    touch(tmp_path, *PUBLISHED[name], "prompts.csv")
+    write(tmp_path, *PUBLISHED[name], "prompts.csv")
     manifest = BENCHMARKS[name].read(tmp_path)
     assert {row.path: labels(row) for row in manifest.rows} == PUBLISHED[name]
     assert manifest.source_names[0] == "real"
@@ -83,10 +92,14 @@ def test_published_paths_say_source_semantic_and_split(tmp_path, name):
     groups = Counter(row.group for row in manifest.rows)
     # Each generator of Synthbuster was asked for what a photograph of RAISE shows.
     assert max(groups.values()) == (3 if name == "synthbuster" else 1)
+    dataset = open_dataset(prepare(name, tmp_path, tmp_path / "data"))
+    assert dataset.directory.parts[-3:] == (name, "standard", "1.0.0")
+    assert set(dataset.unknown_sources) == set(manifest.unknown)
+    assert sum(dataset.split_sizes.values()) == len(manifest.rows)
 
 
 def test_test_sets_of_forensynths_are_read_alone(tmp_path):
-    touch(
+    write(
         tmp_path, "crn/0_real/1.png", "crn/1_fake/1.png", "cyclegan/apple/1_fake/1.png"
     )
     manifest = BENCHMARKS["forensynths"].read(tmp_path)
@@ -118,7 +131,7 @@ def test_test_sets_of_forensynths_are_read_alone(tmp_path):
 )
 def test_other_layouts_are_refused_in_a_line(tmp_path, name, paths, named):
     (tmp_path / "tree").mkdir()
-    touch(tmp_path / "tree", *paths)
+    write(tmp_path / "tree", *paths)
     with pytest.raises(InputError, match=named) as error:
         BENCHMARKS[name].read(tmp_path / "tree")
     assert "\n" not in str(error.value)
@@ -141,7 +154,7 @@ def write_community_forensics(file: Path, rows: list[tuple], **columns) -> Path:
         "format": ["PNG"] * len(rows),
         "resolution": [[512, 512]] * len(rows),
         "mode": ["RGB"] * len(rows),
-        "image_data": [b"bytes of %d" % i for i in range(len(rows))],
+        "image_data": [encoded(i) for i in range(len(rows))],
         "model_name": models,
         "nsfw_flag": [False] * len(rows),
         "prompt": ["a toad"] * len(rows),
@@ -173,9 +186,23 @@ def test_community_forensics_reads_the_published_columns(tmp_path):
         "user/model - -",
         "user/model - test",
     ]
-    assert {data for _, data in images} == {b"bytes of %d" % i for i in range(3)}
+    assert {data for _, data in images} == {encoded(i) for i in range(3)}
     assert [e for part in found.parts for e in part.entries()] == [e for e, _ in images]
     assert found.unknown == ("Midjourney",)
+
+
+def test_parquet_files_are_equalised_and_known_again(tmp_path):
+    rows = [("model", "train", number % 2) for number in range(40)]
+    file = write_community_forensics(tmp_path / "a.parquet", rows)
+    first = prepare("community_forensics", file, tmp_path, equalise=True)
+    assert prepare("community_forensics", file, tmp_path, equalise=True) == first
+    dataset = open_dataset(first)
+    assert dataset.source_names == ("real", "model")
+    facts = collect_facts(dataset, show_progress=False)
+    assert set(facts.format) == {"JPEG"} and set(facts.width) == {16}
+    write_community_forensics(file, rows + rows)
+    with pytest.raises(InputError, match="other images"):
+        prepare("community_forensics", file, tmp_path, equalise=True)
 
 
 def test_community_forensics_of_another_form_is_refused(tmp_path):

@@ -17,8 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from rmjax.data.dataset import Dataset, Selection, choose_evenly, select
+from rmjax.audit.real import compare_real
+from rmjax.data.dataset import REAL, Dataset, Selection, choose_evenly, select
 from rmjax.data.facts import Facts, collect_facts
+from rmjax.data.survey import Surveyed
 from rmjax.errors import InputError
 
 MARGIN = 0.05  # balanced accuracy above measured chance that is never alarming
@@ -123,7 +125,7 @@ def audit(
     """Measure how well each cue tells the sources of a data set apart.
 
     Args:
-        dataset: an open data set.
+        dataset: an open data set, or what `rmjax.data.survey.survey` made of files.
         splits: which; None takes all.
         sources: which; None takes those that have images in the splits and semantics.
         semantics: which; None takes all.
@@ -134,7 +136,8 @@ def audit(
         show_progress: whether to draw progress bars.
 
     Returns:
-        What was audited, `chance` (1 / sources), and `cues`: for each name what
+        What was audited, `chance` (1 / sources); `real`, what `compare_real` returns,
+        or nothing where no source is `real`; and `cues`: for each name what
         `audit_cue` returns and its `advice`.
 
     Raises:
@@ -162,7 +165,7 @@ def audit(
     _, first = np.unique(np.stack([labels, facts.group]), axis=1, return_index=True)
     _check_counts(names, labels[first], folds, "groups of readable images")
     return {
-        "dataset": str(dataset.directory),
+        "dataset": _place(dataset),
         "splits": list(splits),
         "sources": {name: int((labels == i).sum()) for i, name in enumerate(names)},
         "semantics": list(selection.semantic_names),
@@ -171,6 +174,7 @@ def audit(
         "folds": folds,
         "seed": seed,
         "chance": 1 / len(names),
+        "real": compare_real(facts, labels == 0) if names[0] == REAL else {},
         "rule": RULE,
         "cues": _audit_cues(facts, labels, names, folds, seed, show_progress),
     }
@@ -229,6 +233,12 @@ def audit_cue(
         "deviation": float(spread),
         "leaks": bool(excess > max(MARGIN, ERRORS * error)),
     }
+
+
+def _place(dataset: Dataset) -> str:
+    if isinstance(dataset, Surveyed):
+        return dataset.place
+    return str(dataset.directory)
 
 
 def _choose(

@@ -1,6 +1,8 @@
 """A leakage audit as a table, as sentences and as a picture."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -36,7 +38,7 @@ def format_audit(results: dict) -> str:
 
 
 def audit_sentences(results: dict) -> list[str]:
-    """Return a warning and what to do for each cue that leaks, or that none does."""
+    """Return a warning for each cue that leaks and for how real files differ, or that none is."""
     lines = []
     for name, figures in results["cues"].items():
         if not figures["leaks"]:
@@ -51,9 +53,37 @@ def audit_sentences(results: dict) -> list[str]:
             f"is {results['chance']:.2f}{told and f' (recall: {told})'}. What to do: "
             f"{figures['advice']}."
         )
+    lines += _real_sentences(results.get("real") or {})
     if results["unreadable"]:
         lines.append(f"{results['unreadable']} unreadable images were left out.")
     return lines or ["No cue tells the sources far above chance."]
+
+
+def _real_sentences(real: dict) -> list[str]:
+    """Return a warning for each way in which real files differ from the others."""
+    lines = []
+    for name, found in real.items():
+        if found["differs"]:
+            ours, theirs = (_WORDS[name](found[who]) for who in ("real", "others"))
+            lines.append(
+                f"WARNING: real images differ from the others in {name}: {ours} against "
+                f"{theirs}. What tells these apart need not be a fingerprint."
+            )
+    return lines
+
+
+def _format_words(shares: dict[str, float]) -> str:
+    return ", ".join(f"{share:.0%} {name}" for name, share in [*shares.items()][:3])
+
+
+def _size_words(median: list[float]) -> str:
+    return "{:.0f} x {:.0f} px (median)".format(*median)
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "format": _format_words,
+    "size": _size_words,
+}
 
 
 def draw_audit(results: dict, path: Path) -> None:

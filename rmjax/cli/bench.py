@@ -121,6 +121,28 @@ def time_data(
     show(results, format_data_bench(results), json)
 
 
+def time_preparation(
+    *,
+    kinds: Annotated[Names, "A,B (default: parquet and webdataset)"] = (),
+    images: Annotated[Integers, "numbers of images, one run each"] = (20_000,),
+    processes: Annotated[Count | None, "that prepare (default: one a core)"] = None,
+    folder: Annotated[str | None, "for the files (default: a temporary one)"] = None,
+    json: JsonFile = None,
+) -> None:
+    """Images per second from parquet files and WebDataset shards to a prepared data set;
+    beside pyarrow and tarfile, which read them alone.
+    """
+    from rmjax.bench.prepare import WRITERS, bench_prepare, format_prepare_bench
+
+    results = bench_prepare(
+        kinds=kinds or tuple(WRITERS),
+        images=images,
+        processes=processes,
+        folder=folder,
+    )
+    show(results, format_prepare_bench(results), json)
+
+
 def time_evaluation(
     *,
     workdir: RunFolder,
@@ -288,6 +310,7 @@ BENCH = Group(
         "accelerator": time_accelerator,
         "corruptions": time_corruptions,
         "data": time_data,
+        "prepare": time_preparation,
         "evaluate": time_evaluation,
         "gallery": time_gallery,
         "inference": time_inference,

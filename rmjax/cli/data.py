@@ -1,14 +1,46 @@
 """The commands that show what data is like: audit, preview."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rmjax.cli.options import DataDir, Names, NewFile, NewFolder
 from rmjax.cli.parser import Group
+from rmjax.errors import InputError
+
+if TYPE_CHECKING:
+    from rmjax.data.columns import Columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnNames:
+    """Where parquet files or WebDataset shards say what an image is.
+
+    A column, with dots for nested ones; of shards a key of the JSON files, or cls or txt
+    for such a member.
+
+    Attributes:
+        image: the encoded image (default: the one that looks like it); of shards its
+            suffix
+        source: what made it
+        semantic: what it shows
+        real: which sources are real photographs, by name or class number, A,B
+    """
+
+    image: str = ""
+    source: str = ""
+    semantic: str = ""
+    real: Names = ()
+
+    def read(self, group: str = "") -> "Columns":
+        """Return them, and the column of the groups, as the readers take them."""
+        from rmjax.data.columns import Columns
+
+        return Columns(**vars(self), group=group)
 
 
 def audit_dataset(
-    dataset: str,
+    dataset: list[str],
     *,
     data_dir: DataDir = "data",
     out: NewFolder | None = None,
@@ -18,11 +50,14 @@ def audit_dataset(
     folds: int = 5,
     seed: int = 0,
     max_images: int = 20_000,
+    group: str = "",
+    columns: ColumnNames,
 ) -> None:
     """How well file, size or scene alone tell the source.
 
     Args:
-        dataset: such as image_folder/mine
+        dataset: a prepared one, such as image_folder/mine; or parquet files or WebDataset
+            shards (a folder, a pattern, an address), or hf:USER/DATASET, with --source
         out: folder of the figures (default: audit/DATASET)
         splits: A,B or all
         sources: A,B (default: all with images)
@@ -30,14 +65,25 @@ def audit_dataset(
         folds: of the cross-validation
         seed: of the choice of images, the folds and the classifiers
         max_images: of more, so many, all sources alike
+        group: of files, the column of what images of one scene have in common; they
+            stay in one fold
     """
     from rmjax.audit.audit import audit
     from rmjax.audit.report import format_audit, write_audit
-    from rmjax.data.dataset import find_dataset, open_dataset
+    from rmjax.data.dataset import Dataset, find_dataset, open_dataset
+    from rmjax.data.direct import open_labelled
+    from rmjax.data.survey import survey
     from rmjax.utils.files import check_writable
 
-    opened = open_dataset(find_dataset(data_dir, dataset))
-    folder = Path(out or Path("audit") / dataset)
+    collection = open_labelled(dataset, columns.read(group))
+    if collection:
+        opened: Dataset = survey(collection)
+    elif dataset[1:]:
+        raise InputError(f"{dataset[1]}: give one prepared data set, or files alone")
+    else:
+        opened = open_dataset(find_dataset(data_dir, dataset[0]))
+    name = Path(dataset[0]).name if collection else dataset[0]
+    folder = Path(out or Path("audit") / name)
     check_writable(folder)
     results = audit(
         opened,

@@ -6,6 +6,7 @@ from functools import partial
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rmjax.cli.data import ColumnNames
 from rmjax.cli.gallery import GALLERY_FOLDER, describe_threshold
 from rmjax.cli.options import (
     Count,
@@ -148,6 +149,7 @@ def write_fingerprints(
     splits: Names = (),
     shard: Fraction | None = None,
     data_dir: DataDir = "data",
+    columns: ColumnNames,
     hosts: Hosts,
 ) -> int:
     """Fingerprints of many images, as a table.
@@ -158,8 +160,9 @@ def write_fingerprints(
     table: rmjax train --config probe --config.data.features=TABLE.
 
     Args:
-        images: a folder, a CSV with the column path (and source), or the name of a
-            prepared data set
+        images: a folder, a CSV with the column path (and source), the name of a
+            prepared data set, parquet files or WebDataset shards (a folder, a pattern
+            such as 'shard-{000..127}.tar', an address), or hf:USER/DATASET
         out: a .parquet or .npz file
         layer: another activation: stem, layer1 to layer4, pool or embedding, of a
             transformer hidden_0 and so on too; maps and tokens are averaged over places
@@ -172,29 +175,40 @@ def write_fingerprints(
         0 all images were embedded, 1 some could not be read, 2 wrong arguments.
     """
     hosts.join()
+    from rmjax.data.direct import list_collection, open_directly, rows_in_memory
     from rmjax.data.listing import describe_images, list_images
     from rmjax.experiment.hosts import check_alike, gather, is_first
     from rmjax.inference.attributor import load_pretrained
-    from rmjax.inference.embed import embed_images
+    from rmjax.inference.embed import ROWS_PER_PART, embed_images
 
     if hosts.distributed and shard:
         raise InputError("--shard is for a command alone, not with --distributed")
     model = load_pretrained(workdir)
     check_alike({"network": model.digest, "layer": layer})
-    listed, count = list_images(
-        images, data_dir=data_dir, splits=splits, known=model.source_names
-    )
+    about: dict[str, Any] = {"weights": workdir}
+    rows_per_part = ROWS_PER_PART
+    collection = open_directly([images], columns.read())
+    if collection:
+        listed, count = list_collection(collection)
+        rows_per_part = min(rows_per_part, rows_in_memory(collection, count))
+        about["columns"] = vars(columns)
+    else:
+        known = model.source_names
+        listed, count = list_images(
+            images, data_dir=data_dir, splits=splits, known=known
+        )
+        about["dataset"] = describe_images(images, data_dir=data_dir, splits=splits)
     check_alike({"number of images": count})
-    dataset = describe_images(images, data_dir=data_dir, splits=splits)
     file, *mine = embed_images(
         model,
         listed,
         count,
         out,
         layer=layer,
-        about={"weights": workdir, "dataset": dataset},
+        about=about,
         batch_size=batch_size,
         shard=shard,
+        rows_per_part=rows_per_part,
         show_progress=is_first(),
     )
     shards = gather(mine)
@@ -225,7 +239,8 @@ def attribute_images(
     image is near. No answer is a verdict: docs/meaning.md.
 
     Args:
-        images: image files
+        images: image files; or parquet files, WebDataset shards or hf:USER/DATASET, for
+            every image in them
         gallery: for a network without sources, folder of a gallery (default: gallery)
         json: one JSON document on the output
         top: sources or generators that are listed
@@ -233,6 +248,7 @@ def attribute_images(
     Returns:
         0 all images were answered, 1 some could not be read, 2 wrong arguments.
     """
+    from rmjax.data.direct import list_single
     from rmjax.inference.attribute import attribute, describe_model
     from rmjax.inference.attributor import load_pretrained
     from rmjax.provenance import CAVEAT
@@ -247,7 +263,7 @@ def attribute_images(
     notes = [CAVEAT]
     in_middle: Callable[[dict], list[tuple[str, str]]]
     if model.source_names:
-        answers = attribute(model, images)
+        answers = attribute(model, list_single(images))
         in_middle = partial(_of_sources, top, document["model"]["calibrated"])
     else:
         folder = gallery or GALLERY_FOLDER
@@ -274,12 +290,13 @@ def _ask_gallery(
     model: "Attributor", folder: str, images: list[str], top: int
 ) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
     """Return the answers about images, as they are asked for, and about the gallery."""
+    from rmjax.data.direct import list_single
     from rmjax.gallery.ask import load_asker
     from rmjax.gallery.attribute import attribute_by_gallery, describe_gallery
 
     asker = load_asker(folder, model)
     described = {"folder": folder} | describe_gallery(asker)
-    return attribute_by_gallery(asker, images, top), described
+    return attribute_by_gallery(asker, list_single(images), top), described
 
 
 def _describe_gallery(gallery: dict[str, Any]) -> str:

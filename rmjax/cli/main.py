@@ -31,6 +31,7 @@ from rmjax.cli.sweep import run_grid
 from rmjax.errors import InputError, Preempted, TrainingError, harmless
 from rmjax.utils.cpu import choose_kernels, keep_memory
 from rmjax.utils.files import check_writable
+from rmjax.utils.places import is_of_store, reason
 from rmjax.utils.versions import own_version
 
 COMMANDS: Mapping[str, Command | Group] = {
@@ -98,6 +99,8 @@ def _attempt(command: Callable[[], int | None], distributed: bool) -> tuple[int,
     except KeyboardInterrupt:
         return 130, "interrupted; run the same command again"
     except Exception as error:
+        if is_of_store(error):
+            return 2, f"error: {harmless(reason(error))}"
         if isinstance(error, OSError) and (
             error.filename is not None or error.errno in _NO_ROOM
         ):

@@ -8,6 +8,7 @@ from rmjax.cli.parser import Word
 from rmjax.errors import InputError
 from rmjax.pretrained.addresses import is_address
 from rmjax.utils.files import check_writable
+from rmjax.utils.places import as_path, is_remote
 
 
 def at_least_one(text: str) -> int:
@@ -38,6 +39,7 @@ def share(text: str) -> float:
 
 def new_file(text: str) -> str:
     """Read the path of a file to write, in a folder that is there."""
+    _check_here(text)
     path = Path(text)
     if path.is_dir():
         raise InputError(f"{text} is a folder: give a file")
@@ -49,12 +51,23 @@ def new_file(text: str) -> str:
 
 def new_folder(text: str) -> str:
     """Read the path of a folder to write to, which is there or can be made."""
+    _check_here(text)
+    return new_place(text)
+
+
+def new_place(text: str) -> str:
+    """Read the path of a folder to write to, or an address in a store."""
     if is_address(text):
         raise InputError(
             f"{text} is on the Hub, where only `rmjax push` writes: give a folder"
         )
-    check_writable(Path(text))
+    check_writable(as_path(text))
     return text
+
+
+def _check_here(text: str) -> None:
+    if is_remote(text):
+        raise InputError(f"{text}: in no store; give a path of this machine")
 
 
 Names = tuple[str, ...]
@@ -64,6 +77,7 @@ Fraction = Annotated[tuple[int, int], Word(fraction)]
 Share = Annotated[float, Word(share)]
 NewFile = Annotated[str, Word(new_file)]
 NewFolder = Annotated[str, Word(new_folder)]
+NewPlace = Annotated[str, Word(new_place)]
 
 ConfigName = Annotated[
     str, "name of a shipped config, a Python file, or the folder of a run"
@@ -93,7 +107,7 @@ def find_run(workdir: str, distributed: bool = False) -> Path:
         InputError: the copy can't be made, or several processes were to make it.
     """
     if not is_address(workdir):
-        return Path(workdir)
+        return as_path(workdir)
     if distributed:
         raise InputError(
             f"{workdir}: with --distributed, make a run of it first: rmjax convert "

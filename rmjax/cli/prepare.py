@@ -254,7 +254,7 @@ def _once(pairs: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
     return given
 
 
-Files = Annotated[list[str], Word(str, "PLACE")]
+Files = list[Annotated[str, Word(str, "PLACE")]]
 
 
 @dataclass(frozen=True, kw_only=True)

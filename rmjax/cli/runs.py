@@ -1,7 +1,6 @@
 """The commands of a run: train, evaluate, report, plan."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 from rmjax.cli.options import (
@@ -11,6 +10,7 @@ from rmjax.cli.options import (
     JsonFile,
     Names,
     NewFolder,
+    NewPlace,
     RunDataDir,
     Share,
     find_run,
@@ -21,7 +21,7 @@ from rmjax.errors import InputError
 def train_run(
     *,
     config: ConfigName,
-    workdir: Annotated[NewFolder, "folder of the run"],
+    workdir: Annotated[NewPlace, "folder of the run"],
     data_dir: RunDataDir = None,
     hosts: Hosts,
     changes: list[str],
@@ -99,7 +99,7 @@ def evaluate_run(
     if not results:  # another process of the job has them
         return
     print(format_results(results))
-    print(f"\nresults: {Path(results['folder']) / 'results.json'}")
+    print(f"\nresults: {results['folder']}/results.json")
     name = results["evaluation"]["name"]
     chosen = [] if name == "full" else ["--evaluation", name]
     command = shlex.join(["rmjax", "report", "--workdir", str(folder), *chosen])
@@ -110,7 +110,7 @@ def report_runs(
     *,
     workdir: list[str],
     evaluation: str | None = None,
-    out: NewFolder | None = None,
+    out: NewPlace | None = None,
     audit: str | None = None,
 ) -> None:
     """Draw an evaluation as one HTML page, or compare several runs.

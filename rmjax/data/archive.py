@@ -3,10 +3,11 @@
 import bz2
 import gzip
 import lzma
+import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Self
 
 from isal import igzip, igzip_lib
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from rmjax.data.image_files import MAX_BYTES, check_regular
 from rmjax.errors import InputError
+from rmjax.utils.places import open_bytes, reason
 
 # By the first two bytes of a file.
 _OPENERS: dict[bytes, Callable[[Any], AbstractContextManager]] = {
@@ -68,13 +70,13 @@ def read_members(
             unit_scale=True,
             delay=1,
         )
-        with open(archive, "rb") as raw, bar:
+        with open_bytes(archive) as raw, bar:
             for member in read_stream(str(archive), raw, wanted):
                 bar.update(raw.tell() - bar.n)
                 yield member
             bar.update(raw.tell() - bar.n)
     except OSError as error:
-        raise InputError(f"{archive}: {error.strerror or error}") from error
+        raise InputError(f"{archive}: {reason(error)}") from error
 
 
 def read_stream(
@@ -142,4 +144,4 @@ def _normal_name(name: str, archive: str) -> str:
         raise InputError(
             f"{archive}: member {name!r} is outside the archive's root: do not trust this file"
         )
-    return str(PurePosixPath(name))
+    return posixpath.normpath(name)

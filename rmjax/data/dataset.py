@@ -1,4 +1,4 @@
-"""Prepared data sets on disk: find one, open it, select sources and semantics.
+"""Prepared data sets on disk or in a store: find one, open it, select sources and semantics.
 
 A data set is a folder that a TFDS builder wrote as array_record, one record an
 image, with the features `image` (the original encoded bytes), `source`,
@@ -7,18 +7,20 @@ TensorFlow.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmjax.data.labels import load_labels, read_labels, save_labels
+from rmjax.data.remote_records import RemoteRecords
 from rmjax.data.shards import Records
 from rmjax.errors import InputError
 from rmjax.utils.choose import check_choice
+from rmjax.utils.places import absolute, as_path, is_remote, reason
 
 # TFDS is loaded where a data set is opened: who asks about images need not wait for it.
 if TYPE_CHECKING:
@@ -70,7 +72,11 @@ class Dataset:
         """
         import tensorflow_datasets as tfds
 
-        return self._open(split, decoders={"image": tfds.decode.SkipDecoding()})
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        if is_remote(self.directory):
+            example = self._builder.info.features.deserialize_example_np
+            return self._fetch(split, partial(example, decoders=decoders))
+        return self._open(split, decoders=decoders)
 
     def files(self, split: str) -> "Files":
         """Return the image files of a split for random access.
@@ -80,6 +86,8 @@ class Dataset:
         """
         import tensorflow_datasets as tfds
 
+        if is_remote(self.directory):
+            return Files(self._fetch(split))
         method = tfds.decode.DeserializeMethod.RAW_BYTES
         return Files(self._open(split, deserialize_method=method))
 
@@ -110,6 +118,12 @@ class Dataset:
         info = self._builder.info.splits[split]
         source = self._builder.as_data_source(split, **options)
         return Records(source, [*map(Path, info.filepaths)], info.shard_lengths)
+
+    def _fetch(self, split: str, parse: Callable[[bytes], Any] = bytes) -> Records:
+        self._check_split(split)
+        info = self._builder.info.splits[split]
+        source = RemoteRecords(info.filepaths, info.shard_lengths, parse)
+        return Records(source, info.filepaths, info.shard_lengths)
 
     def _check_split(self, split: str) -> None:
         if split not in self.split_sizes:
@@ -174,7 +188,7 @@ def find_dataset(data_dir: str | Path, name: str) -> Path:
     Raises:
         InputError: nothing is prepared there under that name.
     """
-    folder = Path(data_dir) / name
+    folder = as_path(data_dir) / name
     versions = [
         entry
         for entry in (folder.iterdir() if folder.is_dir() else ())
@@ -182,7 +196,7 @@ def find_dataset(data_dir: str | Path, name: str) -> Path:
     ]
     if not versions:
         raise InputError(
-            f"no prepared data set {name!r} in {Path(data_dir).absolute()}; give the "
+            f"no prepared data set {name!r} in {absolute(as_path(data_dir))}; give the "
             "folder that holds it as --data-dir, or make it with: "
             + _prepare_command(name, data_dir)
         )
@@ -200,7 +214,7 @@ def open_dataset(directory: str | Path) -> Dataset:
     """
     import tensorflow_datasets as tfds
 
-    directory = Path(directory)
+    directory = as_path(directory)
     if not (directory / "dataset_info.json").is_file():
         state = "is not a prepared data set" if directory.is_dir() else "does not exist"
         raise InputError(
@@ -210,9 +224,8 @@ def open_dataset(directory: str | Path) -> Dataset:
     try:
         builder = tfds.builder_from_directory(directory)
     except Exception as error:  # TFDS and protobuf raise many types
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
-            f"{directory}: damaged ({reason}); remove it and prepare it anew"
+            f"{directory}: damaged ({reason(error)}); remove it and prepare it anew"
         ) from error
     features = builder.info.features
     missing = {"image", "source", "semantic", "path"} - set(features or ())

@@ -7,12 +7,12 @@ References:
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,8 +23,11 @@ from rmjax.corruptions.jpeg import LUMINANCE
 from rmjax.data.dataset import Dataset, open_dataset
 from rmjax.data.images import decode_rgb, open_image
 from rmjax.data.labels import hash_name
+from rmjax.data.parts import Part, Unusable
 from rmjax.data.shards import Records
+from rmjax.data.survey import Surveyed
 from rmjax.errors import InputError
+from rmjax.utils.choose import check_choice
 from rmjax.utils.processes import BLOCK, FEW, cores, ordered_map
 
 THUMBNAIL = 8  # side in pixels
@@ -194,7 +197,7 @@ def collect_facts(
     A million images with paths of 60 characters take 400 MB.
 
     Args:
-        dataset: an open data set.
+        dataset: an open data set, or what `rmjax.data.survey.survey` made of files.
         splits: which; None takes all.
         processes: how many read and decode; None is one a core, or, for fewer than
             2,000 images, this one alone.
@@ -206,27 +209,24 @@ def collect_facts(
     """
     splits = tuple(dataset.split_sizes if splits is None else splits)
     for split in splits:
-        dataset.records(split)  # raises for an unknown one, before any work
+        check_choice("split", split, dataset.split_sizes)
     if records is None:
         records = {split: np.arange(dataset.split_sizes[split]) for split in splits}
     total = sum(len(records[split]) for split in splits)
     if processes is None:
         processes = 1 if total < FEW else cores()
-    tasks = (
-        (split, records[split][start : start + BLOCK])
-        for split in splits
-        for start in range(0, len(records[split]), BLOCK)
-    )
-    columns, done = _empty_columns(total), 0
+    work: tuple[Iterator, Callable[[Any], dict]]
+    if isinstance(dataset, Surveyed):
+        work = _by_part(dataset, splits, records), _read_part
+    else:
+        work = _by_block(splits, records), _Reader(dataset)
+    columns, (tasks, read) = _empty_columns(total), work
     bar = tqdm(total=total, desc="reading images", delay=1, disable=not show_progress)
-    with bar, ordered_map(_Reader(dataset), processes) as read:
-        for (split, _), block in read(tasks):
-            block["split"] = splits.index(split)
-            count = len(block["source"])
+    with bar, ordered_map(read, processes) as mapped:
+        for task, block in mapped(tasks):
             for name, values in block.items():
-                columns[name][done : done + count] = values
-            done += count
-            bar.update(count)
+                columns[name][task.places] = values
+            bar.update(len(task.numbers))
     return Facts(split_names=splits, **columns)
 
 
@@ -235,6 +235,55 @@ def _empty_columns(total: int) -> dict[str, np.ndarray]:
     columns["digest"] = np.zeros((total, 2), np.uint64)
     columns["thumbnail"] = np.zeros((total, THUMBNAIL, THUMBNAIL, 3), np.uint8)
     return columns
+
+
+class _Block(NamedTuple):
+    """Records of a split, and their places among all."""
+
+    split: str
+    of_split: int
+    numbers: np.ndarray
+    places: np.ndarray
+
+
+class _Images(NamedTuple):
+    """Images of a part, by number from the least on; their labels and places among all."""
+
+    part: Part
+    numbers: np.ndarray
+    labels: dict[str, np.ndarray]
+    places: np.ndarray
+
+
+def _by_block(
+    splits: Sequence[str], records: Mapping[str, np.ndarray]
+) -> Iterator[_Block]:
+    done = 0
+    for number, split in enumerate(splits):
+        for start in range(0, len(records[split]), BLOCK):
+            rows = records[split][start : start + BLOCK]
+            yield _Block(split, number, rows, np.arange(done, done + len(rows)))
+            done += len(rows)
+
+
+def _by_part(
+    dataset: Surveyed, splits: Sequence[str], records: Mapping[str, np.ndarray]
+) -> Iterator[_Images]:
+    names = ("numbers", "source", "semantic", "group")
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for split in splits:
+        own = {"numbers": dataset.numbers[split], **dataset.labels(split)}
+        for name, values in columns.items():
+            values.append(own[name][records[split]])
+    labels = {name: np.concatenate(values) for name, values in columns.items()}
+    of_part, numbers = labels.pop("numbers").T
+    sizes = [len(records[split]) for split in splits]
+    labels["split"] = np.repeat(np.arange(len(splits)), sizes)
+    for part in np.unique(of_part):
+        places = np.flatnonzero(of_part == part)
+        places = places[np.argsort(numbers[places])]
+        own = {name: values[places] for name, values in labels.items()}
+        yield _Images(dataset.parts[part], numbers[places], own, places)
 
 
 class _Reader:
@@ -247,30 +296,46 @@ class _Reader:
     def __reduce__(self) -> tuple:
         return _reopen, (self._dataset.directory,)
 
-    def __call__(self, task: tuple[str, np.ndarray]) -> dict:
-        split, numbers = task
-        if split not in self._records:
-            self._records[split] = self._dataset.records(split)
-        return _read_block(self._records[split], numbers)
+    def __call__(self, block: _Block) -> dict:
+        if block.split not in self._records:
+            self._records[block.split] = self._dataset.records(block.split)
+        records = self._records[block.split]
+        rows = records.__getitems__([int(number) for number in block.numbers])
+        columns = _to_columns([image_facts(row["image"]) for row in rows])
+        for name in ("source", "semantic"):
+            columns[name] = [row[name] for row in rows]
+        columns["path"] = [row["path"].decode(errors="replace") for row in rows]
+        columns["group"] = [hash_name(row["group"]) for row in rows]
+        columns["split"] = [block.of_split] * len(rows)
+        return columns
 
 
 def _reopen(directory: Path) -> _Reader:
     return _Reader(open_dataset(directory))
 
 
-def _read_block(records: Records, numbers: np.ndarray) -> dict:
-    """Return the columns, but for the split, of some records."""
-    rows = records.__getitems__([int(number) for number in numbers])
-    facts = [image_facts(row["image"]) for row in rows]
-    columns = {
-        name: [getattr(fact, name) for fact in facts]
-        for name in (field.name for field in fields(ImageFacts))
-    }
-    for name in ("source", "semantic"):
-        columns[name] = [row[name] for row in rows]
-    columns["path"] = [row["path"].decode(errors="replace") for row in rows]
-    columns["group"] = [hash_name(row["group"]) for row in rows]
-    return columns
+def _read_part(images: _Images) -> dict:
+    """Return the columns of some images of a part."""
+    wanted, facts, paths = set(images.numbers.tolist()), [], []
+    for number, found in enumerate(images.part.images()):
+        if number not in wanted:
+            continue
+        if isinstance(found, Unusable):
+            facts.append(replace(image_facts(b""), reason=found.reason))
+            paths.append(found.path)
+        else:
+            facts.append(image_facts(found[1]))
+            paths.append(found[0].path)
+        if len(facts) == len(wanted):
+            break
+    if len(facts) < len(wanted):
+        raise InputError(f"{images.part.name}: changed while it was read; begin again")
+    return _to_columns(facts) | images.labels | {"path": paths}
+
+
+def _to_columns(facts: Sequence[ImageFacts]) -> dict[str, Any]:
+    names = (field.name for field in fields(ImageFacts))
+    return {name: [getattr(fact, name) for fact in facts] for name in names}
 
 
 @lru_cache

@@ -19,6 +19,7 @@ import numpy as np
 from rmjax.data.dataset import Dataset
 from rmjax.data.labels import TYPES
 from rmjax.errors import InputError
+from rmjax.utils.places import path_of
 
 # pyarrow is loaded where a table is opened: who trains on images need not wait for it.
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def open_features(path: str) -> FeatureTable:
         vectors[split] = Vectors([paths[row] for row in rows], features[rows])
         by_split[split] = {k: labels[k][rows].astype(kind) for k, kind in TYPES.items()}
     return FeatureTable(
-        directory=Path(about["directory"]),
+        directory=path_of(about["directory"]),
         source_names=tuple(about["source_names"]),
         semantic_names=tuple(about["semantic_names"]),
         split_sizes=about["split_sizes"],

@@ -4,7 +4,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,19 +124,18 @@ def _find(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
         fs, path = filesystem(text)
         magic = _MAGIC.search(path)
         if fs.isdir(path):
-            root, infos = fs.info(path)["name"], _walk(fs, path, suffixes)
+            root = fs.info(path)["name"]
+            infos = _visible(_walk(fs, path, suffixes), root)
         elif magic and not fs.exists(path):
             root = posixpath.dirname(path[: magic.start()] + "x")
-            found = fs.glob(path, detail=True).values()
-            infos = _sorted(info for info in found if info["type"] == "file")
+            infos = _visible(fs.glob(path, detail=True).values(), root)
         else:
             root, infos = posixpath.dirname(path), [fs.info(path)]
         if not infos:
             raise InputError(f"{text}: no {' or '.join(suffixes)} files there")
         unstrip = fs.unstrip_protocol if is_remote(text) else str
-        return root, [
-            (info["name"], unstrip(info["name"]), info["size"]) for info in infos
-        ]
+        rows = [(info["name"], unstrip(info["name"]), info["size"]) for info in infos]
+        return root, sorted(rows)
 
 
 def _find_on_hub(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
@@ -150,24 +149,24 @@ def _find_on_hub(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
     try:
         return _find(f"hf://datasets/{name}", suffixes)
     except InputError:
-        if ".parquet" not in suffixes or name.count("/") > 1 or "@" in name:
-            raise
-        return _find(f"hf://datasets/{name}{_CONVERTED}", suffixes)
+        if ".parquet" in suffixes and name.count("/") == 1 and "@" not in name:
+            with suppress(InputError):
+                return _find(f"hf://datasets/{name}{_CONVERTED}", suffixes)
+        raise
 
 
-def _walk(fs: Any, root: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the files under a folder, sorted; names with a leading dot are hidden."""
-    found = []
-    for _, folders, files in fs.walk(root, detail=True, on_error="raise"):
-        for name in [name for name in folders if name.startswith(".")]:
-            del folders[name]
-        found += [
-            info
-            for name, info in files.items()
-            if name.lower().endswith(suffixes) and not name.startswith(".")
-        ]
-    return _sorted(found)
+def _walk(fs: Any, root: str, suffixes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for _, _, files in fs.walk(root, detail=True, on_error="raise"):
+        for name, info in files.items():
+            if name.lower().endswith(suffixes):
+                yield info
 
 
-def _sorted(infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(infos, key=lambda info: info["name"])
+def _visible(infos: Iterable[dict[str, Any]], root: str) -> list[dict[str, Any]]:
+    """Return the files that neither have, nor lie in what has, a name with a leading dot."""
+    return [
+        info
+        for info in infos
+        if info["type"] == "file"
+        and "/." not in f"/{posixpath.relpath(info['name'], root)}"
+    ]

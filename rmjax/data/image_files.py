@@ -12,6 +12,7 @@ from PIL import Image
 
 from rmjax.data.images import SUFFIXES, readable_formats
 from rmjax.errors import InputError
+from rmjax.utils.places import filesystem, is_remote, open_bytes, reason, walk
 
 MAX_BYTES = 512 * 2**20  # no list or image is larger
 
@@ -48,8 +49,11 @@ def read_bytes(path: str | Path, name: str = "") -> bytes:
 
     Raises:
         InputError: it is none, or can't be read.
+        OSError: a store can't be asked; that says nothing of the image.
     """
     name = name or as_text(path)
+    if is_remote(path):
+        return _fetch(path, name)
     try:
         size = check_regular(path)
         if size > MAX_BYTES:
@@ -63,12 +67,37 @@ def read_bytes(path: str | Path, name: str = "") -> bytes:
         raise InputError(f"{name}: no file name ({error})") from error
 
 
+def _fetch(place: str | Path, name: str) -> bytes:
+    """Return the contents of a store's file, by one request; errors as `read_bytes`."""
+    system, key = filesystem(place)
+    try:
+        try:
+            data = system.cat_file(key, start=0, end=MAX_BYTES + 1)
+        except OSError:  # an empty file has no such part
+            if system.size(key):
+                raise
+            data = b""
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: {reason(error)}") from error
+    except Exception as error:  # each store's package has its own
+        raise OSError(errno.EIO, reason(error), name) from error
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{name}: at most {MAX_BYTES:,} bytes are read, it has more")
+    return data
+
+
 def check_regular(path: str | Path) -> int:
     """Return a file's size in bytes, if it is a regular one.
 
     Raises:
         OSError: it is not: a pipe would be waited for, and a device may never end.
     """
+    if is_remote(path):
+        system, key = filesystem(path)
+        about = system.info(key)
+        if about["type"] == "directory":
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return about["size"]
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         if stat.S_ISDIR(status.st_mode):
@@ -102,13 +131,13 @@ def walk_images(
         raise InputError(f"{as_text(error.filename)}: {error.strerror}")
 
     follow = check_link is not None
-    for folder, folders, names in os.walk(root, followlinks=follow, onerror=refuse):
+    for folder, folders, names in walk(root, followlinks=follow, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if check_link:
             for name in folders:  # before descending: a link may lead anywhere
-                check_link(Path(folder) / name)
+                check_link(folder / name)
         for name in sorted(name for name in names if not name.startswith(".")):
-            file = Path(folder) / name
+            file = folder / name
             path = PurePosixPath(file.relative_to(root).as_posix())
             if file.suffix.lower() not in SUFFIXES and not _may_be_image(file):
                 pass_over(path)
@@ -131,11 +160,11 @@ def as_text(path: str | Path) -> str:
 def _may_be_image(file: Path) -> bool:
     """Look into a file whose name says nothing."""
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
+        if not is_remote(file) and not stat.S_ISREG(file.stat().st_mode):
             return True
         # A TGA file has no mark of its own: others would pass for one.
         formats = [name for name in readable_formats() if name != "TGA"]
-        with Image.open(file, formats=formats):
+        with open_bytes(file) as stream, Image.open(stream, formats=formats):
             return True
     except Image.UnidentifiedImageError:
         return False

@@ -5,6 +5,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rmjax.data.shards import Records
+from rmjax.utils.files import replaced
+from rmjax.utils.places import is_remote, open_bytes
 
 # `group` is a hash of the name: equal where images belong together.
 TYPES = {"source": np.int32, "semantic": np.int32, "group": np.int64}
@@ -23,7 +26,7 @@ def load_labels(
 ) -> dict[str, np.ndarray] | None:
     """Return what `save_labels` left, or None where that is nothing to be used."""
     try:
-        with np.load(_file(directory, split)) as stored:
+        with open_bytes(_file(directory, split)) as file, np.load(file) as stored:
             labels = {name: stored[name] for name in TYPES}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -53,6 +56,10 @@ def save_labels(directory: Path, split: str, labels: Mapping[str, Any]) -> None:
 
     The file is written in one piece; without write access it is just not there.
     """
+    if is_remote(directory):
+        with suppress(OSError), replaced(_file(directory, split)) as path:
+            np.savez(path, **labels)
+        return
     try:
         handle, scratch = tempfile.mkstemp(dir=directory, prefix=".labels")
     except OSError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
 from rmjax.data.features import describe_dataset
@@ -23,6 +23,7 @@ from rmjax.data.image_files import (
     walk_images,
 )
 from rmjax.errors import InputError
+from rmjax.utils.places import as_path, is_remote, open_bytes, path_of, reason
 
 logger = getLogger(__name__)
 
@@ -98,9 +99,12 @@ def open_text(name: str, source: Path | bytes) -> Iterator[TextIO]:
         InputError: now or while it is read: it can't be, or is no such text.
     """
     try:
-        if isinstance(source, Path):
+        stream: IO[bytes]
+        if isinstance(source, bytes):
+            stream = io.BytesIO(source)
+        else:
             check_regular(source)
-        stream = open(source, "rb") if isinstance(source, Path) else io.BytesIO(source)
+            stream = open_bytes(source)
         wide = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         stream.seek(0)
         encoding = "utf-16" if wide else "utf-8-sig"
@@ -112,8 +116,7 @@ def open_text(name: str, source: Path | bytes) -> Iterator[TextIO]:
             "it as UTF-8"
         ) from error
     except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{name}: cannot read this list ({reason})") from error
+        raise InputError(f"{name}: cannot read this list ({reason(error)})") from error
 
 
 def list_images(
@@ -143,7 +146,7 @@ def list_images(
     Raises:
         InputError: there is no such thing, it can't be read, or holds no image.
     """
-    path = Path(images)
+    path = as_path(images)
     walk: Callable[[], Iterator[Item]]
     passed_over: Counter[str] = Counter()
     if path.is_dir():
@@ -166,7 +169,7 @@ def describe_images(
 
     Arguments and errors as for `list_images`; None for a folder or a CSV file.
     """
-    if Path(images).exists():
+    if as_path(images).exists():
         return None
     dataset = _open(images, data_dir)
     return describe_dataset(dataset, str(images), splits or [*dataset.split_sizes])
@@ -180,7 +183,9 @@ def list_files(paths: Iterable[str | Path]) -> list[str | Path]:
     """
     files: list[str | Path] = []
     for path in paths:
-        files += _files_in(Path(path)) if os.path.isdir(path) else [path]
+        place = as_path(path)
+        is_folder = place.is_dir() if is_remote(path) else os.path.isdir(path)
+        files += _files_in(place) if is_folder else [path]
     return files
 
 
@@ -242,7 +247,8 @@ def _rows(path: Path) -> Iterator[Item]:
     for line, row in read_rows(str(path), path):
         if not row["path"]:
             raise InputError(f"{path}, line {line}: no path")
-        file = path.parent / row["path"]
+        named = row["path"]
+        file = path_of(named) if is_remote(named) else path.parent / named
         yield Item(row["path"], row.get("source") or None, partial(read_bytes, file))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rmjax.errors import InputError
+from rmjax.utils.places import reason
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Records(Sequence):
     """A split's records for random access; a file that can't be read is named.
 
     Attributes:
-        source: the records, as TFDS reads them, many at a time.
+        source: the records, as TFDS or `RemoteRecords` reads them, many at a time.
         paths: the files, in the order of their records.
         lengths: how many records each of them holds.
     """
@@ -40,13 +41,15 @@ class Records(Sequence):
         """
         try:
             return self._read(numbers)
+        except InputError:
+            raise
         except Exception as error:  # array_record and protobuf raise many types
             if len(numbers) > 1:  # which of them?
                 return [self[int(number)] for number in numbers]
             ends = np.cumsum(self.lengths)
             path = self.paths[int(np.searchsorted(ends, numbers[0], side="right"))]
             raise InputError(
-                f"{path}: can't be read ({_first_line(error)}); put the file back, or "
+                f"{path}: can't be read ({reason(error)}); put the file back, or "
                 f"remove {path.parent} and prepare it anew, then run the same command "
                 "again"
             ) from error
@@ -56,7 +59,3 @@ class Records(Sequence):
         if b"" in records:  # of a file that was cut while it was open
             raise ValueError("a record is empty")
         return records
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -18,6 +18,7 @@ from rmjax.evaluation.bootstrap import (
     interval,
 )
 from rmjax.evaluation.results import BESIDE_SEEN, SETS, find_evaluation, read_results
+from rmjax.utils.places import as_path, open_bytes
 
 METRICS = ("attribution", "detection")
 # What says which images were evaluated, and how.
@@ -60,7 +61,7 @@ def read_runs(
 
 def read_run(workdir: str | Path, evaluation: str | None = None) -> Evaluated:
     """Read the evaluation of a run; arguments and errors as in `read_runs`."""
-    folder = find_evaluation(Path(workdir), evaluation)
+    folder = find_evaluation(as_path(workdir), evaluation)
     results = read_results(folder)
     answers = _read_answers(folder / "predictions.npz", results)
     return Evaluated(str(workdir), results, answers)
@@ -69,7 +70,7 @@ def read_run(workdir: str | Path, evaluation: str | None = None) -> Evaluated:
 def _read_answers(path: Path, results: dict) -> dict[str, np.ndarray]:
     """Return the arrays of `predictions.npz`, which are to be of these results."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_bytes(path) as raw, np.load(raw, allow_pickle=False) as file:
             # In a file of before there were new pairs there are none.
             older = {"new_pairs": np.zeros_like(file["unseen"])}
             answers = {

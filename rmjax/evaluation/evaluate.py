@@ -53,6 +53,7 @@ from rmjax.experiment.run import (
 from rmjax.inference.attributor import Attributor, load_run
 from rmjax.inference.calibration import Calibration, load_calibration, save_calibration
 from rmjax.inference.spectra import save_spectra
+from rmjax.utils.places import as_path
 from rmjax.utils.revision import revision
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def evaluate(
         InputError: there is no such run, checkpoint, split, semantic or suite, a change
             that figures depend on, or the workdir can't be written to.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     if draws < 1:
         raise InputError(f"bootstrap = {draws}: give at least 1 draw")
     conditions = parse_suite(suite)
@@ -157,9 +158,8 @@ def evaluate(
                 clean["validation"], fprs=fprs, reject_fpr=reject_fpr, digest=digest
             )
             save_calibration(workdir, run.checkpoint, calibration)
-        grid = predict_grid(
-            runner, run.variables, parts, conditions, partial_folder(folder), bar
-        )
+        with partial_folder(folder) as answers:
+            grid = predict_grid(runner, run.variables, parts, conditions, answers, bar)
     if workers:  # what grain read is in cycles of references, and in shared memory
         gc.collect()
     if grid is None:

@@ -5,9 +5,17 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rmjax.errors import InputError
-from rmjax.utils.files import write_csv, write_json
+from rmjax.utils.files import (
+    remove_file,
+    remove_tree,
+    send,
+    write_csv,
+    write_json,
+)
+from rmjax.utils.places import is_remote, reason
 
 SCHEMA = "rmjax-evaluation"
 SCHEMA_VERSION = 1
@@ -24,22 +32,37 @@ KEYS = (
 ).split()
 
 
-def partial_folder(folder: Path) -> Path:
-    """Say where the answers lie while an evaluation that will be in `folder` runs."""
-    return folder.with_name(f".{folder.name}.partial")
+@contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """Say where the answers lie while an evaluation that will be in `folder` runs.
+
+    They are there for the next one after a stop; but not those for a store, which lie
+    in a temporary folder here.
+    """
+    if is_remote(folder):
+        with TemporaryDirectory(prefix="rmjax-") as scratch:
+            yield Path(scratch, "answers")
+    else:
+        yield _beside(folder, "partial")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which then takes the place of `folder` as a whole.
 
-    An old one goes only when the new one is complete, and then its answers too.
+    An old one goes only when the new one is complete, and then its answers too. In a
+    store its `RESULTS_FILE` goes first and comes last, without which it is none.
 
     Raises:
         InputError: it can't be written to.
     """
-    fresh, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    fresh, old = _beside(folder, "new"), _beside(folder, "old")
     try:
+        if is_remote(folder):
+            with TemporaryDirectory(prefix="rmjax-") as scratch:
+                yield Path(scratch)
+                _send(Path(scratch), folder)
+            return
         for rest in (fresh, old):
             shutil.rmtree(rest, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -48,9 +71,22 @@ def new_folder(folder: Path) -> Iterator[Path]:
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+        shutil.rmtree(_beside(folder, "partial"), ignore_errors=True)
     except OSError as error:
-        raise InputError(f"can't write to {folder}: {error.strerror}") from error
+        raise InputError(f"can't write to {folder}: {reason(error)}") from error
+
+
+def _beside(folder: Path, end: str) -> Path:
+    return folder.with_name(f".{folder.name}.{end}")
+
+
+def _send(made: Path, folder: Path) -> None:
+    """Let the files of a folder take the place of those in a store's."""
+    remove_file(folder / RESULTS_FILE)
+    remove_tree(folder)
+    others = [f for f in made.rglob("*") if f.is_file() and f.name != RESULTS_FILE]
+    for file in (*others, made / RESULTS_FILE):
+        send(file, folder / file.relative_to(made).as_posix())
 
 
 def write_results(folder: Path, results: dict) -> None:

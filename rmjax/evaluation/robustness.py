@@ -37,6 +37,7 @@ from rmjax.evaluation.results import SETS
 from rmjax.experiment import parallel
 from rmjax.experiment.build import build_resize, corruption_options
 from rmjax.inputs import to_unit
+from rmjax.utils.places import state_of
 from rmjax.utils.revision import revision
 
 # What corrupted images depend on beside the image files: code, and libraries.
@@ -207,7 +208,7 @@ class Corrupter:
             "glass_swap": self._config.corrupt.glass_swap,
             "frost": describe_folder(self._config.corrupt.frost_dir),
             "dataset": dataset.directory.parts[-3:],
-            "prepared": (dataset.directory / "dataset_info.json").stat().st_mtime_ns,
+            "prepared": state_of(dataset.directory / "dataset_info.json"),
             "sources": selection.source_names,
             "semantics": selection.semantic_names,
             "splits": splits,

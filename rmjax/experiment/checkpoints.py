@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import math
-import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,7 +27,8 @@ from numpy.lib import format as npy
 from rmjax.errors import InputError, TrainingError
 from rmjax.experiment import hosts
 from rmjax.experiment.step import TrainState
-from rmjax.utils.files import replaced
+from rmjax.utils.files import move_folder, remove_file, remove_tree, replaced
+from rmjax.utils.places import absolute, is_remote, open_bytes, reason
 
 KEEP_LAST = 2  # a damaged newest one then costs the steps since the one before
 
@@ -71,7 +71,7 @@ class Checkpoints:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise InputError(f"can't write {folder}: {error.strerror}") from error
+                raise InputError(f"can't write {folder}: {reason(error)}") from error
         self._manager = self._open()
         if not self._read_only:
             for step in self.steps():
@@ -127,8 +127,8 @@ class Checkpoints:
             return
         self.wait()
         about = _describe(progress, validation_loss)
-        with self._writing(), replaced(self.folder / str(step) / _RANK) as path:
-            _write_archive(path, {}, about)
+        with self._writing():
+            _write_archive(self.folder / str(step) / _RANK, {}, about)
         self._losses[step] = validation_loss
         self._remove_unwanted()
 
@@ -260,17 +260,18 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if not self._read_only:  # what a kill or a full disk left half-written
-            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(path, ignore_errors=True)
+            for path in _unfinished(self.folder):
+                remove_tree(path)
         me = jax.process_index()
         # Alone, whatever other processes do: there is nothing that they could add.
         alone = ocp.options.MultiprocessingOptions(me, {me}, f"process{me}")
         return ocp.CheckpointManager(
-            self.folder.resolve(),
+            absolute(self.folder),
             options=ocp.CheckpointManagerOptions(
                 create=False,
                 read_only=self._read_only,
                 multiprocessing_options=alone,
+                temporary_path_class=_COMMITTED if is_remote(self.folder) else None,
             ),
         )
 
@@ -294,6 +295,8 @@ class Checkpoints:
         kept = {*sorted(self._losses)[-KEEP_LAST:]}
         kept |= {*_ranked(self._losses)[: self.keep_best]}
         for step in self._losses.keys() - kept:
+            if is_remote(self.folder):  # first what says that it is whole
+                remove_file(self.folder / str(step) / _COMMIT)
             self._manager.delete(step)
             del self._losses[step]
 
@@ -352,7 +355,7 @@ class Checkpoints:
         name, number = f"{step}.damaged", 2
         while (self.folder / name).exists():
             name, number = f"{step}.damaged-{number}", number + 1
-        (self.folder / str(step)).rename(self.folder / name)
+        move_folder(self.folder / str(step), self.folder / name)
         self._losses.pop(step, None)
         self._manager.reload()
         logger.warning("%s; set aside as %s", error, name)
@@ -361,7 +364,21 @@ class Checkpoints:
 def saved_steps(folder: Path) -> list[int]:
     """Return the steps of all checkpoints, ascending; none where there is no folder."""
     entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(int(path.name) for path in entries if path.name.isdecimal())
+    steps = [int(path.name) for path in entries if path.name.isdecimal()]
+    if is_remote(folder):
+        steps = [step for step in steps if (folder / str(step) / _COMMIT).exists()]
+    return sorted(steps)
+
+
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """Yield the folders of checkpoints that were begun and are not whole."""
+    if not is_remote(folder):
+        yield from folder.glob("*.orbax-checkpoint-tmp*")
+    elif folder.is_dir():
+        whole = {*map(str, saved_steps(folder))}
+        yield from (
+            p for p in folder.iterdir() if p.name.isdecimal() and p.name not in whole
+        )
 
 
 def load_variables(
@@ -480,11 +497,19 @@ class _Restore(ocp.args.CheckpointArgs):
 _FILE = "checkpoint.npz"
 _RANK = "rank.npz"  # what a validation found, where that came after the save
 _ABOUT = "about.json"
+# A folder is renamed as a whole on disks, so that a checkpoint appears when it is whole.
+# In a store it is whole when this file is there, which Orbax then writes last.
+_COMMIT = ocp.path.atomicity.COMMIT_SUCCESS_FILE
+_COMMITTED = ocp.path.atomicity.CommitFileTemporaryPath
 
 
 def _write_archive(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     # A file of our own: after a full disk, ZipFile would complain of its own once more.
-    with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+    with (
+        replaced(path) as scratch,
+        scratch.open("wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
         archive.writestr(_ABOUT, json.dumps(about))
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -492,7 +517,7 @@ def _write_archive(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
 
 
 def _read_archive(path: Path, names: Collection[str]) -> tuple[Arrays, dict[str, Any]]:
-    with zipfile.ZipFile(path) as archive:
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         about, arrays = json.loads(archive.read(_ABOUT)), {}
         for name in names:
             # The whole member, not as much as its header says: so its CRC is compared.
@@ -543,8 +568,7 @@ def _reason(error: Exception) -> str:
     text = f"{error} {error.__cause__ or ''}"
     if any(words in text for words in _FULL):
         return "no room left on the disk"
-    words = getattr(error, "strerror", None) or str(error).strip() or repr(error)
-    return words.splitlines()[0][:200]
+    return reason(error)
 
 
 _FULL = ("No space left", "Disk quota", "File too large")

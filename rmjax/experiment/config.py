@@ -1,5 +1,6 @@
 """Finding a config by name or path, and changing single keys of it."""
 
+import os
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from rmjax.configs.repmix import get_config
 from rmjax.errors import InputError
 from rmjax.utils.files import read_json
+from rmjax.utils.places import as_path
 
 CONFIG_FILE = "config.json"  # of a run
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -43,7 +45,7 @@ def load_config(name: str | Path | ConfigDict, changes: Changes = ()) -> ConfigD
     """
     if isinstance(name, ConfigDict):
         return apply_changes(name, changes, "of the call")
-    if not isinstance(name, str | Path):
+    if not isinstance(name, str | os.PathLike):
         raise InputError(
             f"config {name!r}: give a ConfigDict, the path of a Python file, the folder "
             "of a run, or one of " + ", ".join(shipped_configs())
@@ -135,7 +137,7 @@ def flatten(
 
 
 def _find(name: str) -> Path:
-    path = SHIPPED / f"{name}.py" if name in shipped_configs() else Path(name)
+    path = SHIPPED / f"{name}.py" if name in shipped_configs() else as_path(name)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         return path / CONFIG_FILE
     if not path.is_file():

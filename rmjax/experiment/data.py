@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,7 +132,7 @@ def _open(data: ConfigDict) -> tuple[str, Dataset]:
     if data.features:
         table = open_features(data.features)
         return table.name, table
-    return data.name, open_dataset(find_dataset(Path(data.dir), data.name))
+    return data.name, open_dataset(find_dataset(data.dir, data.name))
 
 
 def _part_pairs(

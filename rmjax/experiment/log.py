@@ -3,15 +3,17 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from rmjax.errors import TrainingError
-from rmjax.utils.files import replace_text
+from rmjax.utils.files import replace_text, send
+from rmjax.utils.places import is_remote, reason
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -22,6 +24,9 @@ class RunLog:
 
     A resumed run repeats the steps after its last checkpoint: what was logged of
     them before is dropped, so that every step stands there once.
+
+    A store's files can't be added to: there both files are written to a temporary folder
+    here, and sent as they are with every `write`.
     """
 
     def __init__(
@@ -46,9 +51,12 @@ class RunLog:
         self._silent = silent
         if silent:
             return
-        self._path = workdir / METRICS_FILE
-        events = workdir / EVENTS
-        with _writing(self._path):
+        self._workdir = self._folder = workdir
+        self._scratch = ExitStack()
+        if is_remote(workdir):
+            scratch = TemporaryDirectory(prefix="rmjax-log-")
+            self._folder = Path(self._scratch.enter_context(scratch))
+        with self._writing(METRICS_FILE):
             kept = [
                 row
                 for row in read_log(workdir)
@@ -56,9 +64,11 @@ class RunLog:
                 or row["step"] == start_step
                 and not (pending and row["kind"] == "validation")
             ]
-            replace_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        with _writing(events):
+            path = self._folder / METRICS_FILE
+            replace_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+        with self._writing(EVENTS):
+            events = self._folder / EVENTS
             events.mkdir(exist_ok=True)
             # Not SummaryWriter: where its thread meets a full disk, training hangs.
             self._events = EventsWriter(str(events / "events"))
@@ -71,23 +81,44 @@ class RunLog:
         if self._silent:
             return
         row = {"step": step, "kind": kind, **scalars}
-        with _writing(self._path):
+        with self._writing(METRICS_FILE):
             self._file.write(json.dumps(row) + "\n")
-        with _writing(self._path.with_name(EVENTS)):
+        with self._writing(EVENTS):
             for name, value in scalars.items():
                 summary = scalar(f"{kind}/{name}", value)
                 event = Event(step=step, wall_time=time.time(), summary=summary)
                 self._events.write_event(event)
             self._events.flush()
+        self._send()
 
     def close(self) -> None:
         """Write out what is buffered."""
         if self._silent:
             return
-        with _writing(self._path):
+        with self._writing(METRICS_FILE):
             self._file.close()
-        with _writing(self._path.with_name(EVENTS)):
+        with self._writing(EVENTS):
             self._events.close()
+        with self._scratch:
+            self._send()
+
+    def _send(self) -> None:
+        if self._folder == self._workdir:
+            return
+        for file in (self._folder / METRICS_FILE, *(self._folder / EVENTS).iterdir()):
+            name = file.relative_to(self._folder).as_posix()
+            with self._writing(name):
+                send(file, self._workdir / name)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"can't write the log {self._workdir / name}: {reason(error)}; what was "
+                "saved stays: make room, then run the same command again"
+            ) from error
 
 
 def read_log(workdir: Path) -> list[dict]:
@@ -101,14 +132,3 @@ def read_log(workdir: Path) -> list[dict]:
             except json.JSONDecodeError:
                 continue
     return rows
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"can't write the log {path}: {error.strerror}; what was saved stays: make "
-            "room, then run the same command again"
-        ) from error

@@ -22,6 +22,7 @@ from rmjax.experiment.config import (
 from rmjax.experiment.ranges import check_values
 from rmjax.utils.files import read_json, write_json
 from rmjax.utils.locks import NoLocks, locked
+from rmjax.utils.places import reason
 from rmjax.utils.versions import package_versions
 
 logger = logging.getLogger(__name__)
@@ -84,14 +85,14 @@ def start_workdir(
         # Last: where this file is, the others are.
         write_json(workdir / CONFIG_FILE, config.to_dict())
     except OSError as error:
-        raise InputError(f"can't write {error.filename}: {error.strerror}") from error
+        raise InputError(f"can't write {error.filename}: {reason(error)}") from error
 
 
 @contextmanager
 def hold_workdir(workdir: Path) -> Iterator[None]:
     """Keep a workdir to this training until the end of the block, and make it.
 
-    Where the file system knows no locks, it is left to the user, with a warning.
+    Where the file system, or the store, knows no locks, it is left to the user, with a warning.
 
     Raises:
         InputError: another training works there, or it can't be written to.

@@ -2,26 +2,24 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rmjax.data.image_files import ImageFile
 from rmjax.gallery.ask import Asker
 from rmjax.gallery.search import UNKNOWN
-from rmjax.inference.attribute import VIEWS, answer_each, stability
+from rmjax.inference.attribute import VIEWS, Asked, answer_each, stability
 from rmjax.inference.explain import Evidence, Outputs, explain_by
 
 
 def attribute_by_gallery(
-    asker: Asker, images: Iterable[str | Path | ImageFile], top: int = 5
+    asker: Asker, images: Iterable[Asked], top: int = 5
 ) -> Iterator[dict[str, Any]]:
     """Say of each image which enrolled generators it is near, and how stable that is.
 
     Args:
         asker: a gallery and its network.
-        images: paths, or files that were read.
+        images: paths, files that were read, or what is wrong with them.
         top: how many generators to list.
 
     Yields:

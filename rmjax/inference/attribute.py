@@ -14,6 +14,7 @@ from PIL import Image
 from rmjax.data.dataset import INCONCLUSIVE, REAL, UNKNOWN
 from rmjax.data.image_files import ImageFile, read_file
 from rmjax.data.images import decode_rgb
+from rmjax.data.parts import Unusable
 from rmjax.errors import InputError
 from rmjax.inference.attributor import Attributor, cut_ends, decode
 from rmjax.inference.domain import warn_about
@@ -53,6 +54,9 @@ _AT_ONCE = 8
 # so that a lone image is not made to wait for the batch of many.
 BATCHES = tuple((1 + len(VIEWS)) * images for images in (1, 2, 4, _AT_ONCE))
 
+# An image: its path, a file that was read, or what is wrong with it.
+Asked = str | Path | ImageFile | Unusable
+
 # Makes an answer of the outputs of `Attributor.run` for an image and each of `VIEWS`,
 # rows in that order.
 Judge = Callable[[dict[str, np.ndarray]], dict[str, Any]]
@@ -74,14 +78,12 @@ class Reading(NamedTuple):
     views: list[np.ndarray]
 
 
-def attribute(
-    model: Attributor, images: Iterable[str | Path | ImageFile]
-) -> Iterator[dict[str, Any]]:
+def attribute(model: Attributor, images: Iterable[Asked]) -> Iterator[dict[str, Any]]:
     """Say of each image what it is and how far that can be trusted.
 
     Args:
         model: the network, with heads.
-        images: paths, or files that were read.
+        images: paths, files that were read, or what is wrong with them.
 
     Yields:
         For each image a dict that JSON can hold. `image`, its name. Where it can't be
@@ -106,14 +108,14 @@ def attribute(
 
 def answer_each(
     model: Attributor,
-    images: Iterable[str | Path | ImageFile],
+    images: Iterable[Asked],
     judge: Judge,
 ) -> Iterator[dict[str, Any]]:
     """Say of each image what its file tells, and what is made of the network's outputs.
 
     Args:
         model: the network.
-        images: paths, or files that were read.
+        images: paths, files that were read, or what is wrong with them.
         judge: makes the answer.
 
     Yields:
@@ -128,13 +130,17 @@ def answer_each(
             yield conclude(reading, rows, judge)
 
 
-def read_views(model: Attributor, image: str | Path | ImageFile) -> Reading:
+def read_views(model: Attributor, image: Asked) -> Reading:
     """Read one image; what can't be read has its `error` as all that is known."""
     try:
+        if isinstance(image, Unusable):
+            raise InputError(f"{image.path}: {image.reason}")
         name, data = read_file(image)
         pixels = cut_ends(decode(data, name))
     except InputError as error:
-        name = image.name if isinstance(image, ImageFile) else str(image)
+        name = str(image)
+        if isinstance(image, ImageFile | Unusable):
+            name = image[0]
         return Reading(name, {"error": str(error)}, [])
     views = [model.read(pixels)]
     views += [model.read(view(pixels)) for view in VIEWS.values()]

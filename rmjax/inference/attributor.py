@@ -39,6 +39,8 @@ from rmjax.pretrained.folders import is_transformer
 from rmjax.pretrained.hub import download
 from rmjax.pretrained.weights import IMAGENET, read_weights
 from rmjax.utils.choose import check_choice
+from rmjax.utils.files import fetched
+from rmjax.utils.places import absolute, as_path, is_remote
 
 # Every input transform and the stages of every network need so many pixels.
 MIN_SIDE = 16
@@ -327,9 +329,9 @@ def load_run(
     Arguments and errors as for `load`, but that no other network is needed.
     """
     parallel.check_process()
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     if is_exported(workdir / WEIGHTS) and not (workdir / CHECKPOINTS).exists():
-        name = workdir.resolve().name
+        name = absolute(workdir).name
         model = _load_exported(workdir / WEIGHTS, name, num_devices, checkpoint)
         model = replace(model, spectra=load_spectra(workdir))
         newer = load_calibration(workdir, model.checkpoint)  # of `rmjax evaluate` there
@@ -343,7 +345,7 @@ def load_run(
     like = parallel.place_shapes(shapes, devices)
     variables, step = load_variables(workdir / CHECKPOINTS, like, checkpoint)
     return Attributor(
-        name=workdir.resolve().name,
+        name=absolute(workdir).name,
         config=config,
         source_names=names,
         variables=variables,
@@ -410,7 +412,12 @@ def load_pretrained(
         return _named(model, path, snapshot.provenance)
     if path is None:
         return load(path, num_devices=num_devices)
-    path = Path(path)
+    path = as_path(path)
+    if is_remote(path) and path.is_file():
+        with fetched(path) as file:
+            return load_pretrained(
+                file, layout=layout, sources=sources, num_devices=num_devices
+            )
     if is_run(path) and not is_transformer(path):
         return load(path, num_devices=num_devices)
     parallel.check_process()

@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 from rmjax.errors import InputError
 from rmjax.utils.files import write_json
+from rmjax.utils.places import reason
 
 CALIBRATION_FILE = "calibration.json"
 _VERSION = 1
@@ -85,7 +86,7 @@ def save_calibration(workdir: Path, checkpoint: int, calibration: Calibration) -
     try:
         write_json(path, {"schema_version": _VERSION, "checkpoints": stored})
     except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror}") from error
+        raise InputError(f"can't write {path}: {reason(error)}") from error
 
 
 def load_calibration(workdir: Path, checkpoint: int) -> Calibration:

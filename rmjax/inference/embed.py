@@ -52,8 +52,9 @@ def embed_images(
         out: a `.parquet` or `.npz` file. Of several shards each writes its own, with
             `-00000-of-00004` before the suffix.
         layer: the activation; the fingerprint for None.
-        about: what else the metadata is to say: `weights`, the network's path, and of a
-            data set's images `dataset`, see `describe_images`.
+        about: what else the metadata is to say: `weights`, the network's path; of a
+            data set's images `dataset`, see `describe_images`; of images in parquet
+            files or shards `columns`, the attributes of `rmjax.data.columns.Columns`.
         batch_size: images that run at once.
         shard: number and count: this call does every so manieth part; None is this
             process among all that JAX knows of.

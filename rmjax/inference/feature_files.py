@@ -30,7 +30,8 @@ def describe_table(
     """Return a table's columns, and in the metadata what it was made by and `about`.
 
     `path`; `source` where known; of a data set's images `split`, `index`, `semantic` and
-    `group`, see `rmjax.data.features`; the layer's name with its float32 numbers; and where
+    `group`, see `rmjax.data.features`, of others `semantic` alone, where `about` says
+    of which of the `columns` it is; the layer's name with its float32 numbers; and where
     the network has heads, `attribution` and `detection` (probabilities, in the order
     of the metadata's `source_names`, and of real and synthetic) and `predicted`, the
     most probable source; `error` where an image could not be read, in whose row the
@@ -43,6 +44,8 @@ def describe_table(
     fields = [pa.field("path", pa.string()), pa.field("source", pa.string())]
     if about.get("dataset"):
         fields += [pa.field(name, kind) for name, kind in _RECORD.items()]
+    elif about.get("columns", {}).get("semantic"):
+        fields.append(pa.field("semantic", pa.string()))
     # Lists of any length: of a fixed one, Parquet can't be read back with nulls.
     fields += [pa.field(name, pa.list_(pa.float32())) for name in sizes]
     if model.source_names:

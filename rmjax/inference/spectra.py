@@ -19,6 +19,7 @@ from PIL import Image
 from rmjax.errors import InputError
 from rmjax.inputs import highpass, to_unit
 from rmjax.utils.files import write_json
+from rmjax.utils.places import reason
 
 SPECTRA_FILE = "spectra.json"
 # Images of a source whose spectra are averaged: more change what is seen little.
@@ -131,7 +132,7 @@ def save_spectra(workdir: Path, spectra: dict[str, Any]) -> None:
     try:
         write_json(path, {"schema_version": _VERSION, **spectra})
     except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror}") from error
+        raise InputError(f"can't write {path}: {reason(error)}") from error
 
 
 def load_spectra(workdir: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from rmjax.inference.attributor import Attributor, ImageLike, load_pretrained
+from rmjax.utils.places import as_path, state_of
 
 
 class FingerprintTransformer(TransformerMixin, BaseEstimator):
@@ -80,13 +81,13 @@ class FingerprintTransformer(TransformerMixin, BaseEstimator):
 
     def _network(self) -> Attributor:
         if self.path is None:
-            return _load(None, 0)
-        path = Path(self.path)
+            return _load(None, ())
+        path = as_path(self.path)
         files = (path, *path.glob("*")) if path.exists() else ()
-        return _load(path, max((p.lstat().st_mtime_ns for p in files), default=0))
+        return _load(path, tuple(state_of(file) for file in files if file.exists()))
 
 
 @lru_cache(maxsize=2)
-def _load(path: Path | None, changed: int) -> Attributor:
-    """Load a network once for all folds of a search; `changed` is when it was."""
+def _load(path: Path | None, changed: tuple) -> Attributor:
+    """Load a network once for all folds of a search; `changed` tells when it was."""
     return load_pretrained(path)

@@ -34,6 +34,7 @@ from rmjax.prepare.manifest import (
     label_tree,
     list_tree,
 )
+from rmjax.utils.places import as_path
 
 # Of the training images of a benchmark that has none for validation.
 FRACTIONS = (0.95, 0.05, 0.0)
@@ -106,7 +107,7 @@ def read_folders(form: str, read_path: ReadPath, place: Place) -> Manifest:
     """
     if not isinstance(place, str | Path):
         raise InputError(f"{len(place)} places; give one folder with {form}")
-    root = Path(place)
+    root = as_path(place)
     paths = list_tree(root, form)
     manifest = label_tree(root, paths, form, partial(_make_row, read_path))
     read = (read_path(path) for path in paths)

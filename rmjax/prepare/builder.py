@@ -41,7 +41,7 @@ from rmjax.prepare.write import (
     unfinished,
     write_tasks,
 )
-from rmjax.utils.files import remove_folder, replace_bytes
+from rmjax.utils.files import remove_tree, replaced
 from rmjax.utils.locks import locked
 from rmjax.utils.places import as_path, is_remote
 from rmjax.utils.processes import cores, ordered_map
@@ -155,8 +155,10 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         self.info.features["semantic"].names = list(semantics)
         self.info.metadata[UNKNOWN_SOURCES] = list(collection.unknown)
         self.info.set_splits(tfds.core.splits.SplitDict(splits))
-        _publish(self.info, folder)
-        remove_folder(folder / REPORTS)
+        with tempfile.TemporaryDirectory() as scratch:
+            self.info.write_to_directory(scratch)
+            publish(Path(scratch), folder)
+        remove_tree(folder / REPORTS)
 
 
 class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -254,13 +256,11 @@ def prepare(
     return directory
 
 
-def _publish(info: tfds.core.DatasetInfo, folder: Path) -> None:
-    """Put what TFDS says of a data set beside its shards, last what makes it count."""
-    with tempfile.TemporaryDirectory() as scratch:
-        info.write_to_directory(scratch)
-        files = sorted(Path(scratch).iterdir(), key=lambda file: file.name == INFO)
-        for file in files:
-            replace_bytes(folder / file.name, file.read_bytes())
+def publish(scratch: Path, folder: Path) -> None:
+    """Copy files into the folder of a data set, last what makes it count."""
+    for file in sorted(scratch.iterdir(), key=lambda file: file.name == INFO):
+        with replaced(folder / file.name) as target:
+            shutil.copyfile(file, target)
 
 
 def _check_name(name: str) -> None:
@@ -303,7 +303,7 @@ def _removed_if_failed(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception:  # what is whole stays after a kill or Ctrl-C
-        remove_folder(directory)
+        remove_tree(directory)
         raise
 
 

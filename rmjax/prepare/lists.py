@@ -5,6 +5,7 @@ column they are read from the paths: the folder that goes with the label is the
 source, the one that goes with `dlabel` the semantic.
 """
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from rmjax.prepare.manifest import (
     check_once,
     real_first,
 )
+from rmjax.utils.places import as_path
 
 LISTS = tuple(f"{split}.csv" for split in SPLITS)
 COLUMNS = ("path", "label", "dlabel"), "source,semantic,group,split"
@@ -48,12 +50,13 @@ def read_manifest(
             it, a label with two names or a name with two labels, a group in two
             splits; no source called `real`.
     """
-    given = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
+    listed = [files] if isinstance(files, str | os.PathLike) else files
+    given = [as_path(file) for file in listed]
     if root is None and len({file.parent for file in given}) > 1:
         raise InputError(
             "manifests in several folders: give the root that paths start from"
         )
-    root = Path(given[0].parent if root is None else root)
+    root = as_path(given[0].parent if root is None else root)
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder, and paths in {given[0]} start from it"

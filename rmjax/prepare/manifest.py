@@ -6,6 +6,7 @@ it) and never part over two splits. `rmjax.prepare.lists` reads rows from CSV fi
 
 import hashlib
 import os
+import posixpath
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
@@ -18,6 +19,7 @@ from rmjax.data.dataset import REAL
 from rmjax.data.image_files import MAX_BYTES, count_suffixes, walk_images
 from rmjax.data.parts import Entry
 from rmjax.errors import InputError
+from rmjax.utils.places import as_path, is_remote, list_sizes
 
 logger = getLogger(__name__)
 
@@ -85,7 +87,7 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
         InputError: no such folder, no images, an image at another depth, a link
             that leaves the folder, a source without images, or none called `real`.
     """
-    root = Path(root)
+    root = as_path(root)
     shape = "<source>/" + "[<group>/]" * levels + "<semantic>/<image>"
     paths = list_tree(root, shape)
     read_path = _read_parted if _is_parted(paths) else partial(_read_path, levels)
@@ -226,6 +228,8 @@ class InsideRoot:
         """Return a path of a manifest in normal form, or say what is wrong with it."""
         if "\0" in path:
             raise InputError(f"{where}: path {path!r} holds a NUL")
+        if is_remote(self.root):
+            return self._relative_in_store(path, where)
         folder, name = os.path.split(os.path.abspath(self.root / path))
         if folder not in self._below:  # one look per folder, not per file
             self._below[folder] = self._find_below(Path(folder))
@@ -235,8 +239,21 @@ class InsideRoot:
         self.check(self.root / below / name, f"{where}: ")
         return PurePosixPath((below / name).as_posix())
 
+    def _relative_in_store(self, path: str, where: str) -> PurePosixPath:
+        below = path.removeprefix(f"{self.root}/")
+        normal = PurePosixPath(posixpath.normpath(below))
+        if (
+            is_remote(below)
+            or normal.is_absolute()
+            or normal.parts[:1] in ((), ("..",))
+        ):
+            raise InputError(f"{where}: path {path!r} is outside the root {self.root}")
+        return normal
+
     def check(self, file: Path, prefix: str = "") -> None:
         """Raise if links lead the file out of the root; it need not exist."""
+        if is_remote(self.root):  # which has no links
+            return
         if file.parent not in self._folders:  # one look per folder, not per file
             self._folders[file.parent] = self._holds(file.parent)
         held = self._folders[file.parent] and (
@@ -317,15 +334,26 @@ def fingerprint(manifest: Manifest) -> str:
     digest = hashlib.sha256(
         repr((manifest.source_names, manifest.semantic_names)).encode()
     )
+    size_of = sizes_of(manifest.root)
     for row in manifest.rows:
         entry = (row.path, row.source, row.semantic, row.group, row.split)
-        digest.update(repr((*entry, size_of(manifest.root / row.path))).encode())
+        digest.update(repr((*entry, size_of(row.path))).encode())
     return digest.hexdigest()
 
 
-def size_of(file: Path) -> int:
-    """Return the bytes of a file as far as they are read; -1 where that can't be told."""
-    try:
-        return min(file.stat().st_size, MAX_BYTES)  # what is larger is left out
-    except OSError:
-        return -1
+def sizes_of(root: Path) -> Callable[[str], int]:
+    """Return what gives an image's bytes by its path; -1 where there is no file.
+
+    What is larger than `MAX_BYTES` is left out, and as large as that here.
+    """
+
+    def size_of(path: str) -> int:
+        try:
+            return min((root / path).stat().st_size, MAX_BYTES)
+        except OSError:
+            return -1
+
+    if not is_remote(root):
+        return size_of
+    listed = list_sizes(root)  # a request for each image would take hours
+    return lambda path: min(listed.get(path, -1), MAX_BYTES)

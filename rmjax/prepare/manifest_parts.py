@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmjax.data.archive import read_members
-from rmjax.data.image_files import read_bytes
+from rmjax.data.image_files import check_regular, read_bytes
 from rmjax.data.parts import Collection, Entry, Unusable
 from rmjax.errors import InputError
-from rmjax.prepare.manifest import Manifest, Row, size_of
+from rmjax.prepare.manifest import Manifest, Row, sizes_of
 from rmjax.prepare.split_lists import Finder
 
 _PART_BYTES = 16 * 2**20
@@ -82,10 +82,10 @@ def collect(manifest: Manifest) -> Collection:
     parts: list[FolderPart | ArchivePart] = []
     if manifest.root.is_dir():
         rows: list[Row] = []
-        size = 0
+        size, size_of = 0, sizes_of(manifest.root)
         for row in manifest.rows:
             rows.append(row)
-            size += max(size_of(manifest.root / row.path), 0)
+            size += max(size_of(row.path), 0)
             if size >= _PART_BYTES:
                 parts.append(FolderPart(manifest.root, tuple(rows), size))
                 rows, size = [], 0
@@ -94,7 +94,7 @@ def collect(manifest: Manifest) -> Collection:
     else:
         # Images do not get smaller by compression: the archive's size is that of all.
         share = len(manifest.rows) / manifest.listed
-        size = int(manifest.root.stat().st_size * share)
+        size = int(check_regular(manifest.root) * share)
         parts.append(ArchivePart(manifest.root, manifest.rows, size))
     return Collection(
         str(manifest.root),

@@ -10,7 +10,7 @@ import numpy as np
 from rmjax.errors import InputError
 from rmjax.prepare.survey import Survey
 from rmjax.prepare.write import REPORTS
-from rmjax.utils.files import remove_folder, replace_text
+from rmjax.utils.files import remove_tree, replace_text
 
 MADE_FROM = "made_from.txt"  # stays beside the finished data
 _SURVEY = "survey.json"
@@ -38,7 +38,7 @@ def begin(folder: Path, made_from: str, resume: bool) -> list[Survey] | None:
                 "leave --resume out"
             )
         return _read_survey(survey)
-    remove_folder(folder)
+    remove_tree(folder)
     (folder / REPORTS).mkdir(parents=True)
     replace_text(folder / MADE_FROM, made_from)
     return None

@@ -4,8 +4,7 @@ They may stand anywhere in an archive or a folder, and their paths may start fro
 own folder or from one above it. Which, the first image found decides.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +12,7 @@ from rmjax.data.archive import read_members
 from rmjax.errors import InputError
 from rmjax.prepare.lists import LISTS, Labels, read_list
 from rmjax.prepare.manifest import InsideRoot, Manifest, Row, check_groups, check_once
+from rmjax.utils.places import is_remote, list_sizes, walk
 
 
 def read_archive_lists(archive: Path) -> Manifest:
@@ -95,9 +95,10 @@ def read_folder_lists(root: Path) -> Manifest:
     listed = _read_lists(files, root)
     bases = {name: _base_folders(name) for name in files}
     inside = InsideRoot(root)
+    is_there = _files_in(root)
     rows = []
     for row in listed.rows:
-        fits = (b for b in bases[row.listed_in] if (root / b / row.path).is_file())
+        fits = (b for b in bases[row.listed_in] if is_there(f"{b}{row.path}"))
         base = next(fits, None)
         if base is not None:  # as the first image that there is, so all
             bases[row.listed_in] = [base]
@@ -108,14 +109,21 @@ def read_folder_lists(root: Path) -> Manifest:
     return replace(listed, rows=tuple(rows))
 
 
+def _files_in(root: Path) -> Callable[[str], bool]:
+    """Return what tells whether there is a file, by its path from the root."""
+    if not is_remote(root):
+        return lambda path: (root / path).is_file()
+    return list_sizes(root).__contains__  # a request for each image would take hours
+
+
 def find_lists(root: Path) -> Iterator[Path]:
     """Yield the lists under a folder, as high up as there are all three."""
     names_seen = set()
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in walk(root):
         folders.sort()
         for name in sorted(set(LISTS) & set(names)):
             names_seen.add(name)
-            yield Path(folder) / name
+            yield folder / name
         if names_seen == set(LISTS):
             return
 

@@ -59,9 +59,8 @@ class SplitByHash:
         text = f"{self.seed}/{entry.group}".encode(errors="surrogateescape")
         digest = hashlib.sha256(text).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
-        return SPLITS[
-            int(np.searchsorted(np.cumsum(self.fractions[:-1]), place, "right"))
-        ]
+        train, val, _ = self.fractions
+        return SPLITS[(place >= train) + (place >= train + val)]
 
 
 @dataclass(frozen=True)

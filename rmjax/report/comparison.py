@@ -20,6 +20,7 @@ from rmjax.report.origin import leaves
 from rmjax.report.page import render_page, write_page
 from rmjax.report.tables import SCORES, Table
 from rmjax.report.view import DASH, SETS, decimal, percent, words
+from rmjax.utils.places import as_path
 
 
 def write_comparison(
@@ -73,7 +74,7 @@ def write_comparison(
             + ["--evaluation", runs[0].results["evaluation"]["name"], "--out"]
         ),
     )
-    return write_page(Path(out), "comparison", page, pictures)
+    return write_page(as_path(out), "comparison", page, pictures)
 
 
 def letters(count: int) -> list[str]:

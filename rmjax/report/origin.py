@@ -9,6 +9,7 @@ from rmjax.errors import InputError
 from rmjax.experiment.config import flatten, load_config, shipped_configs
 from rmjax.report.view import listed
 from rmjax.utils.files import read_json
+from rmjax.utils.places import as_path
 
 AGAIN = "runs/again"  # stands for a new folder
 
@@ -37,7 +38,7 @@ def find_audit(results: dict, path: str | Path | None) -> dict | None:
         InputError: the file given is missing, no audit, or of another data set.
     """
     name = results["data"]["name"]
-    file = Path(path or Path("audit") / name / "audit.json")
+    file = as_path(path or Path("audit") / name / "audit.json")
     audit = read_origin(file, needed=path is not None)
     if audit is None:
         return None

@@ -21,6 +21,7 @@ from rmjax.report import tables, view
 from rmjax.report.figures import render, write_figures
 from rmjax.report.origin import commands, find_audit, read_origin, train_command
 from rmjax.utils.files import replace_text
+from rmjax.utils.places import as_path, path_of, reason
 from rmjax.utils.templates import package_environment
 from rmjax.utils.versions import own_version
 
@@ -50,13 +51,14 @@ def write_report(
             are of another version, the audit is of another data set, or the folder
             can't be written to.
     """
-    folder = find_evaluation(Path(workdir), evaluation)
+    workdir = as_path(workdir)
+    folder = find_evaluation(workdir, evaluation)
     results = read_results(folder)
     shown = {
         "r": results,
         "mistakes": _mistakes(folder, results),
         "sheet": read_origin(
-            Path(results["data"]["directory"]) / "datasheet.json", False
+            path_of(results["data"]["directory"]) / "datasheet.json", False
         ),
         "audit": find_audit(results, audit),
         "reliability": reliability_shown(results),
@@ -64,10 +66,10 @@ def write_report(
         "commands": commands(results),
         "train_command": train_command(results["run"]),
     }
-    figures = draw_figures(results, read_log(Path(workdir)))
+    figures = draw_figures(results, read_log(workdir))
     pictures = {name: render(figure) for name, figure in figures.items()}
     page = render_page("report.html.jinja", pictures, **shown)
-    return write_page(Path(out or folder), "report", page, pictures)
+    return write_page(as_path(out or folder), "report", page, pictures)
 
 
 def draw_figures(results: dict, log: list[dict]) -> dict[str, Figure]:
@@ -247,5 +249,5 @@ def write_page(
         write_figures(pictures, figures)
         replace_text(path, page)
     except OSError as error:
-        raise InputError(f"can't write to {folder}: {error.strerror}") from error
+        raise InputError(f"can't write to {folder}: {reason(error)}") from error
     return {name: path, "figures": figures}

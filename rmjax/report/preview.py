@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from rmjax.corruptions import NAMES, SEVERITIES, check_names, corrupt
 from rmjax.corruptions.registry import MIN_SIZE
+from rmjax.data.image_files import read_bytes
 from rmjax.data.images import centre, decode_rgb, resize_shorter
 from rmjax.errors import InputError
 from rmjax.evaluation.robustness import kind_key
@@ -38,7 +39,9 @@ def preview_corruptions(
     check_names(names)
     if size < MIN_SIZE:
         raise InputError(f"size = {size} px: give at least {MIN_SIZE}")
-    image = centre(resize_shorter(_read(Path(image_file)), size), size)
+    image = centre(
+        resize_shorter(decode_rgb(read_bytes(image_file), str(image_file)), size), size
+    )
     pixels = jnp.asarray(image, jnp.float32) / 255
     width = len(SEVERITIES) + 1
     figure = Figure(figsize=(1.25 * width + 0.9, 1.25 * len(names)))
@@ -82,10 +85,3 @@ def save_sheet(figure: Figure, out_file: str | Path) -> None:
             figure.savefig(out_file)
     except (OSError, ValueError) as error:
         raise InputError(f"can't write {out_file}: {error}") from error
-
-
-def _read(file: Path) -> np.ndarray:
-    try:
-        return decode_rgb(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from error

@@ -53,6 +53,7 @@ from rmjax.training.meter import Meter
 from rmjax.training.preemption import stop_requests
 from rmjax.training.start import starting_variables
 from rmjax.training.validation import make_validation
+from rmjax.utils.places import as_path
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +108,11 @@ def train(
     """
     config = load_config(config, changes)
     check_values(config)
+    folder = as_path(workdir)
     if config.fit.name:
-        return fit(config, Path(workdir), show_progress)
+        return fit(config, folder, show_progress)
     with stop_requests() as stop_requested:
-        return _train(config, Path(workdir), stop_requested, show_progress)
+        return _train(config, folder, stop_requested, show_progress)
 
 
 def _train(

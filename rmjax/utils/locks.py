@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from rmjax.errors import InputError
+from rmjax.utils.places import is_remote
 
 
 class Busy(InputError):
@@ -16,7 +17,7 @@ class Busy(InputError):
 
 
 class NoLocks(InputError):
-    """The file system knows no locks."""
+    """The file system, or the store, knows no locks."""
 
 
 @contextmanager
@@ -39,9 +40,11 @@ def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[IO[str]]:
 
     Raises:
         Busy: another process holds the lock; the message says which, and on what host.
-        NoLocks: the file system knows no locks.
+        NoLocks: the file system knows no locks, as no store does.
         InputError: the file can't be written.
     """
+    if is_remote(path):
+        raise NoLocks(f"can't lock {path.parent}: a store knows no locks")
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,42 @@
+"""An object store on this machine for tests: moto's server, which speaks S3."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[str]:
+    """Start the store for this process and those it starts; yield its address."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] isn't installed")
+    pytest.importorskip("s3fs", reason="s3fs isn't installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = moto.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    address = f"http://127.0.0.1:{port}"
+    settings = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield address
+    server.stop()
+
+
+@pytest.fixture
+def bucket(store: str) -> str:
+    """Make an empty bucket and return its address."""
+    from rmjax.utils.places import filesystem  # only where there is a store
+
+    address = f"s3://test-{uuid.uuid4().hex[:8]}"
+    system, name = filesystem(address)
+    system.mkdir(name)
+    return address

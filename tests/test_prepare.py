@@ -1,0 +1,383 @@
+"""Preparing collections part by part: splits, checks, kills, Beam, equal records."""
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmjax.data.columns import Columns
+from rmjax.data.dataset import Dataset, find_dataset, open_dataset
+from rmjax.data.parts import Collection, Entry, Unusable
+from rmjax.datasets import attribution_mini
+from rmjax.datasets.image_folder import prepare as prepare_folder
+from rmjax.datasets.shards import READERS, prepare
+from rmjax.datasets.shards.make_shards import (
+    SEMANTICS,
+    SOURCES,
+    draw_samples,
+    make_shards,
+)
+from rmjax.errors import InputError
+from rmjax.prepare import records, survey, write
+from rmjax.prepare.survey import SplitByHash, make_units, name_classes
+from rmjax.utils.places import filesystem
+from rmjax.utils.processes import ordered_map
+
+COLUMNS = Columns(source="model", semantic="class")
+IMAGES, PER_FILE = 480, 40
+KINDS = list(READERS)
+LAUNCH = Path(__file__).parents[1] / "launch"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("files")
+    for kind in KINDS:
+        folder = root / kind
+        make_shards(
+            kind, folder, IMAGES, per_file=PER_FILE, size=16, show_progress=False
+        )
+    return root
+
+
+@pytest.fixture
+def small_units(monkeypatch):
+    """A unit for each file."""
+    monkeypatch.setattr(survey, "_SMALLEST_UNIT", 1)
+    monkeypatch.setattr(survey, "_FEWEST_UNITS", IMAGES)
+
+
+def make(files: Path, kind: str, data_dir: Path, **options) -> Path:
+    return prepare(kind, "a", data_dir, place=files / kind, columns=COLUMNS, **options)
+
+
+def by_image(dataset: Dataset) -> dict[bytes, tuple]:
+    return {
+        record["image"]: (
+            split,
+            dataset.source_names[record["source"]],
+            dataset.semantic_names[record["semantic"]],
+        )
+        for split in dataset.split_sizes
+        for record in dataset.records(split)
+    }
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_written_as_they_were_with_their_labels(files, tmp_path, kind):
+    dataset = open_dataset(make(files, kind, tmp_path))
+    found = by_image(dataset)
+    assert {image: labels[1:] for image, labels in found.items()} == {
+        sample.data: (SOURCES[sample.source], SEMANTICS[sample.semantic])
+        for sample in draw_samples(IMAGES, 16)
+    }
+    assert dataset.source_names == SOURCES
+    train = dataset.split_sizes["train"]
+    assert abs(train - 0.8 * IMAGES) < 4 * (IMAGES * 0.8 * 0.2) ** 0.5
+    for split in dataset.split_sizes:
+        labels = dataset.labels(split)
+        stored = [(r["source"], r["semantic"]) for r in dataset.records(split)]
+        assert stored == list(zip(labels["source"], labels["semantic"], strict=True))
+
+
+def test_number_of_processes_does_not_matter(files, tmp_path, small_units):
+    one, two = (make(files, "parquet", tmp_path / str(n), processes=n) for n in (1, 2))
+    assert len(list(one.glob("*-train.array_record*"))) == IMAGES // PER_FILE
+    assert files_of(one) == files_of(two)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beam_writes_the_same_files(files, tmp_path, small_units, kind):
+    options = pytest.importorskip("apache_beam.options.pipeline_options")
+    runner = options.PipelineOptions(["--runner=DirectRunner"])
+    beam = make(files, kind, tmp_path / "beam", beam_options=runner)
+    assert files_of(beam) == files_of(make(files, kind, tmp_path / "local"))
+
+
+class Killed(BaseException):
+    """Ends a preparation as Ctrl-C does: what is whole stays."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_ten_moments_it_goes_on_and_ends_the_same(
+    files, tmp_path, small_units, monkeypatch, kind
+):
+    whole = files_of(make(files, kind, tmp_path / "whole"))
+    count = 0
+
+    def write_or_die(self, *record):
+        nonlocal count
+        count += 1
+        if count in moments:
+            raise Killed
+        write_record(self, *record)
+
+    moments = set(np.random.default_rng(0).integers(1, IMAGES, 10).tolist())
+    write_record = records.SplitWriter.write
+    monkeypatch.setattr(records.SplitWriter, "write", write_or_die)
+    for _ in moments:
+        with pytest.raises(Killed):
+            make(files, kind, tmp_path, resume=True)
+        with pytest.raises(InputError, match="no prepared data set"):
+            find_dataset(tmp_path, f"{kind}/a")
+    assert files_of(make(files, kind, tmp_path, resume=True)) == whole
+    assert count < IMAGES + 11 * PER_FILE  # whole units are not written again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, kind):
+    whole = files_of(make(files, kind, tmp_path / "whole"))
+    command = (
+        "from rmjax.prepare import survey, write\n"
+        "from rmjax.datasets.shards import prepare\n"
+        "from rmjax.data.columns import Columns\n"
+        "import time\n"
+        f"survey._SMALLEST_UNIT, survey._FEWEST_UNITS = 1, {IMAGES}\n"
+        "images = write._images\n"
+        "def slow(unit, bad):\n"
+        "    for image in images(unit, bad):\n"
+        "        time.sleep(0.002)\n"
+        "        yield image\n"
+        "write._images = slow\n"
+        f"prepare({kind!r}, 'a', {str(tmp_path)!r}, place={str(files / kind)!r},\n"
+        f"    columns={COLUMNS!r}, resume=True, processes=1)"
+    )
+    folder = tmp_path / kind / "a" / "1.0.0"
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        process = subprocess.Popen([sys.executable, "-c", command])
+        before = len(list(folder.glob("units/*.npz")))
+        while (
+            len(list(folder.glob("units/*.npz"))) <= before
+            and folder.exists()
+            or (not folder.exists())
+        ):
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.08))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        with pytest.raises(InputError, match="no prepared data set"):
+            find_dataset(tmp_path, f"{kind}/a")
+    assert files_of(make(files, kind, tmp_path, resume=True)) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_a_store_are_prepared_into_it(files, tmp_path, bucket, kind):
+    system, name = filesystem(bucket)
+    system.put(str(files / kind), f"{name}/{kind}", recursive=True)
+    local = make(files, kind, tmp_path)
+    remote = prepare(
+        kind, "a", f"{bucket}/data", place=f"{bucket}/{kind}", columns=COLUMNS
+    )
+    assert files_of(remote) == files_of(local)
+    found = open_dataset(remote)
+    numbers = range(found.split_sizes["val"])
+    wanted = open_dataset(local).files("val").read(numbers)
+    assert found.files("val").read(numbers) == wanted
+
+
+def test_tree_of_a_store_is_prepared_into_it(tmp_path, bucket):
+    for source in ("real", "agan"):
+        (tmp_path / "tree" / source / "cat").mkdir(parents=True)
+        for sample in draw_samples(30, 16):
+            file = tmp_path / "tree" / source / "cat" / f"{source}{sample.name}.jpg"
+            file.write_bytes(sample.data)
+    system, name = filesystem(bucket)
+    system.put(str(tmp_path / "tree"), f"{name}/tree", recursive=True)
+    local = prepare_folder("a", tmp_path, tree=tmp_path / "tree")
+    remote = prepare_folder("a", f"{bucket}/data", tree=f"{bucket}/tree")
+    assert files_of(remote) == files_of(local)
+
+
+def test_drawn_data_set_goes_to_a_store(tmp_path, bucket):
+    local, remote = (
+        attribution_mini.prepare(folder, images_per_cell=5, size=32, processes=1)
+        for folder in (tmp_path, bucket)
+    )
+    assert files_of(remote) == files_of(local)
+
+
+@pytest.mark.parametrize("moment", [3, 200, 475])
+def test_preparation_that_fails_in_a_store_leaves_nothing_that_counts(
+    files, bucket, small_units, monkeypatch, moment
+):
+    def fail(self, *record):
+        nonlocal moment
+        moment -= 1
+        if not moment:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        write_record(self, *record)
+
+    write_record = records.SplitWriter.write
+    system, name = filesystem(bucket)
+    with monkeypatch.context() as patched:
+        patched.setattr(records.SplitWriter, "write", fail)
+        with pytest.raises(InputError, match="Network is unreachable"):
+            make(files, "parquet", bucket)
+    assert not system.find(name)
+    with monkeypatch.context() as patched:
+        moment = 200
+        patched.setattr(records.SplitWriter, "write", fail)
+        with pytest.raises(InputError, match="Network is unreachable"):
+            make(files, "parquet", bucket, resume=True)
+    with pytest.raises(InputError, match="no prepared data set"):
+        find_dataset(bucket, "parquet/a")
+    dataset = open_dataset(make(files, "parquet", bucket, resume=True))
+    assert sum(dataset.split_sizes.values()) == IMAGES
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_units):
+    """By launch/beam.sh: Beam's own job server, or one of Flink or Spark if it is given."""
+    job_service = "apache_beam.runners.portability.local_job_service_main"
+    pytest.importorskip(job_service)
+    with contextlib.ExitStack() as stack:
+        endpoint = os.environ.get("BEAM_JOB_ENDPOINT")
+        ports = free_port(), free_port()
+        if endpoint is None:
+            endpoint = f"localhost:{ports[0]}"
+            command = [sys.executable, "-m", job_service, f"--job_port={ports[0]}"]
+            stack.callback(subprocess.Popen(command).kill)
+        started = subprocess.run(
+            [LAUNCH / "beam.sh", "parquet", "--from", files / "parquet"]
+            + ["--name", "a", "--source", "model", "--semantic", "class"]
+            + ["--data-dir", tmp_path / "beam"],
+            env=os.environ
+            | {
+                "BEAM_JOB_ENDPOINT": endpoint,
+                "BEAM_WORKERS_PORT": str(ports[1]),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            },
+            timeout=300,
+        )
+    assert started.returncode == 0
+    beam = find_dataset(tmp_path / "beam", "parquet/a")
+    local = make(files, "parquet", tmp_path / "local")
+    assert by_image(open_dataset(beam)) == by_image(open_dataset(local))
+
+
+def test_resume_refuses_what_was_begun_from_other_images(
+    files, tmp_path, small_units, monkeypatch
+):
+    def die(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(write, "unfinished", die)
+        patched.setattr("rmjax.prepare.builder.unfinished", die)
+        with pytest.raises(Killed):
+            make(files, "parquet", tmp_path)
+    with pytest.raises(InputError, match="begun from other"):
+        make(files, "parquet", tmp_path, resume=True, seed=1)
+    directory = make(files, "parquet", tmp_path, seed=1)  # anew
+    assert open_dataset(directory).split_sizes
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A part of images that are listed, all with the same bytes."""
+
+    rows: tuple[Entry | Unusable, ...]
+    name: str = "listed"
+    size: int = 1
+
+    def entries(self):
+        yield from self.rows
+
+    def images(self):
+        for row in self.rows:
+            yield row if isinstance(row, Unusable) else (row, b"x")
+
+
+def row(path: str, source: str = "real", group: str = "", split: str = "") -> Entry:
+    return Entry(path, source, "cat", group or path, split)
+
+
+def survey_of(*parts: Listed) -> list[survey.Survey]:
+    here = partial(ordered_map, processes=1)
+    return survey.survey(make_units(parts), SplitByHash(), here)
+
+
+def test_path_that_is_there_twice_is_refused_with_both_places():
+    with pytest.raises(InputError, match="second: a is in first as well"):
+        survey_of(Listed((row("b"), row("a")), "first"), Listed((row("a"),), "second"))
+
+
+def test_group_in_two_splits_is_refused_with_both_places():
+    first, second = (
+        row("a", group="g", split="train"),
+        row("b", group="g", split="test"),
+    )
+    with pytest.raises(InputError, match="B: b: group 'g' .*'test'.*'train'.* A: a"):
+        survey_of(Listed((first,), "A"), Listed((second,), "B"))
+
+
+def test_groups_stay_together_and_shares_are_met():
+    splitter = SplitByHash(0, (0.5, 0.25, 0.25))
+    rows = [row(f"{i}", group=f"{i // 2}") for i in range(4000)]
+    splits = [splitter(entry) for entry in rows]
+    assert splits[::2] == splits[1::2]
+    shares = [splits.count(name) / len(splits) for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, splitter.fractions, atol=0.03)
+    other = SplitByHash(1, splitter.fractions)
+    assert [other(entry) for entry in rows] != splits
+    assert splitter(row("a", split="test")) == "test"
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0, 0.5, 0.5), (0.8, 0.1, 0.2)])
+def test_wrong_fractions_are_refused(fractions):
+    with pytest.raises(InputError, match="sum to 1"):
+        SplitByHash(0, fractions)
+
+
+def test_names_keep_their_order_and_those_without_images_are_told(caplog):
+    part = Listed((row("a", "b"), row("b", "c"), row("c"), row("d", "x")))
+    order = ("c", "none", "b")
+    named = Collection("place", (part,), order, ("dog", "cat"))
+    sources, semantics = name_classes(named, survey_of(part))
+    assert sources == ("real", "c", "b", "x")
+    assert semantics == ("dog", "cat")
+    assert "none" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((row("a", "x"), row("b", "y")), "'real', only x, y.*--real"),
+        ((row("a"), row("b", "Unknown")), "'Unknown': rename it"),
+        ((row("a"), row("b", "x\ny")), "rename it"),
+        ((Unusable("a", "broken"),), "place: no images that could be used"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(rows, message):
+    part = Listed(rows)
+    with pytest.raises(InputError, match=message):
+        name_classes(Collection("place", (part,)), survey_of(part))
+
+
+def test_parts_are_put_together_to_units_and_never_cut(monkeypatch):
+    monkeypatch.setattr(survey, "_SMALLEST_UNIT", 10)
+    parts = [Listed((), str(i), size) for i, size in enumerate((4, 4, 4, 90, 3, 3))]
+    units = [[part.name for part in unit] for unit in make_units(parts)]
+    assert units == [["0", "1", "2"], ["3"], ["4", "5"]]
