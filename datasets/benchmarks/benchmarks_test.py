@@ -31,7 +31,7 @@ PUBLISHED = {
         "Midjourney/imagenet_midjourney/val/nature/ILSVRC2012_val_00000001.JPEG": (
             "real - test"
         ),
-        "imagenet_ai_0508_adm/train/ai/0_adm_174.PNG": "ADM - -",
+        "imagenet_ai_0508_adm/train/ai/0_adm_175.PNG": "ADM - -",
         "wukong/val/ai/0_wukong_image0.png": "wukong - test",
     },
     "forensynths": {
@@ -84,15 +84,17 @@ def labels(entry: Entry) -> str:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_paths_say_source_semantic_and_split(tmp_path, name):
-    write(tmp_path, *PUBLISHED[name], "prompts.csv")
-    manifest = BENCHMARKS[name].read(tmp_path)
+    tree = tmp_path / "tree"
+    write(tree, *PUBLISHED[name])
+    (tree / "prompts.csv").write_text("a toad")
+    manifest = BENCHMARKS[name].read(tree)
     assert {row.path: labels(row) for row in manifest.rows} == PUBLISHED[name]
     assert manifest.source_names[0] == "real"
     assert manifest.unknown == UNKNOWN[name]
     groups = Counter(row.group for row in manifest.rows)
     # Each generator of Synthbuster was asked for what a photograph of RAISE shows.
     assert max(groups.values()) == (3 if name == "synthbuster" else 1)
-    dataset = open_dataset(prepare(name, tmp_path, tmp_path / "data"))
+    dataset = open_dataset(prepare(name, tree, tmp_path / "data"))
     assert dataset.directory.parts[-3:] == (name, "standard", "1.0.0")
     assert set(dataset.unknown_sources) == set(manifest.unknown)
     assert sum(dataset.split_sizes.values()) == len(manifest.rows)
