@@ -109,22 +109,6 @@ def test_tree_of_real_and_fake_folders(tmp_path):
         read_tree(tmp_path)
 
 
-def test_tree_of_nature_and_ai_folders_keeps_its_splits(tmp_path):
-    places = [
-        f"agan/{split}/{name}"
-        for split in ("train", "val")
-        for name in ("ai", "nature")
-    ]
-    touch(tmp_path, *(f"{place}/1.PNG" for place in places))
-    found = [(row.source, row.split) for row in read_tree(tmp_path).rows]
-    assert found == [
-        ("agan", "train"),
-        ("real", "train"),
-        ("agan", "val"),
-        ("real", "val"),
-    ]
-
-
 @pytest.mark.parametrize("top", ["train", "val"])
 def test_tree_of_real_and_fake_folders_under_splits_asks_for_a_list(tmp_path, top):
     touch(tmp_path, f"{top}/cat/0_real/1.png", f"{top}/cat/1_fake/1.png")

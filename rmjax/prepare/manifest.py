@@ -9,8 +9,8 @@ import os
 import posixpath
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from logging import getLogger
 from pathlib import Path, PurePosixPath
@@ -77,7 +77,7 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
     `real` first. Images of the same semantic and the same file name but for the suffix
     form a group: in sets of edited photographs these are pairs, and for mere serial
     numbers it does no harm. Trees that part each generator's images into real and fake
-    are recognised, see `_PARTED`.
+    are recognised, see `REAL_OR_FAKE`.
 
     Args:
         root: the folder.
@@ -89,6 +89,23 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
     """
     root = as_path(root)
     shape = "<source>/" + "[<group>/]" * levels + "<semantic>/<image>"
+    paths = list_tree(root, shape)
+    read_path = _read_parted if _is_parted(paths) else partial(_read_path, levels)
+    manifest = label_tree(root, paths, shape, read_path)
+    check_generators(manifest, {path.parts[0] for path in paths})
+    return manifest
+
+
+def list_tree(root: Path, shape: str) -> list[PurePosixPath]:
+    """Return the images below a folder, relative to it.
+
+    Args:
+        root: the folder.
+        shape: what lies there, for error messages, such as `<source>/<image>`.
+
+    Raises:
+        InputError: as of `read_tree`.
+    """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one with {shape}")
     passed_over: list[PurePosixPath] = []
@@ -97,7 +114,26 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
     _report_passed_over(root, paths, passed_over)
     if not paths:
         raise InputError(f"{root}: no images found as {shape}")
-    read_path = _read_parted if _is_parted(paths) else partial(_read_path, levels)
+    return paths
+
+
+def label_tree(
+    root: Path,
+    paths: Sequence[PurePosixPath],
+    shape: str,
+    read_path: Callable[[Path, PurePosixPath], Row | None],
+) -> Manifest:
+    """Return the images of a folder, with what their paths say.
+
+    Args:
+        root: the folder.
+        paths: of the images, relative to it.
+        shape: what lies there, for error messages.
+        read_path: function of both; None says that no image belongs there.
+
+    Raises:
+        InputError: an image where none belongs, or no source called `real`.
+    """
     rows = []
     for path in paths:
         row = read_path(root, path)
@@ -107,13 +143,22 @@ def read_tree(root: str | Path, levels: int = 0) -> Manifest:
                 "other layouts by a CSV manifest)"
             )
         rows.append(row)
-    sources = {row.source for row in rows}
-    without = sorted({path.parts[0] for path in paths} - sources)
-    if without:  # of the layouts in `_PARTED` alone
-        raise InputError(f"{root / without[0]}: a source without images, but real ones")
     semantics = tuple(sorted({row.semantic for row in rows}))
-    names = real_first(sorted(sources), str(root))
+    names = real_first(sorted({row.source for row in rows}), str(root))
     return Manifest(root, tuple(rows), names, semantics)
+
+
+def check_generators(manifest: Manifest, generators: Set[str]) -> None:
+    """Check that every generator's folder holds images of that generator.
+
+    Raises:
+        InputError: one holds real photographs alone.
+    """
+    without = sorted(generators - set(manifest.source_names))
+    if without:
+        raise InputError(
+            f"{manifest.root / without[0]}: a source without images, but real ones"
+        )
 
 
 def _report_passed_over(
@@ -143,29 +188,23 @@ def _read_path(levels: int, root: Path, path: PurePosixPath) -> Row | None:
 
 
 # What folders are called that part a generator's images into real and fake ones, as
-# CNNDetection (<generator>/[<semantic>/]0_real and 1_fake) and GenImage do
-# (<generator>/train or val/nature and ai).
-_PARTED = ({"0_real": True, "1_fake": False}, {"nature": True, "ai": False})
+# CNNDetection does: <generator>/[<semantic>/]0_real and 1_fake.
+REAL_OR_FAKE = {"0_real": True, "1_fake": False}
 
 
 def _is_parted(paths: Sequence[PurePosixPath]) -> bool:
     lowest = {path.parent.name for path in paths}
-    return any(lowest == set(names) for names in _PARTED) and not any(
+    return lowest == set(REAL_OR_FAKE) and not any(
         path.parts[0] == REAL for path in paths
     )
 
 
 def _read_parted(root: Path, path: PurePosixPath) -> Row | None:
-    """Return what `<generator>/[<semantic or split>/]<real or fake>/<image>` says."""
+    """Return what `<generator>/[<semantic>/]<real or fake>/<image>` says."""
     generator, *between = path.parts[:-2]
     if len(between) > 1 or generator in SPLITS:
         return None
-    source = generator
-    if any(names.get(path.parent.name) for names in _PARTED):
-        source = REAL
-    if between and between[0] in SPLITS:
-        row = _make_row(root, path, source, UNSPECIFIED)
-        return replace(row, group=row.path, split=between[0])
+    source = REAL if REAL_OR_FAKE[path.parent.name] else generator
     return _make_row(root, path, source, *between or [UNSPECIFIED])
 
 
