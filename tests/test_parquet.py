@@ -217,6 +217,24 @@ def test_several_places(tmp_path):
     assert [entry.path for entry in read(braces)[0]] == expected
 
 
+def test_links_are_followed_or_named(tmp_path):
+    file = hub_file(tmp_path / "blobs" / "0", 2)
+    (tmp_path / "x").mkdir()
+    link = tmp_path / "x" / "a.parquet"
+    link.symlink_to(file)
+    for place in (tmp_path / "x", link, tmp_path / "x" / "*"):
+        (part,) = open_parquet(place, Columns()).parts
+        assert part.name == "a.parquet" and len([*part.images()]) == 2
+    (tmp_path / "x" / "b.parquet").symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match="x"):
+        open_parquet(tmp_path / "x", Columns())
+    (tmp_path / "x" / "b.parquet").unlink()
+    os.mkfifo(tmp_path / "x" / "c.parquet")
+    for place in (tmp_path / "x", tmp_path / "x" / "c.parquet"):
+        with pytest.raises(InputError, match="c.parquet: not a regular file"):
+            open_parquet(place, Columns())
+
+
 def test_files_in_a_store(tmp_path):
     file = hub_file(tmp_path / "x" / "a.parquet")
     values = ["sub/b.png", "http://a.org/b.png", "../b.png"]

@@ -10,6 +10,7 @@ from rmjax.errors import InputError
 
 if TYPE_CHECKING:
     from rmjax.data.columns import Columns
+    from rmjax.data.dataset import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,19 +71,16 @@ def audit_dataset(
     """
     from rmjax.audit.audit import audit
     from rmjax.audit.report import format_audit, write_audit
-    from rmjax.data.dataset import Dataset, find_dataset, open_dataset
-    from rmjax.data.direct import open_labelled
-    from rmjax.data.survey import survey
+    from rmjax.data.dataset import find_dataset, open_dataset
     from rmjax.utils.files import check_writable
 
-    collection = open_labelled(dataset, columns.read(group))
-    if collection:
-        opened: Dataset = survey(collection)
-    elif dataset[1:]:
-        raise InputError(f"{dataset[1]}: give one prepared data set, or files alone")
-    else:
-        opened = open_dataset(find_dataset(data_dir, dataset[0]))
-    name = Path(dataset[0]).name if collection else dataset[0]
+    opened = _survey(dataset, columns.read(group))
+    name = Path(dataset[0]).name
+    if opened is None:
+        name, *more = dataset
+        if more:
+            raise InputError(f"{more[0]}: give one prepared data set, or files alone")
+        opened = open_dataset(find_dataset(data_dir, name))
     folder = Path(out or Path("audit") / name)
     check_writable(folder)
     results = audit(
@@ -97,6 +95,22 @@ def audit_dataset(
     print(format_audit(results))
     for kind, path in write_audit(results, folder).items():
         print(f"{kind + ':':<11} {path}")
+
+
+def _survey(places: list[str], columns: "Columns") -> "Dataset | None":
+    """Read the labels of files that hold many images; None where they are none."""
+    from rmjax.data.dataset import REAL
+    from rmjax.data.direct import open_labelled
+    from rmjax.data.survey import survey
+
+    collection = open_labelled(places, columns)
+    opened = survey(collection) if collection else None
+    if opened and columns.real and REAL not in opened.source_names:
+        raise InputError(
+            f"--real {','.join(columns.real)}: no such source; there are "
+            f"{', '.join(opened.source_names)}"
+        )
+    return opened
 
 
 def draw_corruptions(

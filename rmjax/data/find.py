@@ -131,6 +131,7 @@ def _find(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
             infos = _visible(fs.glob(path, detail=True).values(), root)
         else:
             root, infos = posixpath.dirname(path), [fs.info(path)]
+        infos = [_follow(fs, info) for info in infos]
         if not infos:
             raise InputError(f"{text}: no {' or '.join(suffixes)} files there")
         unstrip = fs.unstrip_protocol if is_remote(text) else str
@@ -163,10 +164,19 @@ def _walk(fs: Any, root: str, suffixes: tuple[str, ...]) -> Iterator[dict[str, A
 
 
 def _visible(infos: Iterable[dict[str, Any]], root: str) -> list[dict[str, Any]]:
-    """Return the files that neither have, nor lie in what has, a name with a leading dot."""
+    """Return what is no folder, and has no name with a leading dot below the root."""
     return [
         info
         for info in infos
-        if info["type"] == "file"
+        if info["type"] != "directory"
         and "/." not in f"/{posixpath.relpath(info['name'], root)}"
     ]
+
+
+def _follow(fs: Any, info: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a file, or of the one that a link leads to."""
+    if info["type"] != "file":
+        info = fs.info(info["name"])  # in a list of files, links are not followed
+    if info["type"] != "file":
+        raise InputError(f"{info['name']}: not a regular file")
+    return info

@@ -11,7 +11,7 @@ import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -232,7 +232,7 @@ def _cut(groups: Sequence[tuple[int, int]]) -> Iterator[tuple[range, int, int]]:
     first = start = rows = size = 0
     for number, (group_rows, group_size) in enumerate(groups, 1):
         rows, size = rows + group_rows, size + group_size
-        if size >= PART_BYTES or number == len(groups):
+        if rows and (size >= PART_BYTES or number == len(groups)):
             yield range(first, number), start, size
             first, start, rows, size = number, start + rows, 0, 0
 
@@ -240,18 +240,16 @@ def _cut(groups: Sequence[tuple[int, int]]) -> Iterator[tuple[range, int, int]]:
 @contextmanager
 def _open(file: File) -> Iterator[pq.ParquetFile]:
     """Open a file; whatever goes wrong until it is closed names it."""
-    with reading(file.address):
+    with reading(file.address), ExitStack() as stack:
         remote = is_remote(file.address)
         source: Any = file.address
         if remote:
             fs, path = filesystem(file.address)
-            source = fs.open(path, "rb", cache_type="none")
+            source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
         # Without pre_buffer and with a buffer, a row group is read as it is used.
         buffer = _BUFFER_BYTES[remote]
-        with pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False) as opened:
-            yield opened
-        if remote:
-            source.close()
+        opened = pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
+        yield stack.enter_context(opened)
 
 
 def _batches(
