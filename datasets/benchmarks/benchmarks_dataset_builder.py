@@ -6,21 +6,16 @@ from functools import cached_property
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from rmjax.data.find import Place
 from rmjax.data.images import decode_rgb
 from rmjax.data.parts import Collection
 from rmjax.prepare import builder
 from rmjax.prepare.benchmarks import BENCHMARKS, FRACTIONS
-from rmjax.prepare.equalise import Equaliser, measure, plan_equalise
 from rmjax.prepare.manifest import Manifest, fingerprint
 from rmjax.prepare.manifest_parts import collect
-from rmjax.prepare.survey import SHARD_BYTES, SplitByHash
+from rmjax.prepare.survey import SplitByHash
 from rmjax.utils.choose import choose
-from rmjax.utils.processes import cores, ordered_map
-
-EQUALISED = "equalised"  # in a data set's metadata: how
 
 
 @dataclasses.dataclass
@@ -31,14 +26,11 @@ class Config(tfds.core.BuilderConfig):
         benchmark: key of `rmjax.prepare.benchmarks.BENCHMARKS`.
         place: its folder; of one in parquet files whatever
             `rmjax.data.find.find_files` takes.
-        equalise: whether to make the files of all images alike, see
-            `rmjax.prepare.equalise`.
-        seed: of that, and of which images are held out for validation.
+        seed: of which images are held out for validation.
     """
 
     benchmark: str = ""
     place: Place = ""
-    equalise: bool = False
     seed: int = 0
 
 
@@ -59,7 +51,7 @@ class Builder(builder.CollectedBuilder):
     @cached_property
     def images(self) -> Manifest | Collection:
         """Return the images as the benchmark has them."""
-        return BENCHMARKS[self.name].read(self.builder_config.place)
+        return BENCHMARKS[self.name](self.builder_config.place)
 
     @cached_property
     def collection(self) -> Collection:
@@ -67,13 +59,6 @@ class Builder(builder.CollectedBuilder):
         return (
             collect(self.images) if isinstance(self.images, Manifest) else self.images
         )
-
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
-        """Return the images in parts, and plan what is to become of them."""
-        if self.builder_config.equalise:
-            self._transform = self._plan()
-            self.info.metadata[EQUALISED] = self._transform.metadata()
-        return self.collection
 
     def made_from(self) -> str:
         """Return a hash of what there is, and of the config."""
@@ -84,18 +69,6 @@ class Builder(builder.CollectedBuilder):
             parts = [(part.name, part.size) for part in self.images.parts]
             text = repr((parts, config))
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _plan(self) -> Equaliser:
-        parts = self.collection.parts
-        small = sum(part.size for part in parts) < SHARD_BYTES
-        processes = self._processes or (1 if small else cores())
-        bar = tqdm(total=len(parts), desc="reading headers", unit="part", delay=1)
-        with bar, ordered_map(measure, processes) as measured:
-            found = []
-            for _, measures in measured(parts):
-                found.append(measures)
-                bar.update()
-        return plan_equalise(found, self.builder_config.seed)
 
 
 def prepare(
@@ -112,17 +85,17 @@ def prepare(
 
     Args:
         name: the benchmark, a key of `rmjax.prepare.benchmarks.BENCHMARKS`.
-        place, equalise, seed: as in `Config`.
+        place, seed: as in `Config`.
+        equalise: make the files of all images alike, see `rmjax.prepare.equalise`.
         data_dir: the folder that holds all prepared data sets.
         processes: that read images; None uses every core for more than a few.
         **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     config = Config(
-        name=EQUALISED if equalise else "standard",
+        name=builder.EQUALISED if equalise else "standard",
         benchmark=name,
         place=place,
-        equalise=equalise,
         seed=seed,
     )
     made = Builder(config=config, data_dir=data_dir, processes=processes)
-    return builder.prepare(made, **options)
+    return builder.prepare(made, equalise=equalise, **options)

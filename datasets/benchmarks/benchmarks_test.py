@@ -87,7 +87,7 @@ def test_published_paths_say_source_semantic_and_split(tmp_path, name):
     tree = tmp_path / "tree"
     write(tree, *PUBLISHED[name])
     (tree / "prompts.csv").write_text("a toad")
-    manifest = BENCHMARKS[name].read(tree)
+    manifest = BENCHMARKS[name](tree)
     assert {row.path: labels(row) for row in manifest.rows} == PUBLISHED[name]
     assert manifest.source_names[0] == "real"
     assert manifest.unknown == UNKNOWN[name]
@@ -104,7 +104,7 @@ def test_test_sets_of_forensynths_are_read_alone(tmp_path):
     write(
         tmp_path, "crn/0_real/1.png", "crn/1_fake/1.png", "cyclegan/apple/1_fake/1.png"
     )
-    manifest = BENCHMARKS["forensynths"].read(tmp_path)
+    manifest = BENCHMARKS["forensynths"](tmp_path)
     assert manifest.source_names == ("real", "crn", "cyclegan")
     assert {row.split for row in manifest.rows} == {"test"}
     assert manifest.unknown == ()
@@ -135,7 +135,7 @@ def test_other_layouts_are_refused_in_a_line(tmp_path, name, paths, named):
     (tmp_path / "tree").mkdir()
     write(tmp_path / "tree", *paths)
     with pytest.raises(InputError, match=named) as error:
-        BENCHMARKS[name].read(tmp_path / "tree")
+        BENCHMARKS[name](tmp_path / "tree")
     assert "\n" not in str(error.value)
 
 
@@ -179,7 +179,7 @@ def test_community_forensics_reads_the_published_columns(tmp_path):
         write_community_forensics(tmp_path / "small.parquet", small),
         write_community_forensics(tmp_path / "CompEval-0.parquet", compared),
     ]
-    found = BENCHMARKS["community_forensics"].read(files)
+    found = BENCHMARKS["community_forensics"](files)
     images = [image for part in found.parts for image in part.images()]
     assert sorted(labels(entry) for entry, _ in images) == [
         "Midjourney - test",
@@ -211,10 +211,10 @@ def test_community_forensics_of_another_form_is_refused(tmp_path):
     file = tmp_path / "a.parquet"
     write_community_forensics(file, [("model", "train", 2)])
     with pytest.raises(InputError, match="a.parquet:0: label '2'"):
-        BENCHMARKS["community_forensics"].read(file)
+        BENCHMARKS["community_forensics"](file)
     pq.write_table(pa.table({"image": [b"x"], "model": ["m"]}), file)
     with pytest.raises(InputError, match="image_data.*model") as error:
-        BENCHMARKS["community_forensics"].read(file)
+        BENCHMARKS["community_forensics"](file)
     assert "\n" not in str(error.value)
 
 

@@ -1,7 +1,7 @@
 """The `rmjax prepare` commands: one for each kind of data set."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +36,8 @@ class Reading:
         processes: that read images (default: one a core, or 1 for a few images)
         beam: read by Apache Beam instead, with its options, such as
             "--runner=FlinkRunner --parallelism=64" (needs: pip install rmjax[beam])
+        equalise: cut all images to one size and write them by one JPEG encoder, since
+            real ones often differ from the others in size and format
         resume: go on with what a killed or failed preparation of the same has left; and
             if this one fails, leave what is whole
         verify: then decode every image and look for duplicates; write a data sheet
@@ -44,6 +46,7 @@ class Reading:
     data_dir: Target = "data"
     processes: Count | None = None
     beam: Annotated[str | None, Word(str, "OPTIONS")] = None
+    equalise: bool = False
     resume: bool = False
     verify: bool = False
 
@@ -56,7 +59,7 @@ class Reading:
         if self.processes and self.beam:
             raise InputError("--processes and --beam: give one of them")
         options = {"data_dir": self.data_dir, "processes": self.processes}
-        options["resume"] = self.resume
+        options |= {"resume": self.resume, "equalise": self.equalise}
         if self.beam is None:
             return options
         try:
@@ -345,6 +348,38 @@ def prepare_webdataset(
     )
 
 
+BENCHMARKS = {
+    "genimage": "GenImage, 8 generators beside ImageNet, from its folders",
+    "forensynths": "ForenSynths (CNNDetection): ProGAN to train on, 13 test sets",
+    "synthbuster": "Synthbuster, 9 generators beside RAISE-1k, from its folders",
+    "omnifake": "OmniFake, 45 generators and photographs, from its folders",
+    "community_forensics": "Community Forensics, from its parquet files",
+}
+
+
+def _prepare_benchmark(benchmark: str) -> Callable[..., None]:
+    def prepare(
+        *,
+        from_: Files,
+        seed: Annotated[int, "of what is drawn for val"] = 0,
+        reading: Reading,
+    ) -> None:
+        from rmjax.datasets import benchmarks
+
+        place = from_[0] if len(from_) == 1 else from_
+        folder = benchmarks.prepare(benchmark, place, seed=seed, **reading.options())
+        reading.finish(folder)
+
+    prepare.__doc__ = f"""{BENCHMARKS[benchmark]}.
+
+    What its splits and folders are: datasets/benchmarks/README.md.
+
+    Args:
+        from_: its folder or files, of this machine or an address such as s3://bucket/folder
+    """
+    return prepare
+
+
 def _prepare_shards(
     kind: str,
     places: list[str],
@@ -415,6 +450,7 @@ PREPARE = Group(
         "annotation_list": prepare_lists,
         "parquet": prepare_parquet,
         "webdataset": prepare_webdataset,
+        **{name: _prepare_benchmark(name) for name in BENCHMARKS},
         "transformations": prepare_transformations,
     },
 )

@@ -77,21 +77,7 @@ class Labels(NamedTuple):
 ReadPath = Callable[[PurePosixPath], Labels | None]
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """How a published benchmark is read.
-
-    Attributes:
-        title: what it is, in a line.
-        form: what lies in its folder, or what files it has.
-        splits: what the splits are, in a line.
-        read: function of the place; raises an InputError for one of another form.
-    """
-
-    title: str
-    form: str
-    splits: str
-    read: Callable[[Place], Manifest | Collection]
+Benchmark = Callable[[Place], Manifest | Collection]
 
 
 def read_folders(form: str, read_path: ReadPath, place: Place) -> Manifest:
@@ -214,41 +200,24 @@ def _read_community_forensics(place: Place) -> Collection:
     return Collection(found.place, parts, unknown=unknown)
 
 
-def _of_folders(title: str, form: str, splits: str, read_path: ReadPath) -> Benchmark:
-    return Benchmark(title, form, splits, partial(read_folders, form, read_path))
+def _of_folders(form: str, read_path: ReadPath) -> Benchmark:
+    return partial(read_folders, form, read_path)
 
 
+# Function of the place; raises an InputError for one of another form.
 BENCHMARKS: dict[str, Benchmark] = {
     "genimage": _of_folders(
-        "GenImage: 8 generators and ImageNet",
         "<generator>/[<archive>/]<train or val>/<ai or nature>/<image>",
-        "its train is train, less 5 % for val; its val, which the paper tests on, is test",
         _genimage,
     ),
     "forensynths": _of_folders(
-        "ForenSynths (CNNDetection): ProGAN to train on, 13 test sets",
         "<train or val>/<class>/<0_real or 1_fake>/<image> and "
         "[test/]<generator>/[<class>/]<0_real or 1_fake>/<image>",
-        "its own; generators of the test sets other than progan are unknown sources",
         _forensynths,
     ),
     "synthbuster": _of_folders(
-        "Synthbuster: 9 generators beside RAISE-1k",
-        "<generator or a name with RAISE>/<image>",
-        "all is test",
-        _synthbuster,
+        "<generator or a name with RAISE>/<image>", _synthbuster
     ),
-    "omnifake": _of_folders(
-        "OmniFake: 45 generators and photographs",
-        "<train or val>/<generator or real>/<image>",
-        "its train is train, less 5 % for val; its val, which the paper tests on, is test",
-        _omnifake,
-    ),
-    "community_forensics": Benchmark(
-        "Community Forensics: 4803 generators and photographs",
-        "parquet files of CommunityForensics-Small, -Eval or both",
-        "its train is train, less 5 % for val; its test is test, where generators without "
-        "training images are unknown sources",
-        _read_community_forensics,
-    ),
+    "omnifake": _of_folders("<train or val>/<generator or real>/<image>", _omnifake),
+    "community_forensics": _read_community_forensics,
 }

@@ -21,18 +21,27 @@ from typing import TYPE_CHECKING
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+from tqdm import tqdm
 
 from rmjax.data.dataset import UNKNOWN_SOURCES, open_dataset
 from rmjax.data.images import decode_rgb
 from rmjax.data.parts import Collection
 from rmjax.errors import InputError
 from rmjax.prepare.beam import beam_map
+from rmjax.prepare.equalise import Equaliser, measure, plan_equalise
 from rmjax.prepare.left_out import LEFT_OUT, read_left_out
 from rmjax.prepare.manifest import Manifest, fingerprint
 from rmjax.prepare.manifest_parts import collect
-from rmjax.prepare.records import Check, Encoder, Transform, check_file, features
+from rmjax.prepare.records import Check, Encoder, check_file, features
 from rmjax.prepare.resume import MADE_FROM, begin, save_survey
-from rmjax.prepare.survey import SplitByHash, Unit, make_units, name_classes, survey
+from rmjax.prepare.survey import (
+    Engine,
+    SplitByHash,
+    Unit,
+    make_units,
+    name_classes,
+    survey,
+)
 from rmjax.prepare.write import (
     REPORTS,
     Writer,
@@ -49,6 +58,7 @@ from rmjax.utils.processes import cores, ordered_map
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+EQUALISED = "equalised"  # in a data set's metadata: how
 INFO = "dataset_info.json"  # comes last: a folder without it is no data set
 
 logger = logging.getLogger(__name__)
@@ -60,7 +70,6 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
     Args:
         processes: that read images; None uses every core for more than a few images.
         splitter: gives a split to the images that have none.
-        transform: makes of an image what is stored; None leaves it as it is.
         **kwargs: as for `FileReaderBuilder`.
     """
 
@@ -72,10 +81,9 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         *,
         processes: int | None = None,
         splitter: SplitByHash | None = None,
-        transform: Transform | None = None,
         **kwargs,
     ):
-        self._processes, self._transform = processes, transform
+        self._processes = processes
         self._splitter = splitter or SplitByHash()
         kwargs.setdefault("file_format", "array_record")
         with _quiet_tfds():
@@ -109,14 +117,15 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         self,
         dl_manager: tfds.download.DownloadManager,
         beam_options: "PipelineOptions | None" = None,
+        *,
         resume: bool = False,
+        equalise: bool = False,
     ) -> None:
         """Write the data set.
 
         Args:
             dl_manager: finds and fetches downloads.
-            beam_options: as for `prepare`.
-            resume: go on with what a killed preparation has left.
+            beam_options, resume, equalise: as for `prepare`.
 
         Raises:
             InputError: see `prepare`.
@@ -125,15 +134,17 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         collection = self.find_images(dl_manager)
         units = make_units(collection.parts)
         _check_room(folder, units)
-        surveys = begin(folder, f"{self.made_from()}\n", resume)
-        engine = None
+        surveys = begin(folder, f"{self.identity(equalise)}\n", resume)
+        engine, here = None, self._here(1 if len(units) == 1 else cores())
         if beam_options:
             engine = partial(beam_map, folder=folder / REPORTS, options=beam_options)
         if surveys is None:
-            processes = 1 if len(units) == 1 else self._processes or cores()
-            here = partial(ordered_map, processes=processes)
             surveys = survey(units, self._splitter, engine or here)
             save_survey(folder, surveys)
+        transform = None
+        if equalise:
+            transform = self._plan_equalise(units, engine or here)
+            self.info.metadata[EQUALISED] = transform.metadata()
         sources, semantics = name_classes(collection, surveys)
         tasks, shards = plan_tasks(units, surveys)
         writer = Writer(
@@ -142,7 +153,7 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
             shards=shards,
             total=sum(task.images for task in tasks),
             splitter=self._splitter,
-            encoder=Encoder(sources, semantics, self.check, self._transform),
+            encoder=Encoder(sources, semantics, self.check, transform),
         )
         write_tasks(writer, unfinished(folder, tasks), engine, self._processes)
         trained = {
@@ -159,6 +170,23 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
             self.info.write_to_directory(scratch)
             publish(Path(scratch), folder)
         remove_tree(folder / REPORTS)
+
+    def identity(self, equalise: bool) -> str | None:
+        """Return what `made_from` does, for what is made of the images too."""
+        made_from = self.made_from()
+        return f"{made_from} {EQUALISED}" if equalise and made_from else made_from
+
+    def _here(self, processes: int) -> Engine:
+        return partial(ordered_map, processes=self._processes or processes)
+
+    def _plan_equalise(self, units: Sequence[Unit], engine: Engine) -> Equaliser:
+        bar = tqdm(total=len(units), desc="reading headers", unit="unit", delay=1)
+        found = []
+        with bar, engine(measure) as measured:
+            for _, measures in measured(units):
+                found.append(measures)
+                bar.update()
+        return plan_equalise(found, self._splitter.seed)
 
 
 class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -194,7 +222,7 @@ class CollectedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[c
         config = dataclasses.replace(self.builder_config, place="")
         text = [
             *((part.name, part.size) for part in self.collection.parts),
-            *(config, self._splitter, self._transform),
+            *(config, self._splitter),
         ]
         return hashlib.sha256(repr(text).encode()).hexdigest()
 
@@ -205,6 +233,7 @@ def prepare(
     *,
     beam_options: "PipelineOptions | None" = None,
     resume: bool = False,
+    equalise: bool = False,
 ) -> Path:
     """Run a builder, or return its data set if it is finished and of the same images.
 
@@ -214,6 +243,7 @@ def prepare(
         beam_options: has Apache Beam read and write, on the runner that they name.
         resume: go on with what a killed or failed preparation has left, instead of
             anew; and where this one fails, leave what is whole.
+        equalise: make the files of all images alike, see `rmjax.prepare.equalise`.
 
     Returns:
         The folder of the data set, for `rmjax.data.dataset.open_dataset`. What was
@@ -229,7 +259,7 @@ def prepare(
     if builder.builder_config is not None:
         _check_name(builder.builder_config.name)
     if (directory / INFO).exists():
-        _check_same(directory, builder.made_from())
+        _check_same(directory, builder.identity(equalise))
     else:
         with contextlib.ExitStack() as stack:
             stack.enter_context(disk_errors_in_words(directory))
@@ -243,7 +273,7 @@ def prepare(
             manager = builder._make_download_manager(
                 download_dir=str(download_dir), download_config=config
             )
-            builder.write(manager, beam_options, resume)
+            builder.write(manager, beam_options, resume=resume, equalise=equalise)
     dataset = open_dataset(directory)
     for split in dataset.split_sizes:
         dataset.labels(split)

@@ -26,10 +26,10 @@ import bisect
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,11 +136,11 @@ class Equaliser:
         }
 
 
-def measure(part: Part) -> Measures:
+def measure(parts: Sequence[Part]) -> Measures:
     """Look at the headers of some images; those without a readable one are passed over."""
     sides: Counter[tuple[str, int]] = Counter()
     recipes: Counter[Recipe] = Counter()
-    for image in part.images():
+    for image in chain.from_iterable(part.images() for part in parts):
         if isinstance(image, Unusable):
             continue
         entry, data = image
