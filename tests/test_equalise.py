@@ -19,11 +19,16 @@ from rmjax.errors import InputError
 from rmjax.prepare.equalise import (
     GRID,
     Equaliser,
+    Measures,
     equalise,
     measure,
     plan_equalise,
     read_recipe,
 )
+
+
+def measured(part) -> Measures:
+    return measure([part])
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def fakes(count: int) -> tuple[tuple[Entry, bytes], ...]:
 
 @pytest.fixture(scope="module")
 def plan() -> Equaliser:
-    return plan_equalise([measure(Images(photographs(0, 40) + fakes(1)))])
+    return plan_equalise([measured(Images(photographs(0, 40) + fakes(1)))])
 
 
 def kind(data: bytes) -> tuple:
@@ -109,11 +114,11 @@ def test_photographs_are_cut_on_their_grid_and_hardly_change(plan):
 
 def test_draws_depend_on_seed_and_path_alone(plan):
     parts = [Images(photographs(0, 40)[i::3]) for i in range(3)] + [Images(fakes(1))]
-    again = plan_equalise([measure(part) for part in reversed(parts)])
+    again = plan_equalise([measured(part) for part in reversed(parts)])
     assert again == plan == pickle.loads(pickle.dumps(plan))
     paths = [str(number) for number in range(50)]
     draws = [plan.draw(path) for path in paths]
-    other = plan_equalise([measure(part) for part in parts], seed=1)
+    other = plan_equalise([measured(part) for part in parts], seed=1)
     assert draws != [other.draw(path) for path in paths]
     (e, data), *_ = fakes(1)
     assert plan(e, data) == again(e, data)
@@ -127,14 +132,14 @@ def test_size_is_what_nearly_all_images_of_each_source_have():
         ]
         return Images((*images, (entry("text"), b"text"), Unusable("gone", "why")))
 
-    few = measure(sized("real", [40] + [100] * 199))
+    few = measured(sized("real", [40] + [100] * 199))
     assert plan_equalise([few]).size == 96
-    assert plan_equalise([measure(sized("real", [40] * 2 + [100] * 198))]).size == 32
-    assert plan_equalise([few, measure(sized("gan", [70]))]).size == 64
+    assert plan_equalise([measured(sized("real", [40] * 2 + [100] * 198))]).size == 32
+    assert plan_equalise([few, measured(sized("gan", [70]))]).size == 64
     with pytest.raises(InputError, match="'gan'.* 10 px"):
-        plan_equalise([few, measure(sized("gan", [10]))])
+        plan_equalise([few, measured(sized("gan", [10]))])
     with pytest.raises(InputError, match="no image"):
-        plan_equalise([measure(Images(()))])
+        plan_equalise([measured(Images(()))])
 
 
 @pytest.mark.parametrize("case", ["grey", "cmyk", "turned", "alpha", "palette", "png"])
@@ -161,7 +166,7 @@ def test_photographs_that_cannot_keep_their_tables_get_others(plan, case):
 
 def test_without_jpeg_photographs_all_get_one_quality():
     held = ((entry("a"), encode(Image.new("RGB", (64, 64)), "PNG")), *fakes(3))
-    plan = plan_equalise([measure(Images(held))])
+    plan = plan_equalise([measured(Images(held))])
     assert {kind(plan(e, data)) for e, data in held} == {
         ("JPEG", "RGB", 96, True, "4:2:0")
     }
