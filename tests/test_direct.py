@@ -14,11 +14,11 @@ from PIL import Image
 from rmjax.audit.audit import CUES
 from rmjax.audit.real import compare_real
 from rmjax.cli.main import main
+from rmjax.data.collected import collect_labels
 from rmjax.data.columns import Columns
 from rmjax.data.direct import find_format, list_single, open_directly
 from rmjax.data.facts import collect_facts
 from rmjax.data.image_files import ImageFile
-from rmjax.data.survey import survey
 from rmjax.errors import InputError
 
 COUNT = 24
@@ -171,7 +171,7 @@ def test_unusable_images_are_answered_as_such(tmp_path, small_run, capsys):
 )
 def test_facts_are_those_of_the_images(places, images, name, processes):
     wanted = Columns("", "meta.model", "meta.class", "", "meta.class", ("nature",))
-    surveyed = survey(open_directly([places[name]], wanted), processes)
+    surveyed = collect_labels(open_directly([places[name]], wanted), processes)
     assert surveyed.source_names == ("real", "dalle", "sdxl")
     assert surveyed.split_sizes == (
         {"test": 12, "train": 12} if name == "parquet" else {"all": COUNT}
@@ -195,7 +195,7 @@ def test_splits_that_lie_among_each_other(tmp_path):
     columns = {"image": rows, "split": ["train", "test", "val"] * 3, "model": ["a"] * 9}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=2)
     wanted = Columns(source="model", split="split")
-    surveyed = survey(open_directly([tmp_path / "a.parquet"], wanted))
+    surveyed = collect_labels(open_directly([tmp_path / "a.parquet"], wanted))
     facts = collect_facts(surveyed, ["val", "test"], show_progress=False)
     numbers = (2, 5, 8, 1, 4, 7)
     assert facts.path.tolist() == [f"a.parquet:{number}" for number in numbers]

@@ -17,10 +17,11 @@ import pytest
 
 from rmjax.data.columns import Columns
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
+from rmjax.data.direct import FORMATS
 from rmjax.data.parts import Collection, Entry, Unusable
 from rmjax.datasets import attribution_mini
 from rmjax.datasets.image_folder import prepare as prepare_folder
-from rmjax.datasets.shards import READERS, prepare
+from rmjax.datasets.shards import prepare
 from rmjax.datasets.shards.make_shards import (
     SEMANTICS,
     SOURCES,
@@ -35,7 +36,7 @@ from rmjax.utils.processes import ordered_map
 
 COLUMNS = Columns(source="model", semantic="class")
 IMAGES, PER_FILE = 480, 40
-KINDS = list(READERS)
+KINDS = list(FORMATS)
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 
@@ -372,6 +373,18 @@ def test_sources_that_cannot_be_are_refused(rows, message):
     part = Listed(rows)
     with pytest.raises(InputError, match=message):
         name_classes(Collection("place", (part,)), survey_of(part))
+
+
+@pytest.mark.parametrize("parts", [99, 100])
+def test_shards_that_end_early_may_be_one_in_a_hundred(parts):
+    whole = [Listed((row(f"{i}"),), f"{i}.tar") for i in range(parts - 1)]
+    damaged = Listed((row("x"), Unusable("x.tar", "ends early", rest=True)), "x.tar")
+    if parts == 100:
+        (found,) = survey_of(*whole, damaged)
+        assert found.unusable == 1
+        return
+    with pytest.raises(InputError, match="1 of 99 files .*x.tar: ends early"):
+        survey_of(*whole, damaged)
 
 
 def test_parts_are_put_together_to_units_and_never_cut(monkeypatch):

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 
 from rmjax.data.listing import open_text
+from rmjax.data.parts import UNSPECIFIED
 from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.manifest import (
     SPLITS,
-    UNSPECIFIED,
     InsideRoot,
     Manifest,
     Row,

@@ -1,17 +1,16 @@
-"""TFDS builders over parquet files and WebDataset shards, and `prepare`, which calls them."""
+"""TFDS builder over parquet files and WebDataset shards, and `prepare`, which calls it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from rmjax.data.columns import Columns
+from rmjax.data.direct import FORMATS
 from rmjax.data.find import Place
-from rmjax.data.parquet import open_parquet
 from rmjax.data.parts import Collection
-from rmjax.data.webdataset import open_shards
 from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.survey import SplitByHash
@@ -23,53 +22,39 @@ class Config(tfds.core.BuilderConfig):
     """Which files to build a data set from.
 
     Attributes:
+        form: of the files, key of `rmjax.data.direct.FORMATS`.
         place: the files, see `rmjax.data.find.find_files`.
         columns: where they say what an image is.
     """
 
+    form: str = ""
     place: Place = ()
     columns: Columns = Columns()
 
 
-class _Builder(builder.CollectedBuilder, skip_registration=True):
+class Builder(builder.CollectedBuilder):
+    """Images of files that hold many, their bytes as they were; named after the form."""
+
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     builder_config: Config
-    open_files: Callable[[Place, Columns], Collection]
+
+    def __init__(self, *, config: Config, **kwargs):
+        self._open = choose("form of files", config.form, FORMATS).open
+        self.name = config.form
+        super().__init__(config=config, **kwargs)
 
     @cached_property
     def collection(self) -> Collection:
         """Return the images."""
-        config = self.builder_config
-        if config is None or not config.place:
-            raise InputError(f"{self.name}: give the files")
-        if not config.columns.source:
+        columns = self.builder_config.columns
+        if not columns.source:
             raise InputError(f"{self.name}: say where the source stands (--source)")
-        return self.open_files(config.place, config.columns)
-
-
-class Parquet(_Builder):
-    """Images of parquet files, their bytes as they were."""
-
-    name = "parquet"
-    open_files = staticmethod(open_parquet)
-
-
-class WebDataset(_Builder):
-    """Images of WebDataset shards, their bytes as they were."""
-
-    name = "webdataset"
-    open_files = staticmethod(open_shards)
-
-
-READERS: dict[str, type[_Builder]] = {
-    "parquet": Parquet,
-    "webdataset": WebDataset,
-}
+        return self._open(self.builder_config.place, columns)
 
 
 def prepare(
-    kind: str,
+    form: str,
     name: str,
     data_dir: str | Path,
     *,
@@ -83,7 +68,7 @@ def prepare(
     """Make a data set `parquet/<name>` or `webdataset/<name>`.
 
     Args:
-        kind: key of `READERS`.
+        form: of the files, key of `rmjax.data.direct.FORMATS`.
         name: letters, digits, `_`, `-` and `.`; what the data set is called.
         data_dir: the folder that holds all prepared data sets.
         place, columns: as in `Config`.
@@ -92,8 +77,8 @@ def prepare(
         processes: that read images; None uses every core for more than a few.
         **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
-    made = choose("kind of files", kind, READERS)(
-        config=Config(name=name, place=place, columns=columns),
+    made = Builder(
+        config=Config(name=name, form=form, place=place, columns=columns),
         data_dir=data_dir,
         processes=processes,
         splitter=SplitByHash(seed, tuple(fractions)),

@@ -18,9 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from rmjax.audit.real import compare_real
+from rmjax.data.collected import Collected
 from rmjax.data.dataset import REAL, Dataset, Selection, choose_evenly, select
 from rmjax.data.facts import Facts, collect_facts
-from rmjax.data.survey import Surveyed
 from rmjax.errors import InputError
 
 MARGIN = 0.05  # balanced accuracy above measured chance that is never alarming
@@ -125,7 +125,7 @@ def audit(
     """Measure how well each cue tells the sources of a data set apart.
 
     Args:
-        dataset: an open data set, or what `rmjax.data.survey.survey` made of files.
+        dataset: an open data set, or what `rmjax.data.collected.collect_labels` made of files.
         splits: which; None takes all.
         sources: which; None takes those that have images in the splits and semantics.
         semantics: which; None takes all.
@@ -236,7 +236,7 @@ def audit_cue(
 
 
 def _place(dataset: Dataset) -> str:
-    if isinstance(dataset, Surveyed):
+    if isinstance(dataset, Collected):
         return dataset.place
     return str(dataset.directory)
 

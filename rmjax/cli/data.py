@@ -99,12 +99,12 @@ def audit_dataset(
 
 def _survey(places: list[str], columns: "Columns") -> "Dataset | None":
     """Read the labels of files that hold many images; None where they are none."""
+    from rmjax.data.collected import collect_labels
     from rmjax.data.dataset import REAL
     from rmjax.data.direct import open_labelled
-    from rmjax.data.survey import survey
 
     collection = open_labelled(places, columns)
-    opened = survey(collection) if collection else None
+    opened = collect_labels(collection) if collection else None
     if opened and columns.real and REAL not in opened.source_names:
         raise InputError(
             f"--real {','.join(columns.real)}: no such source; there are "

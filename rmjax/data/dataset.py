@@ -380,7 +380,10 @@ def _prepare_command(name: str, data_dir: str | Path) -> str:
         "annotation_list": f" --name {config} --list train=FILE",
         "image_attribution_bench": " --tree FOLDER",
         "attribution88": f" --config {config or 'full'} --from ARCHIVE",
-    }.get(builder, "")
+        "attribution_mini": "",
+        "parquet": f" --name {config} --from FILES --source COLUMN",
+        "webdataset": f" --name {config} --from FILES --source KEY",
+    }.get(builder, " --from FOLDER")
     return f"rmjax prepare {builder}{options} --data-dir {data_dir}"
 
 

@@ -20,12 +20,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 from tqdm import tqdm
 
 from rmjax.corruptions.jpeg import LUMINANCE
+from rmjax.data.collected import Collected
 from rmjax.data.dataset import Dataset, open_dataset
 from rmjax.data.images import decode_rgb, open_image
 from rmjax.data.labels import hash_name
 from rmjax.data.parts import Part, Unusable
 from rmjax.data.shards import Records
-from rmjax.data.survey import Surveyed
 from rmjax.errors import InputError
 from rmjax.utils.choose import check_choice
 from rmjax.utils.processes import BLOCK, FEW, cores, ordered_map
@@ -197,7 +197,7 @@ def collect_facts(
     A million images with paths of 60 characters take 400 MB.
 
     Args:
-        dataset: an open data set, or what `rmjax.data.survey.survey` made of files.
+        dataset: an open data set, or what `rmjax.data.collected.collect_labels` made of files.
         splits: which; None takes all.
         processes: how many read and decode; None is one a core, or, for fewer than
             2,000 images, this one alone.
@@ -216,7 +216,7 @@ def collect_facts(
     if processes is None:
         processes = 1 if total < FEW else cores()
     work: tuple[Iterator, Callable[[Any], dict]]
-    if isinstance(dataset, Surveyed):
+    if isinstance(dataset, Collected):
         work = _by_part(dataset, splits, records), _read_part
     else:
         work = _by_block(splits, records), _Reader(dataset)
@@ -267,7 +267,7 @@ def _by_block(
 
 
 def _by_part(
-    dataset: Surveyed, splits: Sequence[str], records: Mapping[str, np.ndarray]
+    dataset: Collected, splits: Sequence[str], records: Mapping[str, np.ndarray]
 ) -> Iterator[_Images]:
     names = ("numbers", "source", "semantic", "group")
     columns: dict[str, list[np.ndarray]] = {name: [] for name in names}

@@ -36,10 +36,12 @@ class Unusable(NamedTuple):
     Attributes:
         path: what to call it.
         reason: why.
+        rest: whether it stands for all that its part would have from here on.
     """
 
     path: str
     reason: str
+    rest: bool = False
 
 
 class Part(Protocol):

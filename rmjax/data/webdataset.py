@@ -164,7 +164,7 @@ def read_samples(file: File, image: str = "") -> Iterator[_Sample | Unusable]:
                 raise InputError(f"{file.address}: {name} is there twice")
             sample[suffix] = _Member(as_text(name), data)
     except Damaged as error:
-        damage = Unusable(file.name, str(error))
+        damage = Unusable(file.name, str(error), rest=True)
     if sample:
         yield sample
     if damage:

@@ -24,10 +24,11 @@ class LeftOut:
 
     Args:
         total: how many images there are; `MAX_BAD` of them may be left out.
+        what: they are.
     """
 
-    def __init__(self, total: int):
-        self.total = total
+    def __init__(self, total: int, what: str = "images"):
+        self.total, self.what = total, what
         self.reasons: dict[str, str] = {}
 
     def add(self, path: str, reason: str) -> None:
@@ -50,7 +51,7 @@ class LeftOut:
         ]
         more = " ..." if len(examples) > 3 else ""
         raise InputError(
-            f"{len(examples)} of {self.total} images cannot be used, more than "
+            f"{len(examples)} of {self.total} {self.what} cannot be used, more than "
             f"{MAX_BAD:.0%}: repair or remove them ({'; '.join(examples[:3])}{more})"
         )
 

@@ -17,14 +17,13 @@ from pathlib import Path, PurePosixPath
 
 from rmjax.data.dataset import REAL
 from rmjax.data.image_files import MAX_BYTES, count_suffixes, walk_images
-from rmjax.data.parts import Entry
+from rmjax.data.parts import UNSPECIFIED, Entry
 from rmjax.errors import InputError
 from rmjax.utils.places import as_path, is_remote, list_sizes
 
 logger = getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-UNSPECIFIED = "unspecified"  # the semantic, where nothing says what the images show
 
 
 @dataclass(frozen=True, slots=True)

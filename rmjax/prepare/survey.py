@@ -18,6 +18,7 @@ from rmjax.data.dataset import check_source_names
 from rmjax.data.labels import hash_name
 from rmjax.data.parts import Collection, Entry, Part, Unusable
 from rmjax.errors import InputError
+from rmjax.prepare.left_out import LeftOut
 from rmjax.prepare.manifest import SPLITS
 from rmjax.prepare.splits import check_fractions
 from rmjax.utils.processes import OrderedMap
@@ -74,6 +75,7 @@ class Survey:
         groups: a hash of each image's group, int64 `[images]`; empty where each image is
             its own group.
         splits: a hash of the split of each image of `groups`, int64.
+        damaged: parts that end early, with what is said of each.
     """
 
     counts: Counter[tuple[str, str, str]]
@@ -81,6 +83,7 @@ class Survey:
     paths: np.ndarray
     groups: np.ndarray
     splits: np.ndarray
+    damaged: tuple[Unusable, ...] = ()
 
     @property
     def images(self) -> int:
@@ -122,8 +125,8 @@ def survey(units: Sequence[Unit], splitter: Splitter, engine: Engine) -> list[Su
         engine: makes a map of what is to be done with each unit.
 
     Raises:
-        InputError: a part that cannot be read, a path that occurs twice, or a group in
-            two splits.
+        InputError: a part that cannot be read, too many that end early, a path that
+            occurs twice, or a group in two splits.
     """
     bar = tqdm(total=len(units), desc="reading labels", unit="unit", delay=1)
     found = []
@@ -131,6 +134,7 @@ def survey(units: Sequence[Unit], splitter: Splitter, engine: Engine) -> list[Su
         for _, result in surveyed(units):
             found.append(result)
             bar.update()
+    _check_damaged(units, found)
     _check_paths(units, np.concatenate([part.paths for part in found]))
     _check_groups(units, splitter, found)
     return found
@@ -181,12 +185,14 @@ class _Surveyor:
     def __call__(self, unit: Unit) -> Survey:
         counts: Counter = Counter()
         unusable, own_groups = 0, True
+        damaged = []
         paths: list[int] = []
         groups: list[int] = []
         splits: list[int] = []
         for entry in _entries(unit):
             if isinstance(entry, Unusable):
                 unusable += 1
+                damaged += [entry] if entry.rest else []
                 continue
             split = self.splitter(entry)
             counts[entry.source, entry.semantic, split] += 1
@@ -202,6 +208,7 @@ class _Surveyor:
             np.asarray(paths, np.int64),
             np.asarray(groups, np.int64),
             np.asarray(splits, np.int64),
+            tuple(damaged),
         )
 
 
@@ -212,6 +219,15 @@ def _entries(unit: Unit) -> Iterator[Entry | Unusable]:
 
 def _hash(name: str) -> int:
     return hash_name(name.encode(errors="surrogateescape"))
+
+
+def _check_damaged(units: Sequence[Unit], surveys: Sequence[Survey]) -> None:
+    """Check that few parts end early: nobody knows how many images that are."""
+    bad = LeftOut(sum(map(len, units)), "files")
+    for found in surveys:
+        for part in found.damaged:
+            bad.add(part.path, part.reason)
+    bad.check()
 
 
 def _check_paths(units: Sequence[Unit], paths: np.ndarray) -> None:

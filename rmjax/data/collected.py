@@ -22,7 +22,7 @@ _FEW_BYTES = 2**30  # that one process has read before others have started
 
 
 @dataclass(frozen=True)
-class Surveyed(Dataset):
+class Collected(Dataset):
     """A collection, in whose parts images are numbered from 0 on.
 
     Attributes:
@@ -46,7 +46,7 @@ class _Labels(NamedTuple):
     unusable: list[Unusable]
 
 
-def survey(collection: Collection, processes: int | None = None) -> Surveyed:
+def collect_labels(collection: Collection, processes: int | None = None) -> Collected:
     """Read the labels of a collection; images without them are named and passed over.
 
     Args:
@@ -91,7 +91,7 @@ def survey(collection: Collection, processes: int | None = None) -> Surveyed:
         "group": np.concatenate([labels.groups for labels in parts]),
     }
     rows = {name: np.flatnonzero(codes[:, 2] == i) for i, name in enumerate(splits)}
-    return Surveyed(
+    return Collected(
         Path(collection.place),
         tuple(sources),
         tuple(semantics),
