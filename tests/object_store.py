@@ -3,6 +3,7 @@
 import socket
 import uuid
 from collections.abc import Iterator
+from logging import WARNING, getLogger
 
 import pytest
 
@@ -17,6 +18,7 @@ def store() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = moto_server.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    getLogger("werkzeug").setLevel(WARNING)  # it would tell of each request
     server.start()
     address = f"http://127.0.0.1:{port}"
     settings = {
