@@ -9,10 +9,8 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fsspec.asyn import sync_wrapper
 from matplotlib.figure import Figure
-from moto.core import set_initial_no_auth_action_count
-from object_store import bucket, store  # noqa: F401
+from object_store import bucket, knowing_nobody, refusing, store  # noqa: F401
 from PIL import Image
 from test_checkpoints import make_state
 
@@ -56,24 +54,6 @@ def names_in(place):
     return sorted(f.removeprefix(f"{name}/") for f in system.find(name))
 
 
-@pytest.fixture
-def refusing(monkeypatch):
-    """Function of a part of a name: the store refuses all files with it from then on."""
-    system, _ = filesystem("s3://")
-    refused: list[str] = []
-    real = type(system)._call_s3
-
-    async def call(self, method, *arguments, **options):
-        name = f"{options.get('Bucket')}/{options.get('Key')}"
-        if method == "put_object" and any(part in name for part in refused):
-            raise PermissionError("Access Denied")
-        return await real(self, method, *arguments, **options)
-
-    monkeypatch.setattr(type(system), "_call_s3", call)
-    monkeypatch.setattr(type(system), "call_s3", sync_wrapper(call))
-    return refused
-
-
 @pytest.mark.parametrize(
     ("place", "named"),
     [
@@ -93,21 +73,47 @@ def test_places_that_are_none_are_refused_in_a_line(store, capsys, place, named)
         assert "\n" not in line and place in line and named in line
 
 
-def test_no_permission_and_no_credentials_in_a_line(bucket, capsys, monkeypatch):
+def test_a_store_that_does_not_answer_as_it_should(bucket, capsys, monkeypatch):
     def error_of(place):
-        assert main(["evaluate", "--workdir", place]) == 2
+        assert main(["report", "--workdir", place]) == 2
         line = capsys.readouterr().err.strip()
-        assert "\n" not in line and place in line
+        assert "\n" not in line
         return line
 
-    denied = set_initial_no_auth_action_count(0)(error_of)(f"{bucket}/run")
-    assert "permission" in denied
+    place = f"{bucket}/run"
+    denied = knowing_nobody(error_of)(place)
+    assert place in denied and "permission" in denied
     system, _ = filesystem("s3://")
     monkeypatch.setattr(type(system), "cachable", False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    assert "credentials" in error_of(f"{bucket}/run")
+    monkeypatch.setattr(type(system), "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.delenv(name)
+        line = error_of(place)
+        assert place in line and "credentials" in line
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        line = error_of(place)
+        assert place in line and "127.0.0.1:1" in line
+
+
+def test_a_store_that_is_lost_on_the_way_is_said_in_a_line(bucket, capsys, monkeypatch):
+    system, _ = filesystem("s3://")
+    real, calls = type(system)._call_s3, []
+
+    async def call(self, *arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 4:
+            raise Exception("no answer from http://lost")
+        return await real(self, *arguments, **options)
+
+    monkeypatch.setattr(type(system), "_call_s3", call)
+    assert main(["report", "--workdir", f"{bucket}/run"]) == 2
+    assert len(calls) > 4
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line and "http://lost" in line
 
 
 def test_files_appear_whole_or_not_at_all(bucket, refusing):
@@ -125,15 +131,15 @@ def test_files_appear_whole_or_not_at_all(bucket, refusing):
 
 
 def test_folders_are_moved_and_removed_whatever_their_names(bucket):
-    files = {"[1]/a": b"1", "[1]/b/c?": b"2", "1/a": b"3"}
+    files = {"[1]/a": b"1", "[1]/b/c?": b"2", "1/a": b"3", "*1": b"4"}
     for name, data in files.items():
         (as_path(bucket) / name).write_bytes(data)
     move_folder(as_path(bucket) / "[1]", as_path(bucket) / "*")
-    assert names_in(bucket) == ["*/a", "*/b/c?", "1/a"]
+    assert names_in(bucket) == ["*/a", "*/b/c?", "*1", "1/a"]
     assert (as_path(bucket) / "*" / "b" / "c?").read_bytes() == b"2"
     remove_tree(as_path(bucket) / "*")
     remove_tree(as_path(bucket) / "none")
-    assert names_in(bucket) == ["1/a"]
+    assert names_in(bucket) == ["*1", "1/a"]
 
 
 def test_a_place_has_no_locks_and_stays_where_it_is(bucket):
