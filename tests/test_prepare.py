@@ -1,3 +1,4 @@
+# ruff: noqa: F811
 """Preparing collections part by part: splits, checks, kills, Beam, equal records."""
 
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from object_store import bucket, store  # noqa: F401
 
 from rmjax.data.columns import Columns
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset

@@ -68,7 +68,7 @@ def as_path(place: Any) -> Path:
         system.info(path)
     except FileNotFoundError as error:
         if error.__cause__ is not None or "/" not in path:  # and not just the file
-            raise InputError(f"{text}: no such bucket ({reason(error)})") from error
+            raise InputError(f"{text}: no such bucket") from error
     except Exception as error:  # each store's package has its own
         raise InputError(f"{text}: {reason(error)}") from error
     return path_of(text)
@@ -167,6 +167,8 @@ def reason(error: BaseException) -> str:
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, FileNotFoundError) and error.strerror is None:
         words = "no such file or bucket"
+    elif isinstance(error, PermissionError) and error.strerror is None:
+        words = f"no permission ({words})"
     return " ".join(words.split())[:200]
 
 
