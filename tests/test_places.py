@@ -22,6 +22,8 @@ from rmjax.errors import InputError, TrainingError
 from rmjax.evaluation.results import find_evaluation, new_folder, read_results
 from rmjax.experiment.checkpoints import Checkpoints, load_variables, saved_steps
 from rmjax.experiment.log import read_log
+from rmjax.inference.attributor import load_pretrained
+from rmjax.inference.exported import SHIPPED
 from rmjax.prepare.lists import read_manifest
 from rmjax.prepare.manifest import SPLITS, fingerprint, read_tree
 from rmjax.prepare.manifest_parts import collect
@@ -72,6 +74,23 @@ def test_places_that_are_none_are_refused_in_a_line(store, capsys, place, named)
         assert main(command) == 2
         line = capsys.readouterr().err.strip()
         assert "\n" not in line and place in line and named in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["audit", "attribution_mini", "--out"],
+        ["evaluate", "--workdir", "run", "--cache-dir"],
+        ["export", "--out"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_for_this_machine_refuses_addresses(bucket, capsys, command):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, f"{bucket}/x.safetensors"])
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line and f"{bucket}/x" in line
+    assert names_in(bucket) == []
 
 
 def test_a_store_that_does_not_answer_as_it_should(bucket, capsys, monkeypatch):
@@ -293,10 +312,16 @@ def test_a_run_in_a_store_is_as_one_here(
     assert main([*command, "--out", f"{bucket}/table.parquet"]) == 0
     with open_bytes(as_path(f"{bucket}/table.parquet")) as table:
         assert pq.read_table(table)["path"].to_pylist() == [str(picture)]
-    assert main(["export", "--workdir", run, "--out", "net.safetensors"]) == 0
+
+
+def test_a_file_of_weights_is_read_as_here(bucket):
     place = as_path(bucket) / "net.safetensors"
-    place.write_bytes(Path("net.safetensors").read_bytes())
-    assert main(["attribute", str(picture), "--workdir", str(place)]) == 0
+    place.write_bytes(SHIPPED.read_bytes())
+    assert load_pretrained(place).digest == load_pretrained(SHIPPED).digest
+    (as_path(bucket) / "others/model.safetensors").write_bytes(b"x")
+    for name in ("none", "others"):
+        with pytest.raises(InputError, match=f"{bucket}/{name}"):
+            load_pretrained(f"{bucket}/{name}")
 
 
 def test_images_are_listed_as_here(tree, bucket):

@@ -74,6 +74,17 @@ def as_path(place: Any) -> Path:
     return path_of(text)
 
 
+def local_path(place: Any) -> Path:
+    """Return a path of this machine.
+
+    Raises:
+        InputError: the place is an address in a store.
+    """
+    if is_remote(place):
+        raise InputError(f"{place}: give a path of this machine, not an address")
+    return Path(place)
+
+
 def filesystem(place: Any) -> tuple["fsspec.AbstractFileSystem", str]:
     """Return the file system of a place, and the place's path in it.
 
