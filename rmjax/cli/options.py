@@ -8,7 +8,7 @@ from rmjax.cli.parser import Word
 from rmjax.errors import InputError
 from rmjax.pretrained.addresses import is_address
 from rmjax.utils.files import check_writable
-from rmjax.utils.places import as_path, local_path
+from rmjax.utils.places import as_path, local_path, path_of
 
 
 def at_least_one(text: str) -> int:
@@ -60,7 +60,7 @@ def new_place(text: str) -> str:
         raise InputError(
             f"{text} is on the Hub, where only `rmjax push` writes: give a folder"
         )
-    check_writable(as_path(text))
+    check_writable(path_of(text))
     return text
 
 

@@ -1,8 +1,9 @@
 """Places of files: a path of this machine, or the address of one in a store.
 
-An address has a scheme: `gs://`, `s3://`, `az://`, and others that fsspec knows. A store
-has no folders, only names with slashes in them; no locks; and no renaming: a file is
-written as a whole, and a folder is moved file by file.
+An address has a scheme: `s3://`, `gs://` or `az://`. fsspec knows others, which
+`filesystem` gives, and which have no paths here. A store has no folders, only names with
+slashes in them; no locks; and no renaming: a file is written as a whole, and a folder is
+moved file by file.
 """
 
 import io
