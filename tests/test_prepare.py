@@ -358,6 +358,54 @@ def test_group_in_two_splits_is_refused_with_both_places():
         survey_of(Listed((first,), "A"), Listed((second,), "B"))
 
 
+def test_a_group_is_looked_for_in_all_units():
+    """Also where one has only images that are their own group."""
+    originals = Listed((row("a", split="train"), row("b", split="train")), "A")
+    edits = Listed((row("c", group="a", split="test"),), "B")
+    here = partial(ordered_map, processes=1)
+    with pytest.raises(InputError, match="B: c: group 'a' .*'test'.*'train'.* A: a"):
+        survey.survey([(originals,), (edits,)], SplitByHash(), here)
+
+
+@dataclass(frozen=True)
+class Changing(Listed):
+    """A part that holds other images when it is read than when it was surveyed."""
+
+    later: tuple[Entry | Unusable, ...] = ()
+
+    def images(self):
+        return Listed(self.later).images()
+
+
+@pytest.mark.parametrize(
+    "later", [(row("a", split="train"),), (row("a", split="train"), row("b", "x"))]
+)
+def test_a_part_that_changes_while_it_is_read_is_told(tmp_path, later):
+    rows = row("a", split="train"), row("b", split="train")
+    unit = (Changing(rows, "part", later=later),)
+    (found,) = survey.survey([unit], SplitByHash(), partial(ordered_map, processes=1))
+    (task,), shards = write.plan_tasks([unit], [found])
+    encoder = records.Encoder(["real"], ["cat"], lambda data, name: None)
+    total = 100  # one of which may be left out
+    writer = write.Writer(tmp_path, "a", "set", shards, total, SplitByHash(), encoder)
+    with pytest.raises(InputError, match="part: "):
+        writer(task)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_two_preparations_into_one_folder_of_a_store_do_not_mix(
+    files, bucket, monkeypatch
+):
+    def another_comes_first(*arguments):
+        monkeypatch.setattr("rmjax.prepare.builder.finish", write.finish)
+        make(files, "parquet", bucket, seed=1)
+        return write.finish(*arguments)
+
+    monkeypatch.setattr("rmjax.prepare.builder.finish", another_comes_first)
+    with pytest.raises(InputError, match="parquet/a"):
+        make(files, "parquet", bucket)
+
+
 def test_groups_stay_together_and_shares_are_met():
     splitter = SplitByHash(0, (0.5, 0.25, 0.25))
     rows = [row(f"{i}", group=f"{i // 2}") for i in range(4000)]
@@ -411,6 +459,13 @@ def test_shards_that_end_early_may_be_one_in_a_hundred(parts):
         return
     with pytest.raises(InputError, match="1 of 99 files .*x.tar: ends early"):
         survey_of(*whole, damaged)
+
+
+@pytest.mark.parametrize("names", [("1", "2", "10"), ("1", "10", "2", "a")])
+def test_numbers_are_ordered_as_numbers(names):
+    part = Listed(tuple(row(name, name) for name in {*names, "real"}))
+    found, _ = name_classes(Collection("place", (part,)), survey_of(part))
+    assert found == ("real", *names)
 
 
 def test_parts_are_put_together_to_units_and_never_cut(monkeypatch):

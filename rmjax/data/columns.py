@@ -135,6 +135,13 @@ def _split_of(name: str) -> str:
     return ""
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names in the order of the alphabet, or of numbers if they all are some."""
+    known = list(names)
+    numbers = all(name.isascii() and name.isdecimal() for name in known)
+    return sorted(known, key=int if numbers else None)
+
+
 def real_first(names: Iterable[str]) -> tuple[str, ...]:
     """Return names, each once, in their order but for `real`, which is first."""
     unlike = dict.fromkeys(names)

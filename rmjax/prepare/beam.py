@@ -1,13 +1,14 @@
 """A map over a cluster, by Apache Beam (the extra `rmjax[beam]`)."""
 
 import pickle
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmjax.errors import InputError
-from rmjax.utils.files import replace_bytes
+from rmjax.utils.files import remove_tree, replace_bytes
 from rmjax.utils.processes import OrderedMap
 
 if TYPE_CHECKING:
@@ -21,13 +22,18 @@ def beam_map(
     """Give a map of `function` over items, which the workers of a Beam runner share.
 
     Items and results go through files: a graph has no room for many, and no order.
+    They have a folder of their own, where no late worker of another map writes.
 
     Args:
         function: can be pickled, as can its arguments and results.
         folder: for these files, which workers see under the same path.
         options: of the runner.
     """
-    yield lambda items: _map(function, list(items), folder, options)
+    own = folder / uuid.uuid4().hex
+    try:
+        yield lambda items: _map(function, list(items), own, options)
+    finally:
+        remove_tree(own)
 
 
 def _map(
@@ -43,6 +49,7 @@ def _map(
             result = error
         replace_bytes(_file(folder, number, "result"), pickle.dumps(result))
 
+    folder.mkdir(parents=True, exist_ok=True)
     for number, item in enumerate(items):
         replace_bytes(_file(folder, number, "item"), pickle.dumps(item))
     try:
@@ -58,8 +65,6 @@ def _map(
         raise InputError(f"Apache Beam: {type(error).__name__}: {reason}") from error
     for number, item in enumerate(items):
         result = pickle.loads(_file(folder, number, "result").read_bytes())
-        for kind in ("item", "result"):
-            _file(folder, number, kind).unlink()
         if isinstance(result, InputError):
             raise result
         yield item, result

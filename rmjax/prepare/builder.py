@@ -52,7 +52,7 @@ from rmjax.prepare.write import (
 )
 from rmjax.utils.files import remove_tree, replaced
 from rmjax.utils.locks import locked
-from rmjax.utils.places import as_path, is_remote
+from rmjax.utils.places import as_path, is_remote, reason
 from rmjax.utils.processes import cores, ordered_map
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         folder = as_path(self.data_path)
         collection = self.find_images(dl_manager)
         units = make_units(collection.parts)
-        surveys = begin(folder, f"{self.identity(equalise)}\n", resume)
+        made_from = f"{self.identity(equalise)}\n"
+        surveys = begin(folder, made_from, resume)
         _check_room(folder, units)
         engine, here = None, self._here(1 if len(units) == 1 else cores())
         if beam_options:
@@ -149,6 +150,7 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         tasks, shards = plan_tasks(units, surveys)
         writer = Writer(
             folder=folder,
+            made_from=made_from,
             dataset=self.name,
             shards=shards,
             total=sum(task.images for task in tasks),
@@ -374,9 +376,9 @@ def disk_errors_in_words(directory: Path) -> Iterator[None]:
             raise InputError(
                 f"{directory}: the disk is full; make room or choose another --data-dir"
             ) from error
-        if isinstance(error, OSError) and error.strerror:
+        if isinstance(error, OSError):
             raise InputError(
-                f"{error.filename or directory}: {error.strerror}"
+                f"{error.filename or directory}: {reason(error)}"
             ) from error
         raise
 

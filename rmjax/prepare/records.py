@@ -61,10 +61,10 @@ class Encoder:
         self._check, self._transform = check, transform
 
     def labels(self, entry: Entry) -> tuple[int, int, int]:
-        """Return source, semantic and group of an image, as numbers."""
+        """Return source, semantic and group of an image, as numbers; -1 for another name."""
         sources, semantics = self._index
         group = hash_name(entry.group.encode())
-        return sources[entry.source], semantics[entry.semantic], group
+        return sources.get(entry.source, -1), semantics.get(entry.semantic, -1), group
 
     def __call__(self, block: Sequence[tuple[Entry, bytes]]) -> list[bytes | str]:
         """Return a record for each image, or in words why there is none."""

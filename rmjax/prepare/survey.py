@@ -5,6 +5,7 @@ surveys, and later writes, alone: so neither depends on how many processes there
 """
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from logging import getLogger
 import numpy as np
 from tqdm import tqdm
 
+from rmjax.data.columns import in_order
 from rmjax.data.dataset import check_source_names
 from rmjax.data.labels import hash_name
 from rmjax.data.parts import Collection, Entry, Part, Unusable
@@ -72,9 +74,9 @@ class Survey:
         counts: images by source, semantic and split.
         unusable: images that cannot be used, as far as that shows so far.
         paths: a hash of each image's path, int64 `[images]`.
-        groups: a hash of each image's group, int64 `[images]`; empty where each image is
-            its own group.
-        splits: a hash of the split of each image of `groups`, int64.
+        groups: a hash of each image's group, int64 `[images]`; those of the paths
+            where each image is its own group.
+        splits: of each image the place in `SPLITS`, or what follows, int8 `[images]`.
         damaged: parts that end early, with what is said of each.
     """
 
@@ -154,19 +156,18 @@ def name_classes(
     counts: Counter = sum((part.counts for part in surveys), Counter())
     if not counts:
         raise InputError(f"{collection.place}: no images that could be used")
-    shown = {source for source, _, _ in counts}
+    real, shown = collection.real, {source for source, _, _ in counts}
     absent = [name for name in collection.sources if name not in shown]
     if absent:
         logger.warning("%s: no images of %s", collection.place, ", ".join(absent))
-    sources = _in_order(shown, [n for n in collection.sources if n in shown])
+    sources = _in_order(shown - {real}, [n for n in collection.sources if n in shown])
     semantics = _in_order({name for _, name, _ in counts}, collection.semantics)
     for kind, names in (("source", sources), ("semantic", semantics)):
         for name in names:
             if not name.isprintable():  # nor are bytes that are not UTF-8
                 raise InputError(f"{collection.place}: {kind} {name!a}: rename it")
     check_source_names(sources, collection.place)
-    real = collection.real
-    if real not in sources:
+    if real not in shown:
         raise InputError(
             f"{collection.place}: no source is called {real!r}, only {', '.join(sources)}; "
             "say which of them are the real photographs (--real)"
@@ -175,7 +176,7 @@ def name_classes(
 
 
 def _in_order(shown: set[str], first: Sequence[str]) -> tuple[str, ...]:
-    return (*first, *sorted(shown - set(first)))
+    return (*first, *in_order(shown - set(first)))
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,7 @@ class _Surveyor:
         counts: Counter = Counter()
         unusable, own_groups = 0, True
         damaged = []
-        paths: list[int] = []
-        groups: list[int] = []
-        splits: list[int] = []
+        paths, groups, splits = array("q"), array("q"), array("b")
         for entry in _entries(unit):
             if isinstance(entry, Unusable):
                 unusable += 1
@@ -199,15 +198,14 @@ class _Surveyor:
             paths.append(_hash(entry.path))
             own_groups &= entry.group == entry.path
             groups.append(_hash(entry.group))
-            splits.append(_hash(split))
-        if own_groups:
-            groups, splits = [], []
+            splits.append(SPLITS.index(split) if split in SPLITS else len(SPLITS))
+        of_paths = np.asarray(paths, np.int64)
         return Survey(
             counts,
             unusable,
-            np.asarray(paths, np.int64),
-            np.asarray(groups, np.int64),
-            np.asarray(splits, np.int64),
+            of_paths,
+            of_paths if own_groups else np.asarray(groups, np.int64),
+            np.asarray(splits, np.int8),
             tuple(damaged),
         )
 

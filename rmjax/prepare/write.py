@@ -8,6 +8,7 @@ that are whole stay. `dataset_info.json` comes last: without it nothing counts.
 import contextlib
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,7 @@ from rmjax.prepare.left_out import LeftOut
 from rmjax.prepare.manifest import SPLITS
 from rmjax.prepare.records import Encoder, SplitWriter
 from rmjax.prepare.survey import SHARD_BYTES, Engine, Splitter, Survey, Unit
-from rmjax.utils.files import replace_bytes, replaced
+from rmjax.utils.files import remove_file, replace_bytes, replaced
 from rmjax.utils.processes import FEW, cores, in_blocks, ordered_map
 
 REPORTS = "units"  # the folder of what each finished unit says of itself
@@ -38,14 +39,21 @@ class Task(NamedTuple):
     Attributes:
         number: of the unit.
         unit: its parts.
-        images: how many it has.
+        counts: its images by source, semantic and split.
+        unusable: how many more it has, that cannot be used.
         shards: by split, the numbers of its shards among those of the whole split.
     """
 
     number: int
     unit: Unit
-    images: int
+    counts: Mapping[tuple[str, str, str], int]
+    unusable: int
     shards: Mapping[str, range]
+
+    @property
+    def images(self) -> int:
+        """Return how many images there are, those that cannot be used among them."""
+        return sum(self.counts.values()) + self.unusable
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Writer:
 
     Attributes:
         folder: of the data set.
+        made_from: differs for other images, names or splits.
         dataset: begins the names of its files.
         shards: the number of shards of each split.
         total: images of all units.
@@ -64,6 +73,7 @@ class Writer:
     """
 
     folder: Path
+    made_from: str
     dataset: str
     shards: Mapping[str, int]
     total: int
@@ -79,21 +89,29 @@ class Writer:
             Reasons by path of the images that were left out.
 
         Raises:
-            InputError: a part cannot be read, or more images of this unit are unusable
-                than may be of all.
+            InputError: a part cannot be read, holds other images than when it was
+                surveyed, or more images of this unit are unusable than may be of all.
         """
         bad = LeftOut(self.total)
+        written: Counter = Counter()
         with contextlib.ExitStack() as stack:
             writers = {}
             for split, numbers in task.shards.items():
                 files = [self._file(split, number) for number in numbers]
-                scratch = [stack.enter_context(replaced(file)) for file in files]
+                # A runner of Beam may try one unit twice at the same time.
+                scratch = [
+                    stack.enter_context(replaced(file, alone=False)) for file in files
+                ]
                 writers[split] = SplitWriter(scratch)
                 stack.callback(writers[split].close)
             for entry, record in self._records(task.unit, bad):
-                split, labels = self.splitter(entry), self.encoder.labels(entry)
-                writers[split].write(record, labels)
+                cell = entry.source, entry.semantic, self.splitter(entry)
+                written[cell] += 1
+                if cell in task.counts:
+                    writers[cell[2]].write(record, self.encoder.labels(entry))
+            _check_unchanged(task, written, len(bad.reasons))
         report = Report(
+            self.made_from,
             bad.reasons,
             {split: writer.lengths() for split, writer in writers.items()},
             {split: writer.bytes for split, writer in writers.items()},
@@ -135,12 +153,14 @@ class Report:
     """What a finished unit says of itself.
 
     Attributes:
+        made_from: as of the `Writer`.
         left_out: reasons by path of the images that were left out.
         lengths: records of each of its shards, by split.
         bytes: of its records, by split.
         labels: of its records, by split, as of `rmjax.data.dataset.Dataset.labels`.
     """
 
+    made_from: str
     left_out: dict[str, str]
     lengths: dict[str, list[int]]
     bytes: dict[str, int]
@@ -157,7 +177,7 @@ class Report:
             for split, columns in self.labels.items()
             for name, values in columns.items()
         }
-        about = json.dumps([self.left_out, self.lengths, self.bytes])
+        about = json.dumps([self.made_from, self.left_out, self.lengths, self.bytes])
         stream = io.BytesIO()
         np.savez(stream, about=np.array(about), **arrays)
         replace_bytes(self.file(folder, number), stream.getvalue())
@@ -166,12 +186,12 @@ class Report:
     def load(cls, folder: Path, number: int) -> "Report":
         """Read that of a unit."""
         with np.load(io.BytesIO(cls.file(folder, number).read_bytes())) as stored:
-            left_out, lengths, sizes = json.loads(stored["about"].item())
+            made_from, left_out, lengths, sizes = json.loads(stored["about"].item())
             labels = {
                 split: {name: stored[f"{split}/{name}"] for name in TYPES}
                 for split in lengths
             }
-        return cls(left_out, lengths, sizes, labels)
+        return cls(made_from, left_out, lengths, sizes, labels)
 
 
 def plan_tasks(
@@ -188,7 +208,7 @@ def plan_tasks(
             first = count[split]
             count[split] += max(1, round(images * per_image / SHARD_BYTES))
             shards[split] = range(first, count[split])
-        tasks.append(Task(number, unit, found.images, shards))
+        tasks.append(Task(number, unit, found.counts, found.unusable, shards))
     return tasks, {split: shards for split, shards in count.items() if shards}
 
 
@@ -244,11 +264,18 @@ def finish(
         What TFDS notes of each split.
 
     Raises:
-        InputError: too many images are unusable, a split is without any, or a source
-            without training images.
+        InputError: too many images are unusable, a split is without any, a source
+            without training images, or another process wrote there too.
     """
     bad = LeftOut(writer.total)
-    reports = [Report.load(writer.folder, task.number) for task in tasks]
+    reports = []
+    if not unfinished(writer.folder, tasks):
+        reports = [Report.load(writer.folder, task.number) for task in tasks]
+    if not reports or any(r.made_from != writer.made_from for r in reports):
+        raise InputError(  # stores know no locks
+            f"{writer.folder}: another process prepared something else there at the same "
+            "time; remove that folder, and prepare one after the other"
+        )
     for report in reports:
         for path, reason in report.left_out.items():
             bad.add(path, reason)
@@ -273,7 +300,25 @@ def finish(
         )
         infos.append(info)
     bad.save(writer.folder)
+    for file in writer.folder.glob(".*.part"):  # of a kill
+        remove_file(file)
     return infos
+
+
+def _check_unchanged(
+    task: Task, written: Mapping[tuple[str, str, str], int], left_out: int
+) -> None:
+    """Check that a unit holds what it did when it was surveyed.
+
+    What turned out unusable since is missing among what was written.
+    """
+    other = [cell for cell in written if written[cell] > task.counts.get(cell, 0)]
+    if other or sum(written.values()) + left_out != task.images:
+        names = ", ".join(part.name for part in task.unit[:3])
+        raise InputError(
+            f"{names}{' ...' if task.unit[3:] else ''}: changed while it was read; see to "
+            "it that nothing writes there, and prepare it anew"
+        )
 
 
 def _check_trained(found: np.ndarray, wanted: Mapping[int, str]) -> None:

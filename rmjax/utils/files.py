@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,8 +79,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, *, alone: bool = True) -> Iterator[Path]:
     """Give a path to write to, which becomes `path` at the end, or is removed.
+
+    Others that write the same at the same time (not `alone`) get another one; what a
+    kill leaves of it is not overwritten then.
 
     For a store it is written to a temporary file here, and then sent. An OSError of the
     block names `path`.
@@ -91,7 +95,8 @@ def replaced(path: Path) -> Iterator[Path]:
                 yield scratch
                 send(scratch, path)
             return
-        scratch = path.with_name(f".{path.name}.part")
+        tag = "" if alone else f".{uuid.uuid4().hex[:8]}"
+        scratch = path.with_name(f".{path.name}{tag}.part")
         try:
             yield scratch
             scratch.replace(path)
