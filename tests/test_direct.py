@@ -284,6 +284,18 @@ def test_bad_input_is_one_line(places, small_run, tmp_path, capsys, command, wor
     assert re.search(words, error)
 
 
+def test_images_that_cannot_be_used_are_named(places, tmp_path, caplog):
+    rows = [{"a.jpg": b"x", "a.json": b'{"m": 1}'}, {"b.json": b'{"m": 1}'}]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in (rows[0] | rows[1]).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    columns = Columns(source="m")
+    assert len(collect_labels(open_directly([tmp_path], columns)).parts) == 1
+    assert "b.json" in caplog.text
+
+
 def test_several_formats_in_one_folder_are_refused(places, tmp_path):
     for suffix in ("parquet", "tar"):
         (tmp_path / f"a.{suffix}").write_bytes(b"")

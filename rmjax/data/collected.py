@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmjax.data.columns import real_first
-from rmjax.data.dataset import Dataset
+from rmjax.data.dataset import Dataset, check_source_names
 from rmjax.data.labels import TYPES, hash_name
 from rmjax.data.parts import Collection, Part, Unusable
 from rmjax.errors import InputError
@@ -55,7 +55,8 @@ def collect_labels(collection: Collection, processes: int | None = None) -> Coll
             little to read.
 
     Raises:
-        InputError: labels are wrong, a part can't be read, or no image can be used.
+        InputError: labels are wrong, a part can't be read, no image can be used, or a
+            source has a name of `check_source_names`.
     """
     if processes is None:
         size = sum(part.size for part in collection.parts)
@@ -69,12 +70,13 @@ def collect_labels(collection: Collection, processes: int | None = None) -> Coll
     if unusable:
         logger.warning(
             "%s: %d images cannot be used, the first is %s (%s)",
-            *(collection.place, len(unusable), *unusable[0]),
+            *(collection.place, len(unusable), unusable[0].path, unusable[0].reason),
         )
     sources = _order(collection.sources, names[0])
     semantics = _order(collection.semantics, names[1])
     if not sources:
         raise InputError(f"{collection.place}: no image can be used")
+    check_source_names(sources, collection.place)
     splits = sorted(names[2])
     codes = np.concatenate([*_recode(parts, (sources, semantics, splits))])
     sizes = [len(labels.codes) for labels in parts]

@@ -1,5 +1,6 @@
 """The files that a place stands for: a file, a folder, a pattern, a data set of the Hub."""
 
+import os
 import posixpath
 import re
 from collections import Counter
@@ -98,9 +99,12 @@ def reading(name: object) -> Iterator[None]:
 
 
 def _expand(text: str) -> Iterator[str]:
-    """Yield what a text with braces stands for, as a shell has it."""
+    """Yield what a text with braces stands for, as a shell has it.
+
+    A file that is called so is meant itself.
+    """
     braces = _BRACES.search(text)
-    if not braces:
+    if not braces or os.path.lexists(text):
         yield text
         return
     span = _RANGE.fullmatch(braces[1])
@@ -176,7 +180,8 @@ def _visible(infos: Iterable[dict[str, Any]], root: str) -> list[dict[str, Any]]
 def _follow(fs: Any, info: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of a file, or of the one that a link leads to."""
     if info["type"] != "file":
-        info = fs.info(info["name"])  # in a list of files, links are not followed
+        with reading(info["name"]):
+            info = fs.info(info["name"])  # in a list of files, links are not followed
     if info["type"] != "file":
         raise InputError(f"{info['name']}: not a regular file")
     return info

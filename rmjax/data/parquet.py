@@ -266,12 +266,20 @@ def _batches(
 def _read_end(file: File) -> _End:
     with _open(file) as opened:
         schema, metadata = opened.schema_arrow, opened.metadata
-        stated = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
-        features = stated.get("info", {}).get("features", {})
-        columns = _flatten(list(schema), features, ())
+        flat = _flatten(list(schema), _read_features(schema), ())
+        columns = {column.name: column for column in flat}
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-    return _End({c.name: c for c in columns}, sizes if metadata.num_rows else [])
+    return _End(columns, sizes if metadata.num_rows else [])
+
+
+def _read_features(schema: pa.Schema) -> dict[str, Any]:
+    stated = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(stated).get("info", {}).get("features", {})
+        return dict(features)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("no features of a data set in its 'huggingface'") from error
 
 
 def _flatten(
@@ -284,10 +292,16 @@ def _flatten(
         if kind == "struct":
             yield from _flatten(_fields(one.type), feature, inner)
             continue
-        names = ()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            names = tuple(feature.get("names") or ()) if kind == "numbers" else ()
+        named = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        names = _class_names(feature, inner) if named and kind == "numbers" else ()
         yield _Column(inner, kind, names)
+
+
+def _class_names(feature: Mapping[str, Any], path: Sequence[str]) -> tuple[str, ...]:
+    names = feature.get("names") or []
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"the names of the classes of {'.'.join(path)} are no texts")
+    return tuple(names)
 
 
 def _fields(struct: pa.StructType) -> list[pa.Field]:
