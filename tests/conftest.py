@@ -30,7 +30,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from object_store import bucket, store  # noqa: F401 (fixtures)
 from small_settings import SMALL
 
 from rmjax.data.dataset import Dataset

@@ -8,7 +8,8 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN, OWNER = "hf_of_user", "user"  # who may write to user/...
 
@@ -39,7 +40,7 @@ class Hub:
     """Repositories by name, what was asked for, and what goes wrong.
 
     Attributes:
-        repos: by `owner/name`.
+        repos: by `owner/name`, of data sets by `datasets/owner/name`.
         requests: method, path and Range of each.
         sent_instead: other bytes than those that are stated, by name of the file.
         cuts: so many downloads are cut off halfway.
@@ -92,13 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_HEAD
 
     def _answer(self):
-        self.path = urlsplit(self.path).path
+        self.path, self.query = urlsplit(self.path)[2:4]
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append((self.command, self.path, self.headers.get("Range")))
         for pattern, answer in _ROUTES:
             found = re.fullmatch(pattern, self.path)
             if found:
-                return answer(self, *map(unquote, found.groups()))
+                return answer(self, *map(unquote, filter(None, found.groups())))
         self._send(404, {"error": "no such page"})
 
     def _send(self, status, content=None, **headers):
@@ -133,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             repo, sha = found
             siblings = [_entry(*file) for file in repo.commits[sha].items()]
             facts = {"id": name, "sha": sha, "private": repo.private}
+            facts["id"] = name.removeprefix("datasets/")
             self._send(200, facts | {"siblings": siblings, "tags": []})
 
     def file(self, name, revision, path):
@@ -150,16 +152,54 @@ class _Handler(BaseHTTPRequestHandler):
             "ETag": f'"{stated}"',
             "Accept_Ranges": "bytes",
         }
-        start = 0
-        if self.headers.get("Range"):
-            start = int(re.match(r"bytes=(\d+)-", self.headers["Range"])[1])
-            headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        rest = data[start:]
+        start, asked = 0, self.headers.get("Range")
+        rest = data
+        if asked:
+            start, end = re.match(r"bytes=(\d+)-(\d*)", asked).groups()
+            start, end = int(start), min(int(end or len(data)), len(data) - 1)
+            headers["Content_Range"] = f"bytes {start}-{end}/{len(data)}"
+            rest = data[start : end + 1]
         if self.command == "GET" and self.hub.cuts and len(rest) > 1:
             self.hub.cuts -= 1
             self.close_connection = True
             rest, headers["Content-Length"] = rest[: len(rest) // 2], str(len(rest))
-        self._send(206 if start else 200, rest, **headers)
+        self._send(206 if asked else 200, rest, **headers)
+
+    def tree(self, name, revision, folder=""):
+        """List what lies in a folder, in its folders too where that is asked for."""
+        found = self._find(name, revision)
+        if not found:
+            return
+        repo, sha = found
+        below = f"{folder.strip('/')}/".lstrip("/")
+        paths = {path for path in repo.commits[sha] if path.startswith(below)}
+        every = paths | {
+            str(parent) for path in paths for parent in PurePosixPath(path).parents
+        }
+        wanted = (
+            every
+            if "recursive=true" in self.query.lower()
+            else {below + path.removeprefix(below).split("/")[0] for path in paths}
+        )
+        self._send_entries(repo.commits[sha], wanted - {".", folder})
+
+    def paths(self, name, revision):
+        found = self._find(name, revision)
+        if found:
+            repo, sha = found
+            asked = parse_qs(self.body.decode()).get("paths", [])
+            self._send_entries(repo.commits[sha], asked)
+
+    def _send_entries(self, files, paths):
+        entries = []
+        for path in sorted(paths):
+            if path in files:
+                data = files[path]
+                facts = {"size": len(data), "oid": git_sha1(data)}
+                entries.append({"type": "file", "path": path} | facts)
+            elif any(name.startswith(f"{path}/") for name in files):
+                entries.append({"type": "directory", "path": path, "oid": "0" * 40})
+        self._send(200, entries)
 
     def create(self):
         wanted = json.loads(self.body)
@@ -243,4 +283,9 @@ _ROUTES = (
     (rf"/{_REPO}\.git/info/lfs/objects/batch", _Handler.batch),
     (r"/lfs/(\w+)", _Handler.upload),
     (rf"/{_REPO}/resolve/([^/]+)/(.+)", _Handler.file),
+    # Of data sets, which have names of their own.
+    (r"/api/(datasets/[\w.-]+/[\w.-]+)(?:/revision/([^/]+))?", _Handler.info),
+    (r"/api/(datasets/[\w.-]+/[\w.-]+)/tree/([^/]+)(?:/(.*))?", _Handler.tree),
+    (r"/api/(datasets/[\w.-]+/[\w.-]+)/paths-info/([^/]+)", _Handler.paths),
+    (r"/(datasets/[\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", _Handler.file),
 )

@@ -222,6 +222,7 @@ def test_a_fitted_run_is_a_run(ridge_run):
     assert new_gallery(model, "cosine").directions.shape == (0, 8)
 
 
+@pytest.mark.slow
 def test_features_of_a_trained_backbone(
     small_config, small_run, ridge_run, tmp_path, optimised
 ):

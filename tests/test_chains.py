@@ -58,6 +58,7 @@ def test_parameters_are_those_of_the_published_layers(arch):
     assert count == {"frank_cnn": 6116, "yu_net": 4716416, "patch_cnn": 5892864}[arch]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["frank_cnn", "yu_net"])
 def test_a_chain_cut_at_a_level_is_the_same_on_any_image(arch):
     model, variables = init(arch)

@@ -153,6 +153,7 @@ def test_preview_draws_a_sheet(tree, tmp_path, capsys):
     assert status == 2 and "No such file" in line
 
 
+@pytest.mark.slow
 def test_preview_draws_generators(mini_dir, tmp_path, capsys):
     sheet = tmp_path / "generators.png"
     command = ["preview", "generators", "--out", str(sheet), "--size", "32"]
@@ -274,6 +275,7 @@ def test_a_file_called_like_an_option_is_none(capsys):
     assert "--images" in error and "--images.png" not in error
 
 
+@pytest.mark.slow
 def test_an_evaluation_can_be_changed_where_no_figure_depends_on_it(
     small_run, tmp_path, capsys
 ):
@@ -511,6 +513,7 @@ def test_inference_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     assert "unknown architecture 'nothing'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_step_bench_prints_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_common, "SECONDS", 0.01)
     monkeypatch.setattr(bench_network, "PRODUCT", 64)

@@ -16,10 +16,11 @@ from rmjax.audit.real import compare_real
 from rmjax.cli.main import main
 from rmjax.data.collected import collect_labels
 from rmjax.data.columns import Columns
-from rmjax.data.direct import find_format, list_single, open_directly
+from rmjax.data.direct import find_format, list_collection, list_single, open_directly
 from rmjax.data.facts import collect_facts
 from rmjax.data.image_files import ImageFile
 from rmjax.errors import InputError
+from rmjax.inference.attribute import read_views
 
 COUNT = 24
 BROKEN = 5
@@ -140,30 +141,23 @@ def test_answers_are_those_of_the_files(places, small_run, capsys):
             assert answer["answer"] == other["answer"]
 
 
-def test_unusable_images_are_answered_as_such(tmp_path, small_run, capsys):
-    good = encode(1)
+def test_unusable_images_are_answered_as_such(tmp_path):
     rows = [
-        {"bytes": good, "path": None},
+        {"bytes": b"a", "path": None},
         {"bytes": None, "path": "http://a.org/b.png"},
     ]
     pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
-    file, out = str(tmp_path / "a.parquet"), tmp_path / "out.npz"
-    assert main(["attribute", "--workdir", str(small_run), "--json", file]) == 1
-    first, second = json.loads(capsys.readouterr().out)["images"]
-    assert "error" not in first and second["image"] == "a.parquet:1"
-    assert "http://a.org/b.png" in second["error"]
-    command = [
-        "embed",
-        "--workdir",
-        str(small_run),
-        "--images",
-        file,
-        "--out",
-        str(out),
-    ]
-    assert main(command) == 1
-    with np.load(out) as table:
-        assert "http://a.org" in table["error"][1] and not table["error"][0]
+    file = str(tmp_path / "a.parquet")
+    good, bad = list_single([file])
+    assert good == ImageFile("a.parquet:0", b"a")
+    reading = read_views(None, bad)  # no network is asked
+    assert reading.image == "a.parquet:1" and not reading.views
+    assert "http://a.org/b.png" in reading.known["error"]
+    walk, count = list_collection(open_directly([file], Columns()))
+    first, second = walk()
+    assert (count, first.read(), second.path) == (2, b"a", "a.parquet:1")
+    with pytest.raises(InputError, match="a.parquet:1: .*http://a.org/b.png"):
+        second.read()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def apply(kinds, severities, keys, images):
     return np.asarray(run(kinds, images, keys, severities))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_all_kinds_and_severities_equal_the_cpus(every_kind, platform):
     *inputs, expected = every_kind

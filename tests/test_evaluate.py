@@ -315,6 +315,7 @@ def test_a_checkpoint_is_calibrated_once(small_run, tmp_path, monkeypatch, real)
     assert [p["fpr"] for p in other["operating_points"]] == [0.2] * real
 
 
+@pytest.mark.slow
 def test_worker_processes_change_no_figure(small_run, workdir, tmp_path, monkeypatch):
     from rmjax.evaluation import predict as module
 

@@ -436,6 +436,7 @@ def test_synchronised_statistics_make_eight_replicas_one(platform):
     )
 
 
+@pytest.mark.slow
 def test_accelerators_compute_the_same_network():
     """In float64: in float32, rounding decides on which side of zero some ReLU's input is."""
     with jax.enable_x64(True):

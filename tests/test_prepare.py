@@ -1,3 +1,4 @@
+# ruff: noqa: F811
 """Preparing collections part by part: splits, checks, kills, Beam, equal records."""
 
 import contextlib
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_stand_in import serve
+from object_store import bucket, store  # noqa: F401
 
 from rmjax.data.columns import Columns
 from rmjax.data.dataset import Dataset, find_dataset, open_dataset
@@ -239,6 +242,29 @@ def test_preparation_that_fails_in_a_store_leaves_nothing_that_counts(
         find_dataset(bucket, "parquet/a")
     dataset = open_dataset(make(files, "parquet", bucket, resume=True))
     assert sum(dataset.split_sizes.values()) == IMAGES
+
+
+@pytest.mark.parametrize("revision", ["", "@refs/convert/parquet"])
+def test_data_set_of_the_hub_is_read_there(files, tmp_path, revision):
+    """One that is in parquet files, and one of which the Hub has made some."""
+    content = {f"data/{f.name}": f.read_bytes() for f in (files / "parquet").iterdir()}
+    with serve() as hub:
+        name = "datasets/user/faces"
+        hub.add(name, {"README.md": b""} if revision else content)
+        if revision:
+            hub.repos[name].commit(content, "refs/convert/parquet")
+        command = ["prepare", "parquet", "--from", "hf:user/faces", "--data-dir"]
+        command += [tmp_path, "--source", "model", "--semantic", "class"]
+        subprocess.run(
+            [sys.executable, "-m", "rmjax.cli", *command],
+            env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")},
+            check=True,
+        )
+        asked = [part for _, path, part in hub.requests if "/resolve/" in path]
+    dataset = open_dataset(find_dataset(tmp_path, "parquet/faces"))
+    local = open_dataset(make(files, "parquet", tmp_path))
+    assert {*by_image(dataset)} == {*by_image(local)}
+    assert all(part for part in asked)  # ranges alone: no file was downloaded
 
 
 def free_port() -> int:

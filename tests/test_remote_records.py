@@ -1,8 +1,10 @@
+# ruff: noqa: F811
 """Tests of the reader of array_record files in a store, against array_record's own."""
 
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from object_store import bucket, store  # noqa: F401
 
 from rmjax.data.remote_records import RemoteRecords
 from rmjax.errors import InputError

@@ -222,6 +222,7 @@ def test_structures_that_do_not_fit_are_named(wrong, named):
         RepMix(VIT, 2, structure=SMALL_VIT | wrong)
 
 
+@pytest.mark.slow
 def test_one_trains_mixed_and_is_what_another_training_starts_from(
     small_config, tmp_path
 ):

@@ -180,7 +180,7 @@ def test_what_stands_before_damage_is_read(tmp_path, opener):
     content = whole[1].read_bytes()
     counts = set()
     for length in range(
-        0, len(content) - 12_000 * (opener is open), 1 + len(content) // 20
+        0, len(content) - 12_000 * (opener is open), 1 + len(content) // 10
     ):
         whole[1].write_bytes(content[:length])
         found = read(open_shards(tmp_path, SOURCE))

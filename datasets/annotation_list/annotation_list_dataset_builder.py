@@ -21,6 +21,7 @@ from rmjax.prepare.manifest import (
     check_once,
 )
 from rmjax.utils.choose import check_choice
+from rmjax.utils.places import absolute, as_path
 
 UNKNOWN = "unknown_"  # begins the names of splits with unknown sources
 
@@ -85,9 +86,13 @@ def read_lists(
     for split in lists:
         check_choice("split", split, SPLITS)
     files = {**lists, **{UNKNOWN + name: file for name, file in unknown.items()}}
-    entries = {split: list(_read_list(Path(file))) for split, file in files.items()}
+    entries = {split: list(_read_list(as_path(file))) for split, file in files.items()}
     first = next(iter(files))
-    root = Path(root) if root else _find_root(Path(files[first]), entries[first][0][0])
+    root = (
+        as_path(root)
+        if root
+        else _find_root(as_path(files[first]), entries[first][0][0])
+    )
     folders = [path.parent for listed in entries.values() for path, _, _ in listed]
     if len({folder.is_absolute() for folder in folders}) > 1:
         raise InputError(f"{files[first]}: absolute and relative paths are mixed")
@@ -134,11 +139,11 @@ def _read_list(file: Path) -> Iterator[Entry]:
 
 def _find_root(file: Path, path: PurePosixPath) -> Path:
     """Return the folder, from that of a list upward, from which a path leads to a file."""
-    for folder in file.resolve().parents:
+    for folder in absolute(file).parents:
         if (folder / path).is_file():
             return folder
     raise InputError(
-        f"{file}: {path} is in no folder from {file.resolve().parent} upward; give the root that "
+        f"{file}: {path} is in no folder from {absolute(file).parent} upward; give the root that "
         "paths start from"
     )
 

@@ -21,6 +21,7 @@ from rmjax.cli.options import (
 from rmjax.errors import InputError, harmless
 
 if TYPE_CHECKING:
+    from rmjax.data.listing import Item
     from rmjax.inference.attributor import Attributor
 
 # Exit status where some images could not be read and the others were answered.
@@ -175,29 +176,17 @@ def write_fingerprints(
         0 all images were embedded, 1 some could not be read, 2 wrong arguments.
     """
     hosts.join()
-    from rmjax.data.direct import list_collection, open_directly, rows_in_memory
-    from rmjax.data.listing import describe_images, list_images
     from rmjax.experiment.hosts import check_alike, gather, is_first
     from rmjax.inference.attributor import load_pretrained
-    from rmjax.inference.embed import ROWS_PER_PART, embed_images
+    from rmjax.inference.embed import embed_images
 
     if hosts.distributed and shard:
         raise InputError("--shard is for a command alone, not with --distributed")
     model = load_pretrained(workdir)
     check_alike({"network": model.digest, "layer": layer})
-    about: dict[str, Any] = {"weights": workdir}
-    rows_per_part = ROWS_PER_PART
-    collection = open_directly([images], columns.read())
-    if collection:
-        listed, count = list_collection(collection)
-        rows_per_part = min(rows_per_part, rows_in_memory(collection, count))
-        about["columns"] = vars(columns)
-    else:
-        known = model.source_names
-        listed, count = list_images(
-            images, data_dir=data_dir, splits=splits, known=known
-        )
-        about["dataset"] = describe_images(images, data_dir=data_dir, splits=splits)
+    listed, count, about, rows = _list_images(
+        images, columns, data_dir, splits, model.source_names
+    )
     check_alike({"number of images": count})
     file, *mine = embed_images(
         model,
@@ -205,10 +194,10 @@ def write_fingerprints(
         count,
         out,
         layer=layer,
-        about=about,
+        about={"weights": workdir} | about,
         batch_size=batch_size,
         shard=shard,
-        rows_per_part=rows_per_part,
+        rows_per_part=rows,
         show_progress=is_first(),
     )
     shards = gather(mine)
@@ -220,6 +209,28 @@ def write_fingerprints(
         files = "" if len(shards) == 1 else f", the first of {len(shards)} files"
         print(f"embedded: {rows - len(failed)} of {rows} images: {file}{files}")
     return SOME_FAILED if failed else 0
+
+
+def _list_images(
+    images: str,
+    columns: ColumnNames,
+    data_dir: str,
+    splits: tuple[str, ...],
+    known: tuple[str, ...],
+) -> tuple[Callable[[], Iterator["Item"]], int, dict[str, Any], int]:
+    """Return images, how many, what to say of them, and how many to hold in memory."""
+    from rmjax.data.direct import list_collection, open_directly, rows_in_memory
+    from rmjax.data.listing import describe_images, list_images
+    from rmjax.inference.embed import ROWS_PER_PART
+
+    collection = open_directly([images], columns.read())
+    if collection:
+        listed, count = list_collection(collection)
+        rows = min(ROWS_PER_PART, rows_in_memory(collection, count))
+        return listed, count, {"columns": vars(columns)}, rows
+    listed, count = list_images(images, data_dir=data_dir, splits=splits, known=known)
+    dataset = describe_images(images, data_dir=data_dir, splits=splits)
+    return listed, count, {"dataset": dataset}, ROWS_PER_PART
 
 
 def attribute_images(

@@ -129,7 +129,8 @@ def _prepare_process() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_find_cache() / "rmjax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    noisy_ones = "jax orbax faiss matplotlib httpx httpx2 python_multipart"
+    noisy_ones = "jax orbax faiss matplotlib httpx httpx2 python_multipart fsspec gcsfs"
+    noisy_ones += " s3fs aiobotocore botocore"
     for noisy in noisy_ones.split():
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it prints by itself

@@ -8,7 +8,7 @@ from rmjax.cli.parser import Word
 from rmjax.errors import InputError
 from rmjax.pretrained.addresses import is_address
 from rmjax.utils.files import check_writable
-from rmjax.utils.places import as_path, is_remote
+from rmjax.utils.places import as_path, local_path, path_of
 
 
 def at_least_one(text: str) -> int:
@@ -39,8 +39,7 @@ def share(text: str) -> float:
 
 def new_file(text: str) -> str:
     """Read the path of a file to write, in a folder that is there."""
-    _check_here(text)
-    path = Path(text)
+    path = local_path(text)
     if path.is_dir():
         raise InputError(f"{text} is a folder: give a file")
     if not path.parent.is_dir():
@@ -51,7 +50,7 @@ def new_file(text: str) -> str:
 
 def new_folder(text: str) -> str:
     """Read the path of a folder to write to, which is there or can be made."""
-    _check_here(text)
+    local_path(text)
     return new_place(text)
 
 
@@ -61,13 +60,8 @@ def new_place(text: str) -> str:
         raise InputError(
             f"{text} is on the Hub, where only `rmjax push` writes: give a folder"
         )
-    check_writable(as_path(text))
+    check_writable(path_of(text))
     return text
-
-
-def _check_here(text: str) -> None:
-    if is_remote(text):
-        raise InputError(f"{text}: in no store; give a path of this machine")
 
 
 Names = tuple[str, ...]

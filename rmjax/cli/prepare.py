@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rmjax.cli.options import Count, Names, NewFolder
+from rmjax.cli.options import Count, Names, NewPlace
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError
 
@@ -25,7 +25,7 @@ ListFile = Annotated[tuple[str, str], Word(_pair, "SPLIT=FILE")]
 UnknownFile = Annotated[tuple[str, str], Word(_pair, "NAME=FILE")]
 SetName = Annotated[str, "what to call the data set"]
 OfThese = Annotated[Names, "of these alone, A,B (default: all)"]
-Target = Annotated[NewFolder, "folder of all prepared data sets"]
+Target = Annotated[NewPlace, "folder of all prepared data sets"]
 
 
 @dataclass(frozen=True, kw_only=True)

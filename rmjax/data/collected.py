@@ -79,13 +79,11 @@ def collect_labels(collection: Collection, processes: int | None = None) -> Coll
     check_source_names(sources, collection.place)
     splits = sorted(names[2])
     codes = np.concatenate([*_recode(parts, (sources, semantics, splits))])
-    sizes = [len(labels.codes) for labels in parts]
-    numbers = np.stack(
+    numbers = np.concatenate(
         [
-            np.repeat(np.arange(len(parts)), sizes),
-            np.concatenate([*map(np.arange, sizes)]),
-        ],
-        axis=1,
+            np.stack([np.full(len(own.codes), part), np.arange(len(own.codes))], 1)
+            for part, own in enumerate(parts)
+        ]
     )
     columns = {
         "source": codes[:, 0],

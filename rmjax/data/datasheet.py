@@ -10,6 +10,7 @@ import numpy as np
 from rmjax.data.dataset import Dataset
 from rmjax.data.facts import Facts
 from rmjax.utils.files import replacing, write_json
+from rmjax.utils.places import path_of
 
 LISTED = 20  # duplicate groups of a kind; all are counted
 PATHS = 10  # of one group
@@ -102,7 +103,7 @@ def write_datasheet(sheet: dict, directory: str | Path) -> tuple[Path, Path]:
     Raises:
         InputError: the folder can't be written to.
     """
-    directory = Path(directory)
+    directory = path_of(directory)
     figures, text = directory / "datasheet.json", directory / "datasheet.md"
     with replacing(text) as scratch:
         scratch.write_text(format_datasheet(sheet), encoding="utf-8")

@@ -74,7 +74,7 @@ def _fetch(place: str | Path, name: str) -> bytes:
         try:
             data = system.cat_file(key, start=0, end=MAX_BYTES + 1)
         except OSError:  # an empty file has no such part
-            if system.size(key):
+            if system.info(key)["type"] == "directory" or system.size(key):
                 raise
             data = b""
     except FileNotFoundError as error:

@@ -229,6 +229,8 @@ def _check_header(
 
 
 def _open(name: str | Path, data_dir: str | Path) -> Dataset:
+    if is_remote(name):
+        raise InputError(f"{name}: no such file or folder")
     try:
         return open_dataset(find_dataset(data_dir, str(name)))
     except InputError as error:

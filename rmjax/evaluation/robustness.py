@@ -37,7 +37,7 @@ from rmjax.evaluation.results import SETS
 from rmjax.experiment import parallel
 from rmjax.experiment.build import build_resize, corruption_options
 from rmjax.inputs import to_unit
-from rmjax.utils.places import state_of
+from rmjax.utils.places import local_path, state_of
 from rmjax.utils.revision import revision
 
 # What corrupted images depend on beside the image files: code, and libraries.
@@ -165,7 +165,7 @@ class Corrupter:
     ):
         self._config = config
         self._devices = devices
-        self._cache_dir = Path(cache_dir) if cache_dir else None
+        self._cache_dir = local_path(cache_dir) if cache_dir else None
         self._step = cache(self._compile)
         if self._cache_dir:
             _check_writable(self._cache_dir)
@@ -238,7 +238,7 @@ def cache_file(folder: Path | None, condition: Condition, number: int) -> Path |
 
 def describe_folder(folder: str) -> list[tuple[str, int]]:
     """List a folder's files and when they changed; nothing for no folder."""
-    files = sorted(Path(folder).glob("*")) if folder else []
+    files = sorted(local_path(folder).glob("*")) if folder else []
     return [(str(file), file.stat().st_mtime_ns) for file in files]
 
 

@@ -295,9 +295,13 @@ class Checkpoints:
         kept = {*sorted(self._losses)[-KEEP_LAST:]}
         kept |= {*_ranked(self._losses)[: self.keep_best]}
         for step in self._losses.keys() - kept:
-            if is_remote(self.folder):  # first what says that it is whole
+            if is_remote(self.folder):
+                # Orbax (0.12.8) leaves it there, and says so in its log alone.
                 remove_file(self.folder / str(step) / _COMMIT)
-            self._manager.delete(step)
+                remove_tree(self.folder / str(step))
+                self._manager.reload()
+            else:
+                self._manager.delete(step)
             del self._losses[step]
 
     @contextmanager

@@ -420,6 +420,11 @@ def load_pretrained(
             )
     if is_run(path) and not is_transformer(path):
         return load(path, num_devices=num_devices)
+    if is_remote(path):
+        raise InputError(
+            f"{path}: no run; weights that others trained are read from files, and from "
+            "folders of this machine"
+        )
     parallel.check_process()
     if layout == "auto" and not sources and path.is_file() and is_exported(path):
         return _load_exported(path, path.name, num_devices)

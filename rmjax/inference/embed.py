@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from rmjax.inference.attributor import Attributor
 from rmjax.inference.feature_files import WRITERS, describe_table, merge
 from rmjax.utils.files import replacing
 from rmjax.utils.locks import locked
+from rmjax.utils.places import as_path, is_remote
 from rmjax.utils.processes import cores, in_blocks, map_ahead
 
 ROWS_PER_PART = 4096
@@ -43,7 +45,8 @@ def embed_images(
     """Write the fingerprints of images to a table, a row an image in their order.
 
     Parts are written to a hidden folder beside the table and put together when all
-    are there; called again after a stop, it goes on with the first missing part.
+    are there; called again after a stop, it goes on with the first missing part. Of a
+    table in a store it begins again.
 
     Args:
         model: the network.
@@ -74,7 +77,7 @@ def embed_images(
         raise InputError("batch size and rows per part: give at least 1")
     shard = shard or (jax.process_index(), jax.process_count())
     rows_per_part = max(min(rows_per_part, -(-count // shard[1])), 1)
-    out = _shard_name(Path(out), shard)
+    out = _shard_name(as_path(out), shard)
     layer = layer or model.layer
     schema = describe_table(model, layer, about)
     done, failed = [], []
@@ -166,7 +169,16 @@ def _shard_name(out: Path, shard: tuple[int, int]) -> Path:
 
 @contextmanager
 def _open_parts(out: Path, schema: pa.Schema) -> Iterator[Path]:
-    """Give a table's folder of parts to this process alone; remove it at the end."""
+    """Give a table's folder of parts to this process alone; remove it at the end.
+
+    That of a table in a store is a temporary one here.
+    """
+    if is_remote(out):
+        if out.exists():
+            raise InputError(f"{out} exists: choose another --out, or remove it")
+        with TemporaryDirectory(prefix="rmjax-") as scratch:
+            yield Path(scratch)
+        return
     parts = out.with_name(f".{out.name}.partial")
     busy = f"{out} is being written by another command: wait for it"
     with locked(parts / ".lock", busy):

@@ -23,6 +23,7 @@ from rmjax.experiment.run import parse_config
 from rmjax.inference.calibration import parse_calibration
 from rmjax.pretrained.files import EXPORTED, read_file, read_metadata
 from rmjax.utils.files import replacing
+from rmjax.utils.places import as_path
 from rmjax.utils.versions import own_version
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def export(model: "Attributor", out: str | Path) -> Path:
         InputError: another suffix, a head without its network, or the file exists or
             can't be written.
     """
-    out = Path(out)
+    out = as_path(out)
     if out.suffix != SUFFIX:
         raise InputError(f"{out}: give a file name ending in {SUFFIX}")
     if out.exists():

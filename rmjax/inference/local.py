@@ -15,6 +15,7 @@ from rmjax.pretrained.convert import check_absent, convert, new_run, write_run
 from rmjax.pretrained.files import is_exported, weights_in
 from rmjax.pretrained.hub import Snapshot, download
 from rmjax.pretrained.weights import Weights
+from rmjax.utils.places import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,12 @@ def make_run(
         InputError: `out` exists or can't be written, the source can't be read or
             fetched, is not what it should be, or the changes are to another network.
     """
-    check_absent(Path(out))
+    check_absent(local_path(out))
     origin: dict[str, str] = {}
     if is_address(source):
         snapshot = download(source)
         source, origin = snapshot.folder, snapshot.provenance
-    source = Path(source)
+    source = local_path(source)
     file = weights_in(source) or source
     if is_exported(file) and layout == "auto" and not sources:
         return _unpack(file, Path(out), changes, origin)

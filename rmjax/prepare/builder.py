@@ -101,7 +101,7 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Names are not known before the images: `_describe` sets them.
+        # Names are not known before the images: `write` sets them.
         return self.dataset_info_from_configs(
             features=features(), metadata=tfds.core.MetadataDict()
         )
@@ -133,8 +133,8 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         folder = as_path(self.data_path)
         collection = self.find_images(dl_manager)
         units = make_units(collection.parts)
-        _check_room(folder, units)
         surveys = begin(folder, f"{self.identity(equalise)}\n", resume)
+        _check_room(folder, units)
         engine, here = None, self._here(1 if len(units) == 1 else cores())
         if beam_options:
             engine = partial(beam_map, folder=folder / REPORTS, options=beam_options)
@@ -264,8 +264,7 @@ def prepare(
         with contextlib.ExitStack() as stack:
             stack.enter_context(disk_errors_in_words(directory))
             stack.enter_context(only_one(directory))
-            if not resume:
-                stack.enter_context(_removed_if_failed(directory))
+            stack.enter_context(_what_is_left(directory, resume))
             if download_dir is None:  # TFDS wants a folder in any case
                 download_dir = stack.enter_context(tempfile.TemporaryDirectory())
             config = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -313,27 +312,34 @@ def _check_same(directory: Path, made_from: str | None) -> None:
         )
 
 
-def _check_room(directory: Path, units: Sequence[Unit]) -> None:
-    if is_remote(directory):
+def _check_room(folder: Path, units: Sequence[Unit]) -> None:
+    """Check that the disk has room for what is not written yet."""
+    if is_remote(folder):
         return
-    there = directory
-    while not there.exists():
-        there = there.parent
-    needed = sum(part.size for unit in units for part in unit)
-    free = shutil.disk_usage(there).free
+    written = sum(file.stat().st_size for file in folder.rglob("*"))
+    needed = sum(part.size for unit in units for part in unit) - written
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"{directory.parent}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
+            f"{folder.parent}: the data set takes {needed / 2**30:.1f} GiB, the disk has "
             f"{free / 2**30:.1f} GiB left; make room or choose another --data-dir"
         )
 
 
 @contextlib.contextmanager
-def _removed_if_failed(directory: Path) -> Iterator[None]:
+def _what_is_left(directory: Path, keep: bool) -> Iterator[None]:
+    """Remove after an error what was written, unless it is to be kept.
+
+    After a kill or Ctrl-C it stays.
+    """
     try:
         yield
-    except Exception:  # what is whole stays after a kill or Ctrl-C
-        remove_tree(directory)
+    except Exception:
+        if not keep:
+            remove_tree(directory)
+        raise
+    except BaseException:
+        logger.warning("%s: not finished; --resume goes on with it", directory)
         raise
 
 

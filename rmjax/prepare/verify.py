@@ -7,6 +7,7 @@ from rmjax.data.datasheet import datasheet, find_duplicates, write_datasheet
 from rmjax.data.facts import collect_facts
 from rmjax.errors import InputError
 from rmjax.prepare.left_out import read_left_out
+from rmjax.utils.places import as_path
 
 
 def verify(
@@ -29,7 +30,7 @@ def verify(
         InputError: something is wrong: missing, unreadable or repeated images, or cells
             of other sizes than expected. The data sheet, written all the same, has it.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     dataset = open_dataset(directory)
     facts = collect_facts(dataset, processes=processes)
     missing = [line.replace("\t", ": ") for line in read_left_out(directory)]

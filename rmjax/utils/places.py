@@ -1,8 +1,9 @@
 """Places of files: a path of this machine, or the address of one in a store.
 
-An address has a scheme: `gs://`, `s3://`, `az://`, and others that fsspec knows. A store
-has no folders, only names with slashes in them; no locks; and no renaming: a file is
-written as a whole, and a folder is moved file by file.
+An address has a scheme: `s3://`, `gs://` or `az://`. fsspec knows others, which
+`filesystem` gives, and which have no paths here. A store has no folders, only names with
+slashes in them; no locks; and no renaming: a file is written as a whole, and a folder is
+moved file by file.
 """
 
 import io
@@ -68,10 +69,21 @@ def as_path(place: Any) -> Path:
         system.info(path)
     except FileNotFoundError as error:
         if error.__cause__ is not None or "/" not in path:  # and not just the file
-            raise InputError(f"{text}: no such bucket ({reason(error)})") from error
+            raise InputError(f"{text}: no such bucket") from error
     except Exception as error:  # each store's package has its own
         raise InputError(f"{text}: {reason(error)}") from error
     return path_of(text)
+
+
+def local_path(place: Any) -> Path:
+    """Return a path of this machine.
+
+    Raises:
+        InputError: the place is an address in a store.
+    """
+    if is_remote(place):
+        raise InputError(f"{place}: give a path of this machine, not an address")
+    return Path(place)
 
 
 def filesystem(place: Any) -> tuple["fsspec.AbstractFileSystem", str]:
@@ -167,6 +179,8 @@ def reason(error: BaseException) -> str:
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, FileNotFoundError) and error.strerror is None:
         words = "no such file or bucket"
+    elif isinstance(error, PermissionError) and error.strerror is None:
+        words = f"no permission ({words})"
     return " ".join(words.split())[:200]
 
 
