@@ -335,6 +335,14 @@ def test_image_has_to_be_found(tmp_path, columns):
         open_parquet(file, Columns())
 
 
+def test_not_all_of_many_columns_are_listed(tmp_path):
+    columns = {"image": data(1)} | {f"column{i}": [i] for i in range(2000)}
+    file = write(tmp_path / "a.parquet", columns)
+    with pytest.raises(InputError, match="a.parquet.*image, column0") as caught:
+        open_parquet(file, Columns(source="model"))
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize(
     "columns, features",
     [

@@ -20,7 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rmjax.data.columns import Columns, label_name, real_first, splits_of_files
+from rmjax.data.columns import (
+    Columns,
+    label_name,
+    list_columns,
+    real_first,
+    splits_of_files,
+)
 from rmjax.data.dataset import REAL
 from rmjax.data.find import File, Place, describe_place, find_files, reading
 from rmjax.data.image_files import MAX_BYTES, read_bytes
@@ -292,8 +298,9 @@ def _flatten(
         if kind == "struct":
             yield from _flatten(_fields(one.type), feature, inner)
             continue
-        named = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        names = _class_names(feature, inner) if named and kind == "numbers" else ()
+        names: tuple[str, ...] = ()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            names = _class_names(feature, inner) if kind == "numbers" else ()
         yield _Column(inner, kind, names)
 
 
@@ -331,7 +338,7 @@ def _find_image(file: File, columns: Mapping[str, _Column], name: str) -> _Colum
         return found[0]
     raise InputError(
         f"{file.address}: {len(found) or 'no'} columns look like the image: say which it "
-        f"is of {', '.join(columns)}"
+        f"is of {list_columns(columns)}"
     )
 
 
@@ -345,7 +352,7 @@ def _find_column(
     if name not in columns:
         raise InputError(
             f"{file.address}: no column {name!r} for the {role}; there are "
-            f"{', '.join(columns)}"
+            f"{list_columns(columns)}"
         )
     if columns[name].kind not in kinds:
         raise InputError(
@@ -386,7 +393,7 @@ def _real_names(
         if own is None:
             raise InputError(
                 f"{file.address}: no source {name!r} that would be real; there are "
-                f"{', '.join(names)}"
+                f"{list_columns(names)}"
             )
     return tuple(name for name in found.values() if name)
 

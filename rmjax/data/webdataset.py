@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from rmjax.data.archive import Damaged, read_stream
-from rmjax.data.columns import Columns, label_name, splits_of_files
+from rmjax.data.columns import Columns, label_name, list_columns, splits_of_files
 from rmjax.data.find import File, Place, describe_place, find_files, reading
 from rmjax.data.image_files import as_text
 from rmjax.data.images import SUFFIXES as IMAGE_SUFFIXES
@@ -285,7 +285,7 @@ def _find_kinds(files: list[File], columns: Columns) -> dict[str, type]:
         if samples:
             raise InputError(
                 f"{file.address}: no {labels[role]!r} for the {role} in its first samples; "
-                f"they have {', '.join(_list_labels(samples)) or 'no labels'}"
+                f"they have {list_columns(_list_labels(samples)) or 'no labels'}"
             )
     if samples and all(len(_images(sample)) != 1 for sample in samples):
         first = next(iter(samples[0].values())).name
