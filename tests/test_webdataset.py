@@ -270,7 +270,9 @@ def test_types_are_those_of_the_first_shard(tmp_path):
         read(open_shards(tmp_path, SOURCE))
 
 
-@pytest.mark.parametrize("place", ["", "absent.tar", "{b,c}.tar", "*.tar"])
+@pytest.mark.parametrize(
+    "place", ["", "absent.tar", "{b,c}.tar", "*.tar", "{0..99999999999}.tar", "{2..1}"]
+)
 def test_places_without_shards_are_named(tmp_path, place):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(InputError, match=f"{tmp_path}"):

@@ -54,13 +54,13 @@ def find_files(place: Place, suffixes: tuple[str, ...]) -> list[File]:
         InputError: nothing is there, it can't be read, or a file is named twice.
     """
     places = [place] if isinstance(place, str | Path) else list(place)
-    texts = [text for one in places for text in _expand(str(one))]
-    if not texts:
+    if not places:
         raise InputError(f"no file is given; give {' or '.join(suffixes)} files")
-    found = [_find(text, suffixes) for text in texts]
-    kinds = {is_remote(text) for text in texts}
-    if len(kinds) > 1:
-        raise InputError(f"{texts[0]}: give files of one store, not of several")
+    if len({is_remote(one) for one in places}) > 1:
+        raise InputError(f"{places[0]}: give files of one store, not of several")
+    # One after the other: the first that is missing ends it, be the range ever so long.
+    expanded = (text for one in places for text in _expand(str(one)))
+    found = [_find(text, suffixes) for text in expanded]
     base = posixpath.commonpath([root for root, _ in found])
     files = [
         File(posixpath.relpath(path, base), address, size)
@@ -108,14 +108,14 @@ def _expand(text: str) -> Iterator[str]:
         yield text
         return
     span = _RANGE.fullmatch(braces[1])
-    words = braces[1].split(",")
+    words: Iterable[str] = braces[1].split(",")
     if span:
         first, last = int(span[1]), int(span[2])
-        words = [f"{n:0{len(span[1])}}" for n in range(first, last + 1)]
-    if not words:
-        raise InputError(
-            f"{text}: {braces[0]} counts down: give the lower number first"
-        )
+        if first > last:
+            raise InputError(
+                f"{text}: {braces[0]} counts down: give the lower number first"
+            )
+        words = (f"{n:0{len(span[1])}}" for n in range(first, last + 1))
     for word in words:
         yield from _expand(text[: braces.start()] + word + text[braces.end() :])
 
