@@ -83,6 +83,15 @@ def places(images, tmp_path_factory) -> dict[str, str]:
     }
 
 
+def pack(file, members: dict[str, bytes]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
 COLUMNS = ["--source", "meta.model", "--real", "nature"]
 
 
@@ -265,17 +274,47 @@ def test_what_files_hold_images(places, tmp_path):
         ("attribute {file} absent-{{0..1}}.tar", "absent-0.tar"),
         ("audit {file} {shards} --source meta.model", "parquet.*webdataset"),
         ("audit one two", "two"),
+        ("embed --images {twice} --out {out}", "b.tar: a.jpg .*a.tar"),
+        ("audit {twice} --source cls", "b.tar: a.jpg .*a.tar"),
+        ("audit {bad} --source model", "bad.parquet.*'Real'"),
+        ("attribute {two}", "image, mask"),
+        ("attribute {two} {file} --image mask", "train-0.parquet.*'mask'"),
         ("audit {file} --source meta.model --real photo", "photo.*dalle, nature, sdxl"),
     ],
 )
 def test_bad_input_is_one_line(places, small_run, tmp_path, capsys, command, words):
-    line = command.format(**places, out=tmp_path / "t.npz").split()
+    for name in ("a", "b"):
+        pack(tmp_path / f"twice/{name}.tar", {"a.jpg": b"", "a.cls": b"1"})
+    image = [{"bytes": encode(1), "path": None}]
+    pq.write_table(pa.table({"image": image, "mask": image}), tmp_path / "two.parquet")
+    pq.write_table(
+        pa.table({"image": image, "model": ["Real"]}), tmp_path / "bad.parquet"
+    )
+    made = {"twice": tmp_path / "twice", "out": tmp_path / "t.npz"}
+    made |= {name: tmp_path / f"{name}.parquet" for name in ("two", "bad")}
+    line = command.format(**places, **made).split()
     if line[0] != "audit":
         line += ["--workdir", str(small_run)]
     assert main(line) == 2
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith(f"rmjax {line[0]}: error: ")
     assert re.search(words, error)
+
+
+def test_one_of_several_columns_of_images(tmp_path, small_run, capsys):
+    rows = [[{"bytes": encode(i), "path": None}] for i in (1, BROKEN)]
+    file = tmp_path / "two.parquet"
+    pq.write_table(pa.table({"image": rows[0], "mask": rows[1]}), file)
+    command = ["attribute", "--workdir", str(small_run), str(file), "--image"]
+    assert [main([*command, name]) for name in ("image", "mask")] == [0, 1]
+
+
+def test_images_that_cannot_be_used_are_named(tmp_path, caplog):
+    members = {"a.jpg": b"x", "a.json": b'{"m": 1}', "b.json": b'{"m": 1}'}
+    pack(tmp_path / "a.tar", members)
+    columns = Columns(source="m")
+    assert len(collect_labels(open_directly([tmp_path], columns)).parts) == 1
+    assert "b.json" in caplog.text
 
 
 def test_several_formats_in_one_folder_are_refused(places, tmp_path):

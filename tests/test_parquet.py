@@ -215,6 +215,10 @@ def test_several_places(tmp_path):
         assert [entry.path for entry in entries] == expected
     braces = open_parquet(f"{tmp_path}/{{x,y}}/a.parquet", Columns())
     assert [entry.path for entry in read(braces)[0]] == expected
+    odd = hub_file(tmp_path / "{a} [b]*" / "{c,d}?.parquet", 2)
+    for place in (odd, odd.parent):
+        (part,) = open_parquet(place, Columns()).parts
+        assert part.name == odd.name
 
 
 def test_links_are_followed_or_named(tmp_path):
@@ -226,7 +230,7 @@ def test_links_are_followed_or_named(tmp_path):
         (part,) = open_parquet(place, Columns()).parts
         assert part.name == "a.parquet" and len([*part.images()]) == 2
     (tmp_path / "x" / "b.parquet").symlink_to(tmp_path / "absent")
-    with pytest.raises(InputError, match="x"):
+    with pytest.raises(InputError, match="x/b.parquet"):
         open_parquet(tmp_path / "x", Columns())
     (tmp_path / "x" / "b.parquet").unlink()
     os.mkfifo(tmp_path / "x" / "c.parquet")
@@ -331,6 +335,14 @@ def test_image_has_to_be_found(tmp_path, columns):
         open_parquet(file, Columns())
 
 
+def test_not_all_of_many_columns_are_listed(tmp_path):
+    columns = {"image": data(1)} | {f"column{i}": [i] for i in range(2000)}
+    file = write(tmp_path / "a.parquet", columns)
+    with pytest.raises(InputError, match="a.parquet.*image, column0") as caught:
+        open_parquet(file, Columns(source="model"))
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize(
     "columns, features",
     [
@@ -350,6 +362,28 @@ def test_file_of_another_schema_is_named(tmp_path, columns, features):
     hub_file(tmp_path / "c.parquet")
     with pytest.raises(InputError, match="b.parquet.*a.parquet"):
         open_parquet(tmp_path, Columns(source="label"))
+
+
+@pytest.mark.parametrize(
+    "names", [[1, 2, 3], {"0": "a", "1": "b", "2": "c"}, "abc", [None] * 3]
+)
+def test_names_of_classes_that_are_none(tmp_path, names):
+    columns = {"image": pa.array(structs(3), IMAGE), "label": [0, 1, 2]}
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    write(tmp_path / "a.parquet", columns, features)
+    with pytest.raises(InputError, match="a.parquet: .*label"):
+        open_parquet(tmp_path, Columns(source="label"))
+
+
+@pytest.mark.parametrize(
+    "stated", [b"{", b"[1]", b"\xff\xfe{", b'{"info": null}', b"[" * 100_000]
+)
+def test_features_that_are_none(tmp_path, stated):
+    table = pa.table({"image": data(2)})
+    file = tmp_path / "a.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": stated}), file)
+    with pytest.raises(InputError, match="a.parquet: .*huggingface"):
+        open_parquet(file, Columns())
 
 
 @pytest.mark.parametrize("cut", [0, 3, 200, -1])

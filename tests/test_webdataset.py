@@ -125,8 +125,14 @@ def test_places(tmp_path):
 def test_one_of_several_images_is_named(tmp_path):
     members = {"a.left.jpg": b"l", "a.right.jpg": b"r", "a.txt": b"t"}
     file = pack(tmp_path / "a.tar", members)
-    (bad,) = read(open_shards(file, Columns(source="txt")))
+    (bad,) = read(open_shards(file, Columns()))
     assert bad.path == "a.left.jpg" and "a.right.jpg" in bad.reason
+    for image, words in (
+        ("", "a.tar, a.left.jpg.*a.right.jpg"),
+        ("png", "a.tar, a.txt"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_shards(file, Columns(image=image, source="txt"))
     found = read(open_shards(file, Columns(image="right.jpg", source="txt")))
     assert found == [
         (Entry("a.right.jpg", "t", "unspecified", "a.right.jpg", ""), b"r")
@@ -187,6 +193,31 @@ def test_what_stands_before_damage_is_read(tmp_path, opener):
     assert 80 in counts and max(counts) > 100
 
 
+@pytest.mark.parametrize("opener", [open, gzip.open])
+def test_what_stands_behind_the_end_is_not_passed_over(tmp_path, opener):
+    whole = [pack(tmp_path / f"{k}.tar", samples(3, 4 * k), opener) for k in range(2)]
+    expected = read(open_shards(whole[0], SOURCE))
+    whole[0].write_bytes(b"".join(file.read_bytes() for file in whole))
+    *found, bad = read(open_shards(whole[0], SOURCE))
+    assert found == expected and bad.path == "0.tar" and bad.rest
+
+
+def test_keys_with_dots_and_names_with_line_breaks(tmp_path):
+    document = {"gen.v1": {"n.a": "x"}, "gen": {"v1": {"b": "y"}, "v2": {}}}
+    file = pack(tmp_path / "a.tar", {"a\nb/c.jpg": b"i", "a\nb/c.json": document})
+    for column, value in (("gen.v1.n.a", "x"), ("gen.v1.b", "y")):
+        assert column in shard_columns(file)
+        ((entry, image),) = read(open_shards(file, Columns(source=column)))
+        assert (entry.path, entry.source, image) == ("a\nb/c.jpg", value, b"i")
+
+
+@pytest.mark.parametrize("depth", [3, 950])
+def test_keys_of_deep_json_are_listed(tmp_path, depth):
+    text = b'{"a":' * depth + b"1" + b"}" * depth
+    file = pack(tmp_path / "a.tar", {"a.jpg": b"", "a.json": text})
+    assert shard_columns(file) == [".".join("a" * depth)]
+
+
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100])
 def test_shards_that_are_none_are_listed(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
@@ -239,7 +270,9 @@ def test_types_are_those_of_the_first_shard(tmp_path):
         read(open_shards(tmp_path, SOURCE))
 
 
-@pytest.mark.parametrize("place", ["", "absent.tar", "{b,c}.tar", "*.tar"])
+@pytest.mark.parametrize(
+    "place", ["", "absent.tar", "{b,c}.tar", "*.tar", "{0..99999999999}.tar", "{2..1}"]
+)
 def test_places_without_shards_are_named(tmp_path, place):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(InputError, match=f"{tmp_path}"):

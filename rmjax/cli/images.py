@@ -237,6 +237,7 @@ def attribute_images(
     images: list[str],
     *,
     workdir: Weights = None,
+    image: str = "",
     gallery: str | None = None,
     json: bool = False,
     top: Count = 5,
@@ -252,6 +253,8 @@ def attribute_images(
     Args:
         images: image files; or parquet files, WebDataset shards or hf:USER/DATASET, for
             every image in them
+        image: of such files, the column or suffix of the image (default: the one that
+            looks like it)
         gallery: for a network without sources, folder of a gallery (default: gallery)
         json: one JSON document on the output
         top: sources or generators that are listed
@@ -270,15 +273,16 @@ def attribute_images(
             f"--gallery: {model.name} has sources of its own to name; ask about a "
             "gallery with `rmjax gallery query`"
         )
+    listed = list_single(images, image)
     document: dict[str, Any] = {"model": describe_model(model)}
     notes = [CAVEAT]
     in_middle: Callable[[dict], list[tuple[str, str]]]
     if model.source_names:
-        answers = attribute(model, list_single(images))
+        answers = attribute(model, listed)
         in_middle = partial(_of_sources, top, document["model"]["calibrated"])
     else:
         folder = gallery or GALLERY_FOLDER
-        answers, document["gallery"] = _ask_gallery(model, folder, images, top)
+        answers, document["gallery"] = _ask_gallery(model, folder, listed, top)
         in_middle = _of_generators
         notes.append(_describe_gallery(document["gallery"]))
     notes.append(
@@ -298,16 +302,15 @@ def attribute_images(
 
 
 def _ask_gallery(
-    model: "Attributor", folder: str, images: list[str], top: int
+    model: "Attributor", folder: str, images: Iterator, top: int
 ) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
     """Return the answers about images, as they are asked for, and about the gallery."""
-    from rmjax.data.direct import list_single
     from rmjax.gallery.ask import load_asker
     from rmjax.gallery.attribute import attribute_by_gallery, describe_gallery
 
     asker = load_asker(folder, model)
     described = {"folder": folder} | describe_gallery(asker)
-    return attribute_by_gallery(asker, list_single(images), top), described
+    return attribute_by_gallery(asker, images, top), described
 
 
 def _describe_gallery(gallery: dict[str, Any]) -> str:

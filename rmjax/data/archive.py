@@ -122,8 +122,9 @@ def read_stream(
         raw.seek(0)
         with opener(raw) as stream:
             yield from _read(archive, stream, wanted)
-            while stream.read(2**20):  # a compressed file ends in its checksum
-                pass
+            while rest := stream.read(2**20):  # a compressed file ends in its checksum
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("there is more behind its end")
     except InputError:
         raise
     except _DAMAGE as error:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmjax.data.columns import real_first
-from rmjax.data.dataset import Dataset
+from rmjax.data.dataset import Dataset, check_source_names
 from rmjax.data.labels import TYPES, hash_name
 from rmjax.data.parts import Collection, Part, Unusable
 from rmjax.errors import InputError
@@ -38,11 +38,15 @@ class Collected(Dataset):
 
 
 class _Labels(NamedTuple):
-    """What the images of a part are: names, and for each image their numbers or -1."""
+    """What the images of a part are: names, and for each image their numbers or -1.
+
+    `paths` has a hash for each image that can be used.
+    """
 
     names: list[list[str]]
     codes: np.ndarray
     groups: np.ndarray
+    paths: np.ndarray
     unusable: list[Unusable]
 
 
@@ -55,13 +59,15 @@ def collect_labels(collection: Collection, processes: int | None = None) -> Coll
             little to read.
 
     Raises:
-        InputError: labels are wrong, a part can't be read, or no image can be used.
+        InputError: labels are wrong, a part can't be read, no image can be used, two
+            have one path, or a source has a name of `check_source_names`.
     """
     if processes is None:
         size = sum(part.size for part in collection.parts)
         processes = 1 if size < _FEW_BYTES else cores()
     with ordered_map(_read_labels, processes) as read:
         parts = [labels for _, labels in read(collection.parts)]
+    check_paths(collection.parts, np.concatenate([part.paths for part in parts]))
     unusable = [image for labels in parts for image in labels.unusable]
     names = [
         {name for labels in parts for name in labels.names[place]} for place in range(3)
@@ -69,12 +75,13 @@ def collect_labels(collection: Collection, processes: int | None = None) -> Coll
     if unusable:
         logger.warning(
             "%s: %d images cannot be used, the first is %s (%s)",
-            *(collection.place, len(unusable), *unusable[0]),
+            *(collection.place, len(unusable), unusable[0].path, unusable[0].reason),
         )
     sources = _order(collection.sources, names[0])
     semantics = _order(collection.semantics, names[1])
     if not sources:
         raise InputError(f"{collection.place}: no image can be used")
+    check_source_names(sources, collection.place)
     splits = sorted(names[2])
     codes = np.concatenate([*_recode(parts, (sources, semantics, splits))])
     numbers = np.concatenate(
@@ -106,7 +113,7 @@ def collect_labels(collection: Collection, processes: int | None = None) -> Coll
 
 def _read_labels(part: Part) -> _Labels:
     tables: list[dict[str, int]] = [{}, {}, {}]
-    codes, groups, unusable = array("i"), array("q"), []
+    codes, groups, paths, unusable = array("i"), array("q"), array("q"), []
     for entry in part.entries():
         if isinstance(entry, Unusable):
             unusable.append(entry)
@@ -117,12 +124,46 @@ def _read_labels(part: Part) -> _Labels:
         for table, name in zip(tables, values, strict=True):
             codes.append(table.setdefault(name, len(table)))
         groups.append(hash_name(entry.group.encode()))
+        paths.append(hash_path(entry.path))
     return _Labels(
         [[*table] for table in tables],
         np.array(codes, np.int32).reshape(-1, len(tables)),
         np.array(groups, np.int64),
+        np.array(paths, np.int64),
         unusable,
     )
+
+
+def hash_path(path: str) -> int:
+    """Return what `check_paths` takes of an image."""
+    return hash_name(path.encode(errors="surrogateescape"))
+
+
+def check_paths(parts: Sequence[Part], hashes: np.ndarray) -> None:
+    """Check that no two images have one path.
+
+    Args:
+        parts: what has the images.
+        hashes: of `hash_path`, of each image that can be used, int64 `[images]`.
+
+    Raises:
+        InputError: two have; names the parts.
+    """
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return
+    wanted, seen = int(twice[0]), ""
+    for part in parts:
+        for entry in part.entries():
+            if isinstance(entry, Unusable) or hash_path(entry.path) != wanted:
+                continue
+            if seen:
+                raise InputError(
+                    f"{part.name}: {entry.path} is in {seen} as well; give each image "
+                    "another name"
+                )
+            seen = part.name
 
 
 def _order(given: Sequence[str], found: set[str]) -> list[str]:

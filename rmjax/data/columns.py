@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 
 from rmjax.data.dataset import REAL
@@ -15,6 +16,9 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+
+
+_LISTED = 50  # columns that an error message names, at most
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,13 @@ class Columns:
         """
         labels = {"source": "", "semantic": UNSPECIFIED, "group": path, "split": split}
         return {name: labels[name] for name in labels if not getattr(self, name)}
+
+
+def list_columns(names: Iterable[str]) -> str:
+    """Return the names of columns in words; of many, the first."""
+    first = [*islice(names, _LISTED + 1)]
+    more = ", ..." if first[_LISTED:] else ""
+    return ", ".join(first[:_LISTED]) + more
 
 
 def label_name(role: str, value: object, columns: Columns, where: str) -> str:

@@ -1,12 +1,16 @@
 """Parquet files and WebDatasets that are looked at as they are, without preparation."""
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from rmjax.data import parquet, webdataset
-from rmjax.data.columns import Columns
+from rmjax.data.collected import check_paths, hash_path
+from rmjax.data.columns import Columns, list_columns
 from rmjax.data.find import HUB, describe_place, find_files
 from rmjax.data.image_files import ImageFile, walk_images
 from rmjax.data.listing import Item
@@ -93,7 +97,7 @@ def open_labelled(places: Places, columns: Columns) -> Collection | None:
     if form and not columns.source:
         raise InputError(
             f"{describe_place(places)}: say where the source stands (--source); there "
-            f"are {', '.join(form.columns(places)) or 'no labels'}"
+            f"are {list_columns(form.columns(places)) or 'no labels'}"
         )
     return open_directly(places, columns)
 
@@ -109,9 +113,15 @@ def list_collection(
         A function that yields them, and how many there are.
 
     Raises:
-        InputError: labels are wrong, or a part can't be read.
+        InputError: labels are wrong, a part can't be read, or two images have one path.
     """
-    count = sum(1 for part in collection.parts for _ in part.entries())
+    count, paths = 0, array("q")
+    for part in collection.parts:
+        for entry in part.entries():
+            count += 1
+            if not isinstance(entry, Unusable):
+                paths.append(hash_path(entry.path))
+    check_paths(collection.parts, np.array(paths, np.int64))
     return partial(_items, collection), count
 
 
@@ -121,14 +131,20 @@ def rows_in_memory(collection: Collection, count: int) -> int:
     return max(MEMORY * count // max(size, 1), 1)
 
 
-def list_single(images: Iterable[str]) -> Iterator[str | ImageFile | Unusable]:
+def list_single(
+    images: Iterable[str], image: str = ""
+) -> Iterator[str | ImageFile | Unusable]:
     """Yield image files as they are, and of files that hold many images each of these.
 
+    Args:
+        images: both.
+        image: of files that hold many, the column or the suffix of the image.
+
     Raises:
-        InputError: such a file can't be read.
+        InputError: such a file can't be read, or `image` is given for image files.
     """
     for place in images:
-        collection = open_directly([place], Columns())
+        collection = open_directly([place], Columns(image))
         if collection is None:
             yield place
             continue

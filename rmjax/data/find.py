@@ -1,5 +1,6 @@
 """The files that a place stands for: a file, a folder, a pattern, a data set of the Hub."""
 
+import os
 import posixpath
 import re
 from collections import Counter
@@ -53,13 +54,13 @@ def find_files(place: Place, suffixes: tuple[str, ...]) -> list[File]:
         InputError: nothing is there, it can't be read, or a file is named twice.
     """
     places = [place] if isinstance(place, str | Path) else list(place)
-    texts = [text for one in places for text in _expand(str(one))]
-    if not texts:
+    if not places:
         raise InputError(f"no file is given; give {' or '.join(suffixes)} files")
-    found = [_find(text, suffixes) for text in texts]
-    kinds = {is_remote(text) for text in texts}
-    if len(kinds) > 1:
-        raise InputError(f"{texts[0]}: give files of one store, not of several")
+    if len({is_remote(one) for one in places}) > 1:
+        raise InputError(f"{places[0]}: give files of one store, not of several")
+    # One after the other: the first that is missing ends it, be the range ever so long.
+    expanded = (text for one in places for text in _expand(str(one)))
+    found = [_find(text, suffixes) for text in expanded]
     base = posixpath.commonpath([root for root, _ in found])
     files = [
         File(posixpath.relpath(path, base), address, size)
@@ -98,20 +99,23 @@ def reading(name: object) -> Iterator[None]:
 
 
 def _expand(text: str) -> Iterator[str]:
-    """Yield what a text with braces stands for, as a shell has it."""
+    """Yield what a text with braces stands for, as a shell has it.
+
+    A file that is called so is meant itself.
+    """
     braces = _BRACES.search(text)
-    if not braces:
+    if not braces or os.path.lexists(text):
         yield text
         return
     span = _RANGE.fullmatch(braces[1])
-    words = braces[1].split(",")
+    words: Iterable[str] = braces[1].split(",")
     if span:
         first, last = int(span[1]), int(span[2])
-        words = [f"{n:0{len(span[1])}}" for n in range(first, last + 1)]
-    if not words:
-        raise InputError(
-            f"{text}: {braces[0]} counts down: give the lower number first"
-        )
+        if first > last:
+            raise InputError(
+                f"{text}: {braces[0]} counts down: give the lower number first"
+            )
+        words = (f"{n:0{len(span[1])}}" for n in range(first, last + 1))
     for word in words:
         yield from _expand(text[: braces.start()] + word + text[braces.end() :])
 
@@ -176,7 +180,8 @@ def _visible(infos: Iterable[dict[str, Any]], root: str) -> list[dict[str, Any]]
 def _follow(fs: Any, info: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of a file, or of the one that a link leads to."""
     if info["type"] != "file":
-        info = fs.info(info["name"])  # in a list of files, links are not followed
+        with reading(info["name"]):
+            info = fs.info(info["name"])  # in a list of files, links are not followed
     if info["type"] != "file":
         raise InputError(f"{info['name']}: not a regular file")
     return info

@@ -20,7 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rmjax.data.columns import Columns, label_name, real_first, splits_of_files
+from rmjax.data.columns import (
+    Columns,
+    label_name,
+    list_columns,
+    real_first,
+    splits_of_files,
+)
 from rmjax.data.dataset import REAL
 from rmjax.data.find import File, Place, describe_place, find_files, reading
 from rmjax.data.image_files import MAX_BYTES, read_bytes
@@ -266,12 +272,20 @@ def _batches(
 def _read_end(file: File) -> _End:
     with _open(file) as opened:
         schema, metadata = opened.schema_arrow, opened.metadata
-        stated = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
-        features = stated.get("info", {}).get("features", {})
-        columns = _flatten(list(schema), features, ())
+        flat = _flatten(list(schema), _read_features(schema), ())
+        columns = {column.name: column for column in flat}
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-    return _End({c.name: c for c in columns}, sizes if metadata.num_rows else [])
+    return _End(columns, sizes if metadata.num_rows else [])
+
+
+def _read_features(schema: pa.Schema) -> dict[str, Any]:
+    stated = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(stated).get("info", {}).get("features", {})
+        return dict(features)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("no features of a data set in its 'huggingface'") from error
 
 
 def _flatten(
@@ -284,10 +298,17 @@ def _flatten(
         if kind == "struct":
             yield from _flatten(_fields(one.type), feature, inner)
             continue
-        names = ()
+        names: tuple[str, ...] = ()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            names = tuple(feature.get("names") or ()) if kind == "numbers" else ()
+            names = _class_names(feature, inner) if kind == "numbers" else ()
         yield _Column(inner, kind, names)
+
+
+def _class_names(feature: Mapping[str, Any], path: Sequence[str]) -> tuple[str, ...]:
+    names = feature.get("names") or []
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"the names of the classes of {'.'.join(path)} are no texts")
+    return tuple(names)
 
 
 def _fields(struct: pa.StructType) -> list[pa.Field]:
@@ -317,7 +338,7 @@ def _find_image(file: File, columns: Mapping[str, _Column], name: str) -> _Colum
         return found[0]
     raise InputError(
         f"{file.address}: {len(found) or 'no'} columns look like the image: say which it "
-        f"is of {', '.join(columns)}"
+        f"is of {list_columns(columns)}"
     )
 
 
@@ -331,7 +352,7 @@ def _find_column(
     if name not in columns:
         raise InputError(
             f"{file.address}: no column {name!r} for the {role}; there are "
-            f"{', '.join(columns)}"
+            f"{list_columns(columns)}"
         )
     if columns[name].kind not in kinds:
         raise InputError(
@@ -372,7 +393,7 @@ def _real_names(
         if own is None:
             raise InputError(
                 f"{file.address}: no source {name!r} that would be real; there are "
-                f"{', '.join(names)}"
+                f"{list_columns(names)}"
             )
     return tuple(name for name in found.values() if name)
 

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from rmjax.data.archive import Damaged, read_stream
-from rmjax.data.columns import Columns, label_name, splits_of_files
+from rmjax.data.columns import Columns, label_name, list_columns, splits_of_files
 from rmjax.data.find import File, Place, describe_place, find_files, reading
 from rmjax.data.image_files import as_text
 from rmjax.data.images import SUFFIXES as IMAGE_SUFFIXES
@@ -24,7 +24,7 @@ from rmjax.errors import InputError
 from rmjax.utils.places import filesystem, is_remote
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")
+_MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 _TEXTS = ("cls", "txt")  # members that are one label
 _LABELS = ("json", *_TEXTS)
 _TYPES = {str: "text", int: "a number", bool: "a truth value"}
@@ -66,7 +66,7 @@ class _Shard:
             if isinstance(sample, Unusable):
                 yield sample
                 continue
-            images = [sample[suffix] for suffix in sample if suffix not in _LABELS]
+            images = _images(sample)
             first = (images or [*sample.values()])[0]
             try:
                 if len(images) != 1:
@@ -110,8 +110,9 @@ def open_shards(place: Place, columns: Columns) -> Collection:
         A part for each shard. An image's path is that of its member.
 
     Raises:
-        InputError: no file, none of the first samples has a label that is asked for,
-            or names of files that say no split among others that do.
+        InputError: no file; none of the first samples has a label that is asked for,
+            or, where labels are, one image; or names of files that say no split among
+            others that do.
     """
     files = find_files(place, SUFFIXES)
     kinds = _find_kinds(files, columns)
@@ -164,7 +165,8 @@ def read_samples(file: File, image: str = "") -> Iterator[_Sample | Unusable]:
                 raise InputError(f"{file.address}: {name} is there twice")
             sample[suffix] = _Member(as_text(name), data)
     except Damaged as error:
-        damage = Unusable(file.name, str(error), rest=True)
+        reason = str(error).removeprefix(f"{file.address}: ")
+        damage = Unusable(file.name, reason, rest=True)
     if sample:
         yield sample
     if damage:
@@ -189,6 +191,10 @@ def _split_name(name: str) -> tuple[str, str]:
     """Return a member's base name and suffix; of a hidden one, neither."""
     found = _MEMBER.fullmatch(name)
     return (found[1], found[2].lower()) if found else ("", "")
+
+
+def _images(sample: _Sample) -> list[_Member]:
+    return [sample[suffix] for suffix in sample if suffix not in _LABELS]
 
 
 def _describe(images: list[_Member]) -> str:
@@ -224,12 +230,22 @@ def _parse(sample: _Sample) -> Any:
 
 
 def _value(document: Any, column: str) -> Any:
-    value = document
-    for key in column.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
+    value = _find(document, column)
     if value is None or value == "":
         raise InputError(f"no {column} in its JSON")
     return value
+
+
+def _find(document: Any, column: str) -> Any:
+    """Return the value of a key; dots may be of the key, or lead into what it has."""
+    if not isinstance(document, dict) or column in document:
+        return document[column] if isinstance(document, dict) else None
+    for dot in re.finditer(r"\.", column):
+        inner = document.get(column[: dot.start()])
+        value = _find(inner, column[dot.end() :])
+        if value is not None:
+            return value
+    return None
 
 
 def _text(sample: _Sample, suffix: str) -> str | int:
@@ -250,12 +266,12 @@ def _find_kinds(files: list[File], columns: Columns) -> dict[str, type]:
     """Return the types of the labels, those of the first sample that has each.
 
     Raises:
-        InputError: none of the first samples has one.
+        InputError: none of the first samples has one, or none has one image.
     """
     labels = columns.labels()
     if not labels:
         return {}
-    file, samples = _first_samples(files)
+    file, samples = _first_samples(files, columns.image)
     kinds: dict[str, type] = {}
     for role, column in labels.items():
         for sample in samples:
@@ -269,15 +285,18 @@ def _find_kinds(files: list[File], columns: Columns) -> dict[str, type]:
         if samples:
             raise InputError(
                 f"{file.address}: no {labels[role]!r} for the {role} in its first samples; "
-                f"they have {', '.join(_list_labels(samples)) or 'no labels'}"
+                f"they have {list_columns(_list_labels(samples)) or 'no labels'}"
             )
+    if samples and all(len(_images(sample)) != 1 for sample in samples):
+        first = next(iter(samples[0].values())).name
+        raise InputError(f"{file.address}, {first}: {_describe(_images(samples[0]))}")
     return kinds
 
 
-def _first_samples(files: list[File]) -> tuple[File, list[_Sample]]:
+def _first_samples(files: list[File], image: str = "") -> tuple[File, list[_Sample]]:
     """Return the first samples of the first shard that has any."""
     for file in files:
-        first = islice(read_samples(file), _FIRST)
+        first = islice(read_samples(file, image), _FIRST)
         samples = [sample for sample in first if not isinstance(sample, Unusable)]
         if samples:
             return file, samples
@@ -294,7 +313,14 @@ def _list_labels(samples: list[_Sample]) -> list[str]:
 
 
 def _flatten(document: Any) -> Iterator[str]:
-    """Yield the keys of a JSON document that have a value, with dots."""
-    for key, value in document.items() if isinstance(document, dict) else ():
-        inside = [f"{key}.{name}" for name in _flatten(value)]
-        yield from inside or [key]
+    """Yield the keys of a JSON document that have a value, with dots.
+
+    However deep it is: JSON may be deeper than Python recurses.
+    """
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), document)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, dict) and value:
+            waiting += [((*path, key), value[key]) for key in reversed(value)]
+        elif path:
+            yield ".".join(path)
