@@ -13,12 +13,15 @@ from matplotlib.figure import Figure
 from object_store import bucket, knowing_nobody, refusing, store  # noqa: F401
 from PIL import Image
 from test_checkpoints import make_state
+from test_sweep import GOOD, SHALLOW, options, swept  # noqa: F401
+from test_sweep_runner import Made
 
 from rmjax.cli.main import main
 from rmjax.data.dataset import find_dataset, open_dataset
 from rmjax.data.image_files import read_bytes, walk_images
 from rmjax.data.listing import list_images
 from rmjax.errors import InputError, TrainingError
+from rmjax.evaluation.evaluate import evaluate
 from rmjax.evaluation.results import find_evaluation, new_folder, read_results
 from rmjax.experiment.checkpoints import Checkpoints, load_variables, saved_steps
 from rmjax.experiment.log import read_log
@@ -29,6 +32,7 @@ from rmjax.prepare.manifest import SPLITS, fingerprint, read_tree
 from rmjax.prepare.manifest_parts import collect
 from rmjax.prepare.split_lists import read_archive_lists, read_folder_lists
 from rmjax.report import page
+from rmjax.sweep.runner import run_all
 from rmjax.training.train import train
 from rmjax.utils.files import move_folder, remove_tree, replace_bytes, replaced
 from rmjax.utils.locks import NoLocks, locked
@@ -279,28 +283,30 @@ def test_an_evaluation_that_is_cut_does_not_pass_for_whole(bucket, refusing):
 
 
 def test_a_run_in_a_store_is_as_one_here(
-    small_run, small_config, mini_dir, bucket, refusing, capsys, monkeypatch
+    swept, small_config, mini_dir, bucket, refusing, capsys, monkeypatch
 ):
     data, run = put(mini_dir, f"{bucket}/data"), f"{bucket}/runs/mine"
-    config = small_config(**{"data.dir": data})
+    config, twin = small_config(**SHALLOW, **{"data.dir": data}), swept / GOOD / "seed0"
     refusing.append("checkpoints/8/")
     with pytest.raises(TrainingError, match=f"{run}/checkpoints"):
         train(config, run, show_progress=False)
     assert saved_steps(as_path(run) / "checkpoints") == [4]
     refusing.clear()
     train(config, run, show_progress=False)
-    ours, theirs = read_log(small_run), read_log(as_path(run))
+    ours, theirs = read_log(twin), read_log(as_path(run))
     for row in ours + theirs:
         for name in ("data_wait", "images_per_second"):
             row.pop(name, None)
     assert theirs == ours
     assert any(name.startswith("tensorboard/") for name in names_in(run))
 
-    assert main(["evaluate", "--workdir", run, "--bootstrap", "10"]) == 0
+    assert main(["evaluate", "--workdir", run]) == 0
     monkeypatch.setattr(page, "draw_figures", lambda *_: {"one": Figure((1, 1))})
     assert main(["report", "--workdir", run]) == 0
     folder = as_path(run) / "evaluation" / "clean"
-    assert read_results(folder)["cells"]
+    expected = read_results(twin / "evaluation" / "clean")
+    for figures in ("cells", "summary", "confusion", "calibration", "open_set"):
+        assert read_results(folder)[figures] == expected[figures]
     assert (folder / "report.html").exists()
     assert f"{folder}/results.json" in capsys.readouterr().out
 
@@ -312,6 +318,61 @@ def test_a_run_in_a_store_is_as_one_here(
     assert main([*command, "--out", f"{bucket}/table.parquet"]) == 0
     with open_bytes(as_path(f"{bucket}/table.parquet")) as table:
         assert pq.read_table(table)["path"].to_pylist() == [str(picture)]
+
+
+def test_what_runs_print_and_fail_of_is_kept_as_here(bucket, tmp_path):
+    def run(folder, code):
+        one, ended = Made(folder, "one", (code,)), []
+        run_all([one], [{}], lambda _, *how: ended.append(how[0]))
+        log, failed = one.file("log"), one.file("failed")
+        return ended, log.read_text(), failed.exists() and failed.read_text()
+
+    for code in ("print(1)", "raise SystemExit('no')", "print(2)"):
+        theirs = run(as_path(bucket), code)
+        assert theirs == run(tmp_path, code)
+    assert theirs[1].count("\n$ ") == 3
+
+
+def test_a_sweep_that_lies_in_a_store_is_known_and_collected(
+    swept, options, bucket, capsys
+):
+    place = as_path(put(swept, f"{bucket}/sweep"))
+    (place / "sweep.csv").unlink()
+    command = [*options, "--workdir", str(place), "--seeds", "2", "--grid"]
+    before = names_in(place)
+    assert main([*command, "optim.lr=1e-3,1e30,1", "--dry-run"]) == 0
+    assert "2 done, 2 failed, 2 missing" in capsys.readouterr().out
+    assert names_in(place) == before
+    assert main([*command, "optim.lr=1e-3"]) == 0
+    assert (place / "sweep.csv").read_text() == (swept / "sweep.csv").read_text()
+    assert str(place / "sweep.html") in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_store_runs_and_goes_on_as_one_here(
+    small_config, options, bucket, tmp_path, refusing, capsys
+):
+    rates = {"optim.lr=0.001": 1e-3, "optim.lr=0.01": 1e-2}
+    place, here = as_path(bucket) / "sweep", tmp_path / "sweep"
+    command = [*options, "--grid", "optim.lr=1e-3,1e-2", "--workdir"]
+    for label, rate in rates.items():
+        config = small_config(**SHALLOW, **{"optim.lr": rate})
+        train(config, here / label / "seed0", show_progress=False)
+        evaluate(here / label / "seed0")
+    refusing.append("checkpoints/8/")
+    with pytest.raises(TrainingError):  # which ends it after the checkpoint 4
+        train(config, place / label / "seed0", show_progress=False)
+    refusing.clear()
+    assert main([*command, str(place), "--dry-run"]) == 0
+    assert "1 missing, 1 unfinished" in capsys.readouterr().out
+    for folder in (here, place, place):  # the second time there, all is done
+        assert main([*command, str(folder)]) == 0
+    assert (place / "sweep.csv").read_text() == (here / "sweep.csv").read_text()
+    for label in rates:
+        log = (place / "logs" / f"{label},seed0.log").read_text()
+        assert log.count("\n$ ") == 2 and f"trained: {place}/{label}/seed0" in log
+    names = [{path.name for path in (at / "figures").iterdir()} for at in (place, here)]
+    assert names[0] == names[1]
 
 
 def test_a_file_of_weights_is_read_as_here(bucket):
