@@ -25,6 +25,7 @@ from rmjax.evaluation.evaluate import evaluate
 from rmjax.evaluation.results import find_evaluation, new_folder, read_results
 from rmjax.experiment.checkpoints import Checkpoints, load_variables, saved_steps
 from rmjax.experiment.log import read_log
+from rmjax.hub.push import push
 from rmjax.inference.attributor import load_pretrained
 from rmjax.inference.exported import SHIPPED
 from rmjax.prepare.lists import read_manifest
@@ -34,7 +35,13 @@ from rmjax.prepare.split_lists import read_archive_lists, read_folder_lists
 from rmjax.report import page
 from rmjax.sweep.runner import run_all
 from rmjax.training.train import train
-from rmjax.utils.files import move_folder, remove_tree, replace_bytes, replaced
+from rmjax.utils.files import (
+    move_folder,
+    read_json,
+    remove_tree,
+    replace_bytes,
+    replaced,
+)
 from rmjax.utils.locks import NoLocks, locked
 from rmjax.utils.places import absolute, as_path, filesystem, open_bytes, walk
 
@@ -339,10 +346,6 @@ def test_a_sweep_that_lies_in_a_store_is_known_and_collected(
     place = as_path(put(swept, f"{bucket}/sweep"))
     (place / "sweep.csv").unlink()
     command = [*options, "--workdir", str(place), "--seeds", "2", "--grid"]
-    before = names_in(place)
-    assert main([*command, "optim.lr=1e-3,1e30,1", "--dry-run"]) == 0
-    assert "2 done, 2 failed, 2 missing" in capsys.readouterr().out
-    assert names_in(place) == before
     assert main([*command, "optim.lr=1e-3"]) == 0
     assert (place / "sweep.csv").read_text() == (swept / "sweep.csv").read_text()
     assert str(place / "sweep.html") in capsys.readouterr().out
@@ -363,8 +366,10 @@ def test_a_sweep_in_a_store_runs_and_goes_on_as_one_here(
     with pytest.raises(TrainingError):  # which ends it after the checkpoint 4
         train(config, place / label / "seed0", show_progress=False)
     refusing.clear()
+    before = names_in(place)
     assert main([*command, str(place), "--dry-run"]) == 0
     assert "1 missing, 1 unfinished" in capsys.readouterr().out
+    assert names_in(place) == before
     for folder in (here, place, place):  # the second time there, all is done
         assert main([*command, str(folder)]) == 0
     assert (place / "sweep.csv").read_text() == (here / "sweep.csv").read_text()
@@ -373,6 +378,35 @@ def test_a_sweep_in_a_store_runs_and_goes_on_as_one_here(
         assert log.count("\n$ ") == 2 and f"trained: {place}/{label}/seed0" in log
     names = [{path.name for path in (at / "figures").iterdir()} for at in (place, here)]
     assert names[0] == names[1]
+
+
+def test_a_run_in_a_store_is_pushed_as_one_here(swept, mini_dir, bucket, monkeypatch):
+    def files(folder, *_):
+        found = (file for file in folder.rglob("*") if file.is_file())
+        return {file.relative_to(folder): file.read_bytes() for file in found}
+
+    monkeypatch.setenv("HF_TOKEN", "x")
+    monkeypatch.setattr("rmjax.hub.push._upload", files)
+    run = swept / GOOD / "seed0"
+    place = as_path(put(run, f"{bucket}/seed0"))
+    for name in ("config.json", "evaluation/clean/results.json"):
+        text = (place / name).read_text().replace(str(mini_dir), f"{bucket}/data")
+        (place / name).write_text(text)
+    pushed = push(place, "hf:user/mine")
+    assert pushed == push(run, "hf:user/mine")
+    assert not any(bucket.encode() in data for data in pushed.values())
+
+
+def test_figures_of_a_gallery_lie_beside_the_run(swept, bucket, monkeypatch):
+    monkeypatch.setattr("rmjax.gallery.benchmark.format_benchmark", str)
+    monkeypatch.setattr("rmjax.gallery.evaluate.format_gallery_evaluation", str)
+    for where in ("benchmark.benchmark_extractor", "evaluate.evaluate_gallery"):
+        monkeypatch.setattr(f"rmjax.gallery.{where}", lambda *_, **__: {"k": 1})
+    place = as_path(put(swept / GOOD / "seed0" / "evaluation", f"{bucket}/run"))
+    assert main(["gallery", "evaluate", "--workdir", str(place)]) == 0
+    assert main(["gallery", "benchmark", "--workdir", str(place), "--data", "x"]) == 0
+    for name in ("gallery_benchmark.json", "gallery_evaluation.json"):
+        assert read_json(place / name) == {"k": 1}
 
 
 def test_a_file_of_weights_is_read_as_here(bucket):

@@ -17,13 +17,13 @@ from rmjax.sweep.collect import collect
 from rmjax.sweep.plan import with_earlier, write_record
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
 from rmjax.sweep.runner import Slot, holding, run_all
-from rmjax.sweep.runs import LOGS, Cell, Run, State, Sweep
+from rmjax.sweep.runs import LOGS, Cell, Run, State, Sweep, look_at
 from rmjax.utils.places import is_remote
 
 
 def describe_plan(sweep: Sweep) -> str:
     """Return a line for each cell, how far its seeds are, and one for all."""
-    states = {run: run.state() for run in sweep.runs}
+    states = look_at(sweep.runs, Run.state)
     lines = []
     for cell in sweep.cells:
         seeds: dict[State, list[str]] = {}
@@ -121,7 +121,7 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
 
 
 def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
-    states = {run: run.state() for run in sweep.runs}
+    states = look_at(sweep.runs, Run.state)
     done = [run for run, state in states.items() if state == State.DONE]
     cells = {}
     for cell in sweep.cells:
