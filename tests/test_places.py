@@ -327,7 +327,7 @@ def test_a_run_in_a_store_is_as_one_here(
         assert pq.read_table(table)["path"].to_pylist() == [str(picture)]
 
 
-def test_what_runs_print_and_fail_of_is_kept_as_here(bucket, tmp_path):
+def test_what_runs_print_and_fail_of_is_kept_as_here(bucket, tmp_path, refusing):
     def run(folder, code):
         one, ended = Made(folder, "one", (code,)), []
         run_all([one], [{}], lambda _, *how: ended.append(how[0]))
@@ -338,6 +338,9 @@ def test_what_runs_print_and_fail_of_is_kept_as_here(bucket, tmp_path):
         theirs = run(as_path(bucket), code)
         assert theirs == run(tmp_path, code)
     assert theirs[1].count("\n$ ") == 3
+    refusing.append("one.log")
+    with pytest.raises(OSError, match=f"Access Denied.*{bucket}/logs/one.log"):
+        run(as_path(bucket), code)
 
 
 def test_a_sweep_that_lies_in_a_store_is_known_and_collected(
@@ -349,6 +352,16 @@ def test_a_sweep_that_lies_in_a_store_is_known_and_collected(
     assert main([*command, "optim.lr=1e-3"]) == 0
     assert (place / "sweep.csv").read_text() == (swept / "sweep.csv").read_text()
     assert str(place / "sweep.html") in capsys.readouterr().out
+
+
+def test_a_sweep_that_may_not_be_written_says_so_before_it_runs(
+    options, bucket, refusing, capsys
+):
+    refusing.append("sweep.json")
+    grid = ["--grid", "optim.lr=1e-3", "--workdir", f"{bucket}/sweep"]
+    assert main([*options, *grid]) == 2
+    assert f"{bucket}/sweep/sweep.json" in capsys.readouterr().err.splitlines()[-1]
+    assert names_in(bucket) == []
 
 
 @pytest.mark.slow

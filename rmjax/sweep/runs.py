@@ -25,7 +25,7 @@ from rmjax.sweep.grid import Changes
 LOGS = "logs"  # folder of what the runs print, beside the cells
 _AT_ONCE = 16  # runs that are looked at, as a store takes its time to answer
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -213,7 +213,7 @@ class Run:
         return last >= self.cell.steps or stale >= self.config.patience
 
 
-def look_at(runs: Sequence[Run], look: Callable[[Run], Answer]) -> dict[Run, Answer]:
+def look_at(runs: Sequence[Run], look: Callable[[Run], T]) -> dict[Run, T]:
     """Return what a function answers of each run, several asked at once."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return dict(zip(runs, threads.map(look, runs), strict=True))
