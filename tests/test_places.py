@@ -13,15 +13,19 @@ from matplotlib.figure import Figure
 from object_store import bucket, knowing_nobody, refusing, store  # noqa: F401
 from PIL import Image
 from test_checkpoints import make_state
+from test_sweep import GOOD, SHALLOW, options, swept  # noqa: F401
+from test_sweep_runner import Made
 
 from rmjax.cli.main import main
 from rmjax.data.dataset import find_dataset, open_dataset
 from rmjax.data.image_files import read_bytes, walk_images
 from rmjax.data.listing import list_images
 from rmjax.errors import InputError, TrainingError
+from rmjax.evaluation.evaluate import evaluate
 from rmjax.evaluation.results import find_evaluation, new_folder, read_results
 from rmjax.experiment.checkpoints import Checkpoints, load_variables, saved_steps
 from rmjax.experiment.log import read_log
+from rmjax.hub.push import push
 from rmjax.inference.attributor import load_pretrained
 from rmjax.inference.exported import SHIPPED
 from rmjax.prepare.lists import read_manifest
@@ -29,8 +33,15 @@ from rmjax.prepare.manifest import SPLITS, fingerprint, read_tree
 from rmjax.prepare.manifest_parts import collect
 from rmjax.prepare.split_lists import read_archive_lists, read_folder_lists
 from rmjax.report import page
+from rmjax.sweep.runner import run_all
 from rmjax.training.train import train
-from rmjax.utils.files import move_folder, remove_tree, replace_bytes, replaced
+from rmjax.utils.files import (
+    move_folder,
+    read_json,
+    remove_tree,
+    replace_bytes,
+    replaced,
+)
 from rmjax.utils.locks import NoLocks, locked
 from rmjax.utils.places import absolute, as_path, filesystem, open_bytes, walk
 
@@ -279,28 +290,30 @@ def test_an_evaluation_that_is_cut_does_not_pass_for_whole(bucket, refusing):
 
 
 def test_a_run_in_a_store_is_as_one_here(
-    small_run, small_config, mini_dir, bucket, refusing, capsys, monkeypatch
+    swept, small_config, mini_dir, bucket, refusing, capsys, monkeypatch
 ):
     data, run = put(mini_dir, f"{bucket}/data"), f"{bucket}/runs/mine"
-    config = small_config(**{"data.dir": data})
+    config, twin = small_config(**SHALLOW, **{"data.dir": data}), swept / GOOD / "seed0"
     refusing.append("checkpoints/8/")
     with pytest.raises(TrainingError, match=f"{run}/checkpoints"):
         train(config, run, show_progress=False)
     assert saved_steps(as_path(run) / "checkpoints") == [4]
     refusing.clear()
     train(config, run, show_progress=False)
-    ours, theirs = read_log(small_run), read_log(as_path(run))
+    ours, theirs = read_log(twin), read_log(as_path(run))
     for row in ours + theirs:
         for name in ("data_wait", "images_per_second"):
             row.pop(name, None)
     assert theirs == ours
     assert any(name.startswith("tensorboard/") for name in names_in(run))
 
-    assert main(["evaluate", "--workdir", run, "--bootstrap", "10"]) == 0
+    assert main(["evaluate", "--workdir", run]) == 0
     monkeypatch.setattr(page, "draw_figures", lambda *_: {"one": Figure((1, 1))})
     assert main(["report", "--workdir", run]) == 0
     folder = as_path(run) / "evaluation" / "clean"
-    assert read_results(folder)["cells"]
+    expected = read_results(twin / "evaluation" / "clean")
+    for figures in ("cells", "summary", "confusion", "calibration", "open_set"):
+        assert read_results(folder)[figures] == expected[figures]
     assert (folder / "report.html").exists()
     assert f"{folder}/results.json" in capsys.readouterr().out
 
@@ -312,6 +325,101 @@ def test_a_run_in_a_store_is_as_one_here(
     assert main([*command, "--out", f"{bucket}/table.parquet"]) == 0
     with open_bytes(as_path(f"{bucket}/table.parquet")) as table:
         assert pq.read_table(table)["path"].to_pylist() == [str(picture)]
+
+
+def test_what_runs_print_and_fail_of_is_kept_as_here(bucket, tmp_path, refusing):
+    def run(folder, code):
+        one, ended = Made(folder, "one", (code,)), []
+        run_all([one], [{}], lambda _, *how: ended.append(how[0]))
+        log, failed = one.file("log"), one.file("failed")
+        return ended, log.read_text(), failed.exists() and failed.read_text()
+
+    for code in ("print(1)", "raise SystemExit('no')", "print(2)"):
+        theirs = run(as_path(bucket), code)
+        assert theirs == run(tmp_path, code)
+    assert theirs[1].count("\n$ ") == 3
+    refusing.append("one.log")
+    with pytest.raises(OSError, match=f"Access Denied.*{bucket}/logs/one.log"):
+        run(as_path(bucket), code)
+
+
+def test_a_sweep_that_lies_in_a_store_is_known_and_collected(
+    swept, options, bucket, capsys
+):
+    place = as_path(put(swept, f"{bucket}/sweep"))
+    (place / "sweep.csv").unlink()
+    command = [*options, "--workdir", str(place), "--seeds", "2", "--grid"]
+    assert main([*command, "optim.lr=1e-3"]) == 0
+    assert (place / "sweep.csv").read_text() == (swept / "sweep.csv").read_text()
+    assert str(place / "sweep.html") in capsys.readouterr().out
+
+
+def test_a_sweep_that_may_not_be_written_says_so_before_it_runs(
+    options, bucket, refusing, capsys
+):
+    refusing.append("sweep.json")
+    grid = ["--grid", "optim.lr=1e-3", "--workdir", f"{bucket}/sweep"]
+    assert main([*options, *grid]) == 2
+    assert f"{bucket}/sweep/sweep.json" in capsys.readouterr().err.splitlines()[-1]
+    assert names_in(bucket) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_store_runs_and_goes_on_as_one_here(
+    small_config, options, bucket, tmp_path, refusing, capsys
+):
+    rates = {"optim.lr=0.001": 1e-3, "optim.lr=0.01": 1e-2}
+    place, here = as_path(bucket) / "sweep", tmp_path / "sweep"
+    command = [*options, "--grid", "optim.lr=1e-3,1e-2", "--workdir"]
+    for label, rate in rates.items():
+        config = small_config(**SHALLOW, **{"optim.lr": rate})
+        train(config, here / label / "seed0", show_progress=False)
+        evaluate(here / label / "seed0")
+    refusing.append("checkpoints/8/")
+    with pytest.raises(TrainingError):  # which ends it after the checkpoint 4
+        train(config, place / label / "seed0", show_progress=False)
+    refusing.clear()
+    before = names_in(place)
+    assert main([*command, str(place), "--dry-run"]) == 0
+    assert "1 missing, 1 unfinished" in capsys.readouterr().out
+    assert names_in(place) == before
+    for folder in (here, place, place):  # the second time there, all is done
+        assert main([*command, str(folder)]) == 0
+    assert (place / "sweep.csv").read_text() == (here / "sweep.csv").read_text()
+    for label in rates:
+        log = (place / "logs" / f"{label},seed0.log").read_text()
+        assert log.count("\n$ ") == 2 and f"trained: {place}/{label}/seed0" in log
+    names = [{path.name for path in (at / "figures").iterdir()} for at in (place, here)]
+    assert names[0] == names[1]
+
+
+def test_a_run_in_a_store_is_pushed_as_one_here(swept, mini_dir, bucket, monkeypatch):
+    def files(folder, *_):
+        found = (file for file in folder.rglob("*") if file.is_file())
+        return {file.relative_to(folder): file.read_bytes() for file in found}
+
+    monkeypatch.setenv("HF_TOKEN", "x")
+    monkeypatch.setattr("rmjax.hub.push._upload", files)
+    run = swept / GOOD / "seed0"
+    place = as_path(put(run, f"{bucket}/seed0"))
+    for name in ("config.json", "evaluation/clean/results.json"):
+        text = (place / name).read_text().replace(str(mini_dir), f"{bucket}/data")
+        (place / name).write_text(text)
+    pushed = push(place, "hf:user/mine")
+    assert pushed == push(run, "hf:user/mine")
+    assert not any(bucket.encode() in data for data in pushed.values())
+
+
+def test_figures_of_a_gallery_lie_beside_the_run(swept, bucket, monkeypatch):
+    monkeypatch.setattr("rmjax.gallery.benchmark.format_benchmark", str)
+    monkeypatch.setattr("rmjax.gallery.evaluate.format_gallery_evaluation", str)
+    for where in ("benchmark.benchmark_extractor", "evaluate.evaluate_gallery"):
+        monkeypatch.setattr(f"rmjax.gallery.{where}", lambda *_, **__: {"k": 1})
+    place = as_path(put(swept / GOOD / "seed0" / "evaluation", f"{bucket}/run"))
+    assert main(["gallery", "evaluate", "--workdir", str(place)]) == 0
+    assert main(["gallery", "benchmark", "--workdir", str(place), "--data", "x"]) == 0
+    for name in ("gallery_benchmark.json", "gallery_evaluation.json"):
+        assert read_json(place / name) == {"k": 1}
 
 
 def test_a_file_of_weights_is_read_as_here(bucket):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jax
 import numpy as np
@@ -46,6 +47,7 @@ from rmjax.experiment import parallel
 from rmjax.experiment.config import default_config
 from rmjax.experiment.log import read_log
 from rmjax.utils.choose import choose
+from rmjax.utils.places import as_path
 from rmjax.utils.processes import cores
 
 PUBLISHED_RATE = 0.95  # share of the training images that are corrupted
@@ -170,7 +172,7 @@ def measure_part(
         InputError: no such part, or what it needs is not there.
     """
     measure = choose("part", part, PARTS)
-    yield from measure(QUICK if quick else Scale(), Path(workdir))
+    yield from measure(QUICK if quick else Scale(), as_path(workdir))
 
 
 def _measure_steps(scale: Scale, workdir: Path) -> Iterator[Row]:
@@ -253,15 +255,11 @@ def _measure_corruptions(scale: Scale, workdir: Path) -> Iterator[Row]:
 
 def _measure_training(scale: Scale, workdir: Path) -> Iterator[Row]:
     """`rmjax train` by the published recipe, from JPEG files that are made first."""
-    files, side, batch = workdir / "files", scale.size * 8 // 7, scale.batch_sizes[-1]
-    rng = np.random.default_rng(0)
-    for number in range(scale.images):
-        file = files / ("real", "drawn")[number % 2] / "any" / f"{number}.jpeg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(rng, side).save(file, quality=85)
-    size = np.mean([file.stat().st_size for file in files.rglob("*.jpeg")])
-    with redirect_stdout(sys.stderr):  # TFDS says there where it writes
-        prepare(Path(DRAWN).name, workdir, tree=files, fractions=(0.4, 0.1, 0.5))
+    side, batch = scale.size * 8 // 7, scale.batch_sizes[-1]
+    with TemporaryDirectory(prefix="rmjax-") as files:
+        size = _draw_files(Path(files), scale.images, side)
+        with redirect_stdout(sys.stderr):  # TFDS says there where it writes
+            prepare(Path(DRAWN).name, workdir, tree=files, fractions=(0.4, 0.1, 0.5))
     settings = {
         "data.name": DRAWN,
         "data.resize": 0,  # they have the size that they are cut from
@@ -296,6 +294,16 @@ def _measure_training(scale: Scale, workdir: Path) -> Iterator[Row]:
         f"{rows[0]['data_wait']:.3f}; files of {side} px and {size / 1000:.1f} KB"
     )
     yield Row(f"rmjax train from JPEG files, {batch} images", speed, batch, notes=notes)
+
+
+def _draw_files(folder: Path, count: int, side: int) -> float:
+    """Make a tree of JPEG files of two sources; return their mean size in bytes."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        file = folder / ("real", "drawn")[number % 2] / "any" / f"{number}.jpeg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(rng, side).save(file, quality=85)
+    return float(np.mean([file.stat().st_size for file in folder.rglob("*.jpeg")]))
 
 
 def _measure_evaluation(scale: Scale, workdir: Path) -> Iterator[Row]:

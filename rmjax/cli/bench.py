@@ -11,7 +11,7 @@ from rmjax.cli.options import (
     JsonFile,
     Names,
     NewFile,
-    NewFolder,
+    NewPlace,
     RunDataDir,
     RunFolder,
 )
@@ -39,7 +39,7 @@ def show(results: dict, text: str, json: str | None) -> None:
 def time_accelerator(
     part: str,
     *,
-    workdir: Annotated[NewFolder, "folder for what the parts make and need"],
+    workdir: Annotated[NewPlace, "folder for what the parts make and need"],
     quick: Annotated[bool, "small, to try it on a CPU"] = False,
 ) -> int:
     """One part of launch/accelerator_check.sh: rows of its table, printed one by one.

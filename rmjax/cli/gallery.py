@@ -241,9 +241,10 @@ def measure_gallery(
     """
     from rmjax.gallery.evaluate import evaluate_gallery, format_gallery_evaluation
     from rmjax.utils.files import write_json
+    from rmjax.utils.places import path_of
 
     folder = find_run(workdir)
-    file = Path(out or folder / "gallery_evaluation.json")
+    file = path_of(out or folder / "gallery_evaluation.json")
     results = evaluate_gallery(folder, ks=k, draws=draws, seed=seed, data_dir=data_dir)
     write_json(file, results)
     print(format_gallery_evaluation(results))
@@ -283,11 +284,12 @@ def measure_extractor(
     """
     from rmjax.gallery.benchmark import benchmark_extractor, format_benchmark
     from rmjax.utils.files import write_json
+    from rmjax.utils.places import as_path, path_of
 
-    folder = Path(workdir or "")
+    folder = as_path(workdir or "")
     if not folder.is_dir():  # a file of weights
         folder = Path()
-    file = Path(out or folder / "gallery_benchmark.json")
+    file = path_of(out or folder / "gallery_benchmark.json")
     results = benchmark_extractor(
         workdir,
         data,

@@ -3,7 +3,6 @@
 import os
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 from rmjax.cli.options import (
@@ -11,6 +10,7 @@ from rmjax.cli.options import (
     Count,
     Fraction,
     NewFolder,
+    NewPlace,
     RunDataDir,
 )
 from rmjax.errors import InputError
@@ -19,7 +19,7 @@ from rmjax.errors import InputError
 def run_grid(
     *,
     config: ConfigName,
-    workdir: Annotated[NewFolder, "folder of the sweep"],
+    workdir: Annotated[NewPlace, "folder of the sweep"],
     grid: str | None = None,
     seeds: Count = 1,
     reference: str = "",
@@ -77,6 +77,7 @@ def run_grid(
     from rmjax.sweep.plan import plan_sweep
     from rmjax.sweep.runs import Sweep
     from rmjax.sweep.sweep import describe_plan, run_sweep
+    from rmjax.utils.places import path_of
     from rmjax.utils.processes import cores
 
     grid = load_grid(config) if grid is None else grid
@@ -96,7 +97,7 @@ def run_grid(
     words += ["--data-dir", data_dir] if data_dir else []
     sweep = plan_sweep(
         Sweep(
-            folder=Path(workdir),
+            folder=path_of(workdir),
             config=config,
             grid=grid,
             seeds=seeds,

@@ -23,6 +23,7 @@ from rmjax.pretrained.addresses import Address, parse_address
 from rmjax.pretrained.files import WEIGHTS
 from rmjax.pretrained.hub import hub_errors
 from rmjax.utils.files import replace_text, write_json
+from rmjax.utils.places import as_path, is_remote
 from rmjax.utils.versions import own_version
 
 # What an earlier push may have left, and would now be of other weights.
@@ -78,7 +79,7 @@ def push(
         raise InputError(f"{wanted}: give the branch as --revision {wanted.revision}")
     target = parse_address(f"{wanted}@{revision}") if revision else wanted
     _check_token(target)
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     model = load(workdir, checkpoint=checkpoint, num_devices=1)
     _check_finished(workdir, model.config)
     results = [
@@ -129,14 +130,15 @@ def _portable(model: Attributor) -> Attributor:
 
 
 def without_paths(value: Any) -> Any:
-    """Return what JSON can hold with the last part alone of each path of this machine."""
+    """Return what JSON can hold with the last part alone of each path and address."""
     if isinstance(value, dict):
         return {key: without_paths(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(without_paths, value))
     if isinstance(value, str):
         path = Path(value)
-        if path.is_absolute() or value.startswith("~") or ".." in path.parts:
+        absolute = path.is_absolute() or value.startswith("~") or is_remote(value)
+        if absolute or ".." in path.parts:
             return path.name
     return value
 

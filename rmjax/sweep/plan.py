@@ -23,7 +23,7 @@ from rmjax.experiment.config import flatten, load_config
 from rmjax.experiment.data import ExperimentData, check_validation, open_data
 from rmjax.losses import get_loss
 from rmjax.sweep.grid import read_grid, read_value, split
-from rmjax.sweep.runs import Cell, Sweep, configure
+from rmjax.sweep.runs import Cell, Run, Sweep, configure, look_at
 from rmjax.training.fit import STEP, check_fit
 from rmjax.training.train import check_settings, count_steps
 from rmjax.utils.files import write_json
@@ -68,8 +68,7 @@ def plan_sweep(sweep: Sweep) -> Sweep:
     reference = find_reference(cells, sweep.reference, sweep.config).label
     cells = with_earlier(cells, sweep.folder)
     sweep = replace(sweep, reference=reference, cells=cells)
-    for run in sweep.runs:
-        run.check_workdir()
+    look_at(sweep.runs, Run.check_workdir)
     return sweep
 
 

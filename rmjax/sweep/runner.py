@@ -10,12 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO
 
 from rmjax.errors import Preempted, harmless
 from rmjax.sweep.runs import Run, State
-from rmjax.utils.files import replace_text
+from rmjax.utils.files import remove_file, replace_text, replaced
 from rmjax.utils.locks import Busy, locked
+from rmjax.utils.places import is_remote
 
 POLL = 0.1  # seconds between two looks at the processes
 LONGEST = 300  # characters of a log's line in a message
@@ -80,16 +80,16 @@ class _Crew:
         if self.stopping:
             return None
         try:
-            with locked(run.file("lock"), "another command works on it") as held:
+            with holding(run.file("lock"), "another command works on it") as held:
                 return self._attempt(run, held)
         except Busy as error:
             return State.BUSY, str(error)
 
-    def _attempt(self, run: Run, held: IO) -> tuple[State, str] | None:
+    def _attempt(self, run: Run, held: Sequence[int]) -> tuple[State, str] | None:
         commands = run.commands()
         if not commands:
             return State.DONE, ""
-        run.file("failed").unlink(missing_ok=True)
+        remove_file(run.file("failed"))
         slot, began = self.free.get(), time.monotonic()
         try:
             for command in commands:
@@ -109,9 +109,11 @@ class _Crew:
             self.free.put(slot)
         return State.DONE, f"{(time.monotonic() - began) / 60:.1f} min"
 
-    def _call(self, command: list[str], log: Path, held: IO, slot: Slot) -> int:
+    def _call(
+        self, command: list[str], log: Path, held: Sequence[int], slot: Slot
+    ) -> int:
         """Run a command and return its exit status."""
-        with log.open("ab") as file:
+        with _adding_to(log) as here, here.open("ab") as file:
             file.write(("\n$ " + " ".join(command) + "\n").encode())
             file.flush()
             process = subprocess.Popen(
@@ -125,13 +127,13 @@ class _Crew:
                 start_new_session=True,
                 # The lock stays while the command works, even if this process is
                 # killed.
-                pass_fds=(held.fileno(),),
+                pass_fds=held,
             )
-        self.at_work.add(process)
-        if self.stopping:  # since this command was begun
-            process.terminate()
-        status = process.wait()
-        self.at_work.discard(process)
+            self.at_work.add(process)
+            if self.stopping:  # since this command was begun
+                process.terminate()
+            status = process.wait()
+            self.at_work.discard(process)
         return status
 
     def stop(self) -> None:
@@ -140,6 +142,31 @@ class _Crew:
             self.stopping = True
             for process in tuple(self.at_work):
                 process.terminate()
+
+
+@contextmanager
+def holding(path: Path, busy: str = "", *, wait: bool = False) -> Iterator[list[int]]:
+    """Hold a lock as `locked` does, but none in a store, which knows no locks.
+
+    Yields:
+        The open files by which a process that inherits them holds the lock, too.
+    """
+    if is_remote(path):
+        yield []
+        return
+    with locked(path, busy, wait=wait) as file:
+        yield [file.fileno()]
+
+
+@contextmanager
+def _adding_to(log: Path) -> Iterator[Path]:
+    """Give a file of this machine to add to; for a store a copy, sent at the end."""
+    if not is_remote(log):
+        yield log
+        return
+    with replaced(log) as copy:
+        copy.write_bytes(log.read_bytes() if log.exists() else b"")
+        yield copy
 
 
 def last_line(path: Path) -> str:

@@ -1,22 +1,31 @@
 """The cells and runs of a sweep: where they lie, how far they are, what is left."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from rmjax.errors import InputError
 from rmjax.evaluation.description import DEFAULTS, name_evaluation
 from rmjax.evaluation.results import EVALUATIONS, read_results
-from rmjax.experiment.checkpoints import Checkpoints, DamagedCheckpoint
+from rmjax.experiment.checkpoints import (
+    Checkpoints,
+    DamagedCheckpoint,
+    saved_steps,
+)
 from rmjax.experiment.run import CHECKPOINTS, check_config
 from rmjax.sweep.grid import Changes
 
 LOGS = "logs"  # folder of what the runs print, beside the cells
+_AT_ONCE = 16  # runs that are looked at, as a store takes its time to answer
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -132,8 +141,9 @@ class Run:
 
         It is done when it was trained to its end and its best checkpoint was evaluated.
         """
-        trained = self._is_trained()
-        if trained and self._is_evaluated():
+        checkpoints = Checkpoints(self.workdir / CHECKPOINTS, read_only=True)
+        trained = self._is_trained(checkpoints)
+        if trained and self._is_evaluated(checkpoints):
             return []
         rmjax, sweep = [sys.executable, "-m", "rmjax.cli"], self.sweep
         where = ["--workdir", str(self.workdir)]
@@ -171,8 +181,8 @@ class Run:
         """
         try:
             check_config(self.workdir, self.config)
-            last = self._checkpoints().last_step()
-            if last and last > self.cell.steps:
+            last = max(saved_steps(self.workdir / CHECKPOINTS), default=0)
+            if last > self.cell.steps:
                 raise InputError(
                     f"{self.workdir} was trained for {last} steps, and is to be for "
                     f"{self.cell.steps}; choose another --workdir"
@@ -180,18 +190,17 @@ class Run:
         except InputError as error:
             raise InputError(f"cell {self}: {error}") from error
 
-    def _is_evaluated(self) -> bool:
+    def _is_evaluated(self, checkpoints: Checkpoints) -> bool:
         answers = self.workdir / EVALUATIONS / self.sweep.evaluation / "predictions.npz"
         try:
             evaluated = self.results()["run"]["checkpoint"]
-            best = self._checkpoints().best_step()
+            best = checkpoints.best_step()
         except (InputError, DamagedCheckpoint):
             return False
         return answers.exists() and evaluated == best
 
-    def _is_trained(self) -> bool:
+    def _is_trained(self, checkpoints: Checkpoints) -> bool:
         """Tell whether it was trained to its end, by its config or by its patience."""
-        checkpoints = self._checkpoints()
         last = checkpoints.last_step()
         if last is None:
             return False
@@ -203,8 +212,11 @@ class Run:
             return False
         return last >= self.cell.steps or stale >= self.config.patience
 
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.workdir / CHECKPOINTS, read_only=True)
+
+def look_at(runs: Sequence[Run], look: Callable[[Run], T]) -> dict[Run, T]:
+    """Return what a function answers of each run, several asked at once."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return dict(zip(runs, threads.map(look, runs), strict=True))
 
 
 def configure(base: ConfigDict, changes: Changes) -> ConfigDict:

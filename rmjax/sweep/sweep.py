@@ -16,14 +16,14 @@ from rmjax.experiment.run import load_run_config, whole_facts
 from rmjax.sweep.collect import collect
 from rmjax.sweep.plan import with_earlier, write_record
 from rmjax.sweep.report import Findings, describe_run, format_findings, write_sweep
-from rmjax.sweep.runner import Slot, run_all
-from rmjax.sweep.runs import LOGS, Cell, Run, State, Sweep
-from rmjax.utils.locks import locked
+from rmjax.sweep.runner import Slot, holding, run_all
+from rmjax.sweep.runs import LOGS, Cell, Run, State, Sweep, look_at
+from rmjax.utils.places import is_remote
 
 
 def describe_plan(sweep: Sweep) -> str:
     """Return a line for each cell, how far its seeds are, and one for all."""
-    states = {run: run.state() for run in sweep.runs}
+    states = look_at(sweep.runs, Run.state)
     lines = []
     for cell in sweep.cells:
         seeds: dict[State, list[str]] = {}
@@ -56,6 +56,11 @@ def run_sweep(
     Raises:
         KeyboardInterrupt, Preempted: it was stopped; nothing was collected.
     """
+    if is_remote(sweep.folder):
+        say(
+            f"{sweep.folder}: a store knows no locks; see to it that no other command "
+            "does the same runs"
+        )
     with _recorded(sweep) as recorded:
         kept = [cell.label for cell in recorded.cells if not cell.present]
     if kept:
@@ -90,7 +95,7 @@ def _recorded(sweep: Sweep) -> Iterator[Sweep]:
     Yields the sweep with the cells that other commands recorded meanwhile; whoever else
     wants to write there waits.
     """
-    with locked(sweep.folder / LOGS / ".lock", "", wait=True):
+    with holding(sweep.folder / LOGS / ".lock", wait=True):
         present = [cell for cell in sweep.cells if cell.present]
         sweep = replace(sweep, cells=with_earlier(present, sweep.folder))
         write_record(sweep)
@@ -116,7 +121,7 @@ def _show(sweep: Sweep, say: Callable[[str], None]) -> None:
 
 
 def _collect(sweep: Sweep, say: Callable[[str], None]) -> Findings | None:
-    states = {run: run.state() for run in sweep.runs}
+    states = look_at(sweep.runs, Run.state)
     done = [run for run, state in states.items() if state == State.DONE]
     cells = {}
     for cell in sweep.cells:
