@@ -1,7 +1,6 @@
 """TFDS builder over published benchmarks, and `prepare`, which calls it."""
 
 import dataclasses
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rmjax.data.images import decode_rgb
 from rmjax.data.parts import Collection
 from rmjax.prepare import builder
 from rmjax.prepare.benchmarks import BENCHMARKS, FRACTIONS
-from rmjax.prepare.manifest import Manifest, fingerprint
+from rmjax.prepare.manifest import Manifest
 from rmjax.prepare.manifest_parts import collect
 from rmjax.prepare.survey import SplitByHash
 from rmjax.utils.choose import choose
@@ -49,26 +48,10 @@ class Builder(builder.CollectedBuilder):
         super().__init__(config=config, splitter=splitter, **kwargs)
 
     @cached_property
-    def images(self) -> Manifest | Collection:
-        """Return the images as the benchmark has them."""
-        return BENCHMARKS[self.name](self.builder_config.place)
-
-    @cached_property
     def collection(self) -> Collection:
         """Return the images in parts."""
-        return (
-            collect(self.images) if isinstance(self.images, Manifest) else self.images
-        )
-
-    def made_from(self) -> str:
-        """Return a hash of what there is, and of the config."""
-        config = dataclasses.replace(self.builder_config, place="")
-        if isinstance(self.images, Manifest):
-            text = repr((fingerprint(self.images), config))
-        else:
-            parts = [(part.name, part.size) for part in self.images.parts]
-            text = repr((parts, config))
-        return hashlib.sha256(text.encode()).hexdigest()
+        images = BENCHMARKS[self.name](self.builder_config.place)
+        return collect(images) if isinstance(images, Manifest) else images
 
 
 def prepare(

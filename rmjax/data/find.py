@@ -1,5 +1,6 @@
 """The files that a place stands for: a file, a folder, a pattern, a data set of the Hub."""
 
+import hashlib
 import os
 import posixpath
 import re
@@ -29,11 +30,13 @@ class File(NamedTuple):
         name: relative to the place, with forward slashes.
         address: where it is: a path of this machine, or an address in a store.
         size: in bytes.
+        state: what changes with its contents: its tag in a store, or when it was written.
     """
 
     name: str
     address: str
     size: int
+    state: str = ""
 
 
 def find_files(place: Place, suffixes: tuple[str, ...]) -> list[File]:
@@ -63,14 +66,20 @@ def find_files(place: Place, suffixes: tuple[str, ...]) -> list[File]:
     found = [_find(text, suffixes) for text in expanded]
     base = posixpath.commonpath([root for root, _ in found])
     files = [
-        File(posixpath.relpath(path, base), address, size)
+        File(posixpath.relpath(path, base), *row)
         for _, rows in found
-        for path, address, size in rows
+        for path, *row in rows
     ]
     name, times = Counter(file.name for file in files).most_common(1)[0]
     if times > 1:
         raise InputError(f"{name} is named twice: give each file once")
     return files
+
+
+def state_of(files: Iterable[File]) -> str:
+    """Return a hash that is another one if any of these files is another."""
+    told = repr([(file.name, file.size, file.state) for file in files])
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 
 def describe_place(place: Place) -> str:
@@ -121,7 +130,10 @@ def _expand(text: str) -> Iterator[str]:
 
 
 def _find(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
-    """Return the folder that names are relative to, and files as path, address, size."""
+    """Return the folder that names are relative to, and files.
+
+    These as path, and what `File` has but for the name.
+    """
     if text.startswith(HUB) and not is_remote(text):
         return _find_on_hub(text, suffixes)
     with reading(text):
@@ -139,7 +151,10 @@ def _find(text: str, suffixes: tuple[str, ...]) -> tuple[str, list]:
         if not infos:
             raise InputError(f"{text}: no {' or '.join(suffixes)} files there")
         unstrip = fs.unstrip_protocol if is_remote(text) else str
-        rows = [(info["name"], unstrip(info["name"]), info["size"]) for info in infos]
+        rows = [
+            (info["name"], unstrip(info["name"]), info["size"], _state(info))
+            for info in infos
+        ]
         return root, sorted(rows)
 
 
@@ -175,6 +190,12 @@ def _visible(infos: Iterable[dict[str, Any]], root: str) -> list[dict[str, Any]]
         if info["type"] != "directory"
         and "/." not in f"/{posixpath.relpath(info['name'], root)}"
     ]
+
+
+def _state(info: dict[str, Any]) -> str:
+    """Return what changes with a file's contents, as its file system calls it."""
+    names = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified")
+    return str(next((info[name] for name in names if info.get(name)), ""))
 
 
 def _follow(fs: Any, info: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,15 @@ from rmjax.data.columns import (
     splits_of_files,
 )
 from rmjax.data.dataset import REAL
-from rmjax.data.find import File, Place, describe_place, find_files, reading
-from rmjax.data.image_files import MAX_BYTES, read_bytes
+from rmjax.data.find import (
+    File,
+    Place,
+    describe_place,
+    find_files,
+    reading,
+    state_of,
+)
+from rmjax.data.image_files import read_bytes
 from rmjax.data.parts import Collection, Entry, Unusable
 from rmjax.errors import InputError
 from rmjax.utils.places import filesystem, is_remote
@@ -40,6 +47,7 @@ _BATCH_BYTES = 4 * 2**20  # of images in memory, about
 _BATCH_ROWS = 256  # at most
 _BUFFER_BYTES = {False: 2**20, True: 8 * 2**20}  # that are read at once: here, remote
 _LABEL_ROWS = 8192  # of labels in memory
+_FILE_BYTES = 100_000  # of an image beside the file, for want of a better guess
 _FILES_AT_ONCE = 16  # whose ends are read: in a store each has to be waited for
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "image_data", "image_bytes")
 
@@ -214,13 +222,14 @@ def open_parquet(place: Place, columns: Columns) -> Collection:
     parts = [
         _Groups(file, split, *cut, columns, image, labels)
         for (file, end), split in zip(ends.items(), splits, strict=True)
-        for cut in _cut(end.groups)
+        for cut in _cut(end.groups, _FILE_BYTES if image.kind == "text" else 0)
     ]
     return Collection(
         describe_place(place),
         tuple(parts),
         real_first(REAL if name in columns.real else name for name in sources),
         labels["semantic"].names if "semantic" in labels else (),
+        state=state_of(files),
     )
 
 
@@ -233,11 +242,18 @@ def parquet_columns(place: Place) -> list[str]:
     return [*_read_end(find_files(place, SUFFIXES)[0]).columns]
 
 
-def _cut(groups: Sequence[tuple[int, int]]) -> Iterator[tuple[range, int, int]]:
-    """Yield row groups in parts: which, the first row, and bytes."""
+def _cut(
+    groups: Sequence[tuple[int, int]], per_row: int
+) -> Iterator[tuple[range, int, int]]:
+    """Yield row groups in parts: which, the first row, and bytes.
+
+    Args:
+        groups: rows and bytes of each.
+        per_row: bytes that a row has elsewhere.
+    """
     first = start = rows = size = 0
     for number, (group_rows, group_size) in enumerate(groups, 1):
-        rows, size = rows + group_rows, size + group_size
+        rows, size = rows + group_rows, size + group_size + group_rows * per_row
         if rows and (size >= PART_BYTES or number == len(groups)):
             yield range(first, number), start, size
             first, start, rows, size = number, start + rows, 0, 0
@@ -415,12 +431,4 @@ def _read(file: File, value: Any) -> bytes:
     if value.startswith("/") or ".." in PurePosixPath(value).parts:
         raise InputError(f"{value}: outside of the folder of the parquet file")
     folder = posixpath.dirname(file.address)
-    if not is_remote(folder):
-        return read_bytes(f"{folder}/{value}", value)
-    with reading(value):
-        fs, path = filesystem(f"{folder}/{value}")
-        with fs.open(path, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{value}: more than {MAX_BYTES:,} bytes")
-    return data
+    return read_bytes(f"{folder}/{value}", value)

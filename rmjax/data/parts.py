@@ -85,6 +85,7 @@ class Collection:
         semantics: likewise, but for the passing over.
         unknown: sources that are for testing alone, as unknown ones.
         real: the source of the real photographs, which becomes source 0.
+        state: changes with what the images lie in; empty where others know that.
     """
 
     place: str
@@ -93,3 +94,4 @@ class Collection:
     semantics: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     real: str = "real"
+    state: str = ""

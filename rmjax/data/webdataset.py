@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rmjax.data.archive import Damaged, read_stream
 from rmjax.data.columns import Columns, label_name, list_columns, splits_of_files
-from rmjax.data.find import File, Place, describe_place, find_files, reading
+from rmjax.data.find import File, Place, describe_place, find_files, reading, state_of
 from rmjax.data.image_files import as_text
 from rmjax.data.images import SUFFIXES as IMAGE_SUFFIXES
 from rmjax.data.parts import Collection, Entry, Unusable
@@ -73,7 +73,7 @@ class _Shard:
                     raise InputError(_describe(images))
                 values = _find_labels(self.columns, sample)
             except InputError as error:
-                yield Unusable(first.name, f"{self.name}: {error}")
+                yield Unusable(f"{self.name}: {first.name}", str(error))
             else:
                 yield self._entry(first.name, values), first.data
 
@@ -122,6 +122,7 @@ def open_shards(place: Place, columns: Columns) -> Collection:
     return Collection(
         describe_place(place),
         tuple(_Shard(file, split, columns, kinds) for file, split in shards),
+        state=state_of(files),
     )
 
 

@@ -197,7 +197,7 @@ def _read_community_forensics(place: Place) -> Collection:
     parts = tuple(_CommunityForensics(part) for part in found.parts)
     entries = (entry for part in parts for entry in part.entries())
     unknown = _unknown(entry for entry in entries if isinstance(entry, Entry))
-    return Collection(found.place, parts, unknown=unknown)
+    return replace(found, parts=parts, unknown=unknown)
 
 
 def _of_folders(form: str, read_path: ReadPath) -> Benchmark:

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from rmjax.errors import InputError
 from rmjax.prepare.beam import beam_map
 from rmjax.prepare.equalise import Equaliser, measure, plan_equalise
 from rmjax.prepare.left_out import LEFT_OUT, read_left_out
-from rmjax.prepare.manifest import Manifest, fingerprint
+from rmjax.prepare.manifest import Manifest
 from rmjax.prepare.manifest_parts import collect
 from rmjax.prepare.records import Check, Encoder, check_file, features
 from rmjax.prepare.resume import MADE_FROM, begin, save_survey
@@ -191,23 +191,6 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
         return plan_equalise(found, self._splitter.seed)
 
 
-class ListedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes images of a folder that are known without a download, those of `manifest`."""
-
-    check = staticmethod(decode_rgb)
-
-    @property
-    @abc.abstractmethod
-    def manifest(self) -> Manifest:
-        """Return the images with their splits."""
-
-    def find_images(self, dl_manager: tfds.download.DownloadManager) -> Collection:
-        return collect(self.manifest)
-
-    def made_from(self) -> str:
-        return fingerprint(self.manifest)
-
-
 class CollectedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes images that are known without a download, those of `collection`."""
 
@@ -220,13 +203,29 @@ class CollectedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[c
         return self.collection
 
     def made_from(self) -> str:
-        """Return a hash of the names and sizes of all parts, and of the config."""
+        """Return a hash of what the images lie in, and of the config."""
         config = dataclasses.replace(self.builder_config, place="")
-        text = [
-            *((part.name, part.size) for part in self.collection.parts),
-            *(config, self._splitter),
-        ]
-        return hashlib.sha256(repr(text).encode()).hexdigest()
+        text = repr((self.collection.state, config, self._splitter))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ListedBuilder(CollectedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Writes images of a folder, those of `manifest`."""
+
+    check = staticmethod(decode_rgb)
+
+    @property
+    @abc.abstractmethod
+    def manifest(self) -> Manifest:
+        """Return the images with their splits."""
+
+    @cached_property
+    def collection(self) -> Collection:
+        """Return the images in parts."""
+        return collect(self.manifest)
+
+    def made_from(self) -> str:
+        return self.collection.state
 
 
 def prepare(

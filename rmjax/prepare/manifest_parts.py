@@ -9,7 +9,7 @@ from rmjax.data.archive import read_members
 from rmjax.data.image_files import check_regular, read_bytes
 from rmjax.data.parts import Collection, Entry, Unusable
 from rmjax.errors import InputError
-from rmjax.prepare.manifest import Manifest, Row, sizes_of
+from rmjax.prepare.manifest import Manifest, Row, fingerprint, sizes_of
 from rmjax.prepare.split_lists import Finder
 from rmjax.utils.places import is_remote
 from rmjax.utils.processes import map_ahead
@@ -91,6 +91,7 @@ class ArchivePart:
 def collect(manifest: Manifest) -> Collection:
     """Return the images of a manifest in parts."""
     parts: list[FolderPart | ArchivePart] = []
+    state = ""
     if manifest.root.is_dir():
         rows: list[Row] = []
         size, size_of = 0, sizes_of(manifest.root)
@@ -102,6 +103,7 @@ def collect(manifest: Manifest) -> Collection:
                 rows, size = [], 0
         if rows:
             parts.append(FolderPart(manifest.root, tuple(rows), size))
+        state = fingerprint(manifest)
     else:
         # Images do not get smaller by compression: the archive's size is that of all.
         share = len(manifest.rows) / manifest.listed
@@ -114,4 +116,5 @@ def collect(manifest: Manifest) -> Collection:
         manifest.semantic_names,
         manifest.unknown,
         real=manifest.source_names[0],
+        state=state,
     )
