@@ -4,12 +4,13 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,26 +31,27 @@ from rmjax.datasets.shards.make_shards import (
     SOURCES,
     draw_samples,
     make_shards,
+    write_parquet,
 )
 from rmjax.errors import InputError
 from rmjax.prepare import records, survey, write
+from rmjax.prepare.resume import MADE_FROM
 from rmjax.prepare.survey import SplitByHash, make_units, name_classes
 from rmjax.utils.places import filesystem
 from rmjax.utils.processes import ordered_map
 
 COLUMNS = Columns(source="model", semantic="class")
 IMAGES, PER_FILE = 480, 40
-KINDS = list(FORMATS)
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("files")
-    for kind in KINDS:
-        folder = root / kind
+    for format in [*FORMATS]:
+        folder = root / format
         make_shards(
-            kind, folder, IMAGES, per_file=PER_FILE, size=16, show_progress=False
+            format, folder, IMAGES, per_file=PER_FILE, size=16, show_progress=False
         )
     return root
 
@@ -61,8 +63,10 @@ def small_units(monkeypatch):
     monkeypatch.setattr(survey, "_FEWEST_UNITS", IMAGES)
 
 
-def make(files: Path, kind: str, data_dir: Path, **options) -> Path:
-    return prepare(kind, "a", data_dir, place=files / kind, columns=COLUMNS, **options)
+def make(files: Path, format: str, data_dir: Path, **options) -> Path:
+    return prepare(
+        format, "a", data_dir, place=files / format, columns=COLUMNS, **options
+    )
 
 
 def by_image(dataset: Dataset) -> dict[bytes, tuple]:
@@ -77,13 +81,18 @@ def by_image(dataset: Dataset) -> dict[bytes, tuple]:
     }
 
 
+def written(directory: Path) -> dict[str, bytes]:
+    """Return all but what tells the place that the images came from."""
+    return files_of(directory) | {MADE_FROM: b""}
+
+
 def files_of(directory: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_images_are_written_as_they_were_with_their_labels(files, tmp_path, kind):
-    dataset = open_dataset(make(files, kind, tmp_path))
+@pytest.mark.parametrize("format", [*FORMATS])
+def test_images_are_written_as_they_were_with_their_labels(files, tmp_path, format):
+    dataset = open_dataset(make(files, format, tmp_path))
     found = by_image(dataset)
     assert {image: labels[1:] for image, labels in found.items()} == {
         sample.data: (SOURCES[sample.source], SEMANTICS[sample.semantic])
@@ -104,23 +113,23 @@ def test_number_of_processes_does_not_matter(files, tmp_path, small_units):
     assert files_of(one) == files_of(two)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_beam_writes_the_same_files(files, tmp_path, small_units, kind):
+@pytest.mark.parametrize("format", [*FORMATS])
+def test_beam_writes_the_same_files(files, tmp_path, small_units, format):
     options = pytest.importorskip("apache_beam.options.pipeline_options")
     runner = options.PipelineOptions(["--runner=DirectRunner"])
-    beam = make(files, kind, tmp_path / "beam", beam_options=runner)
-    assert files_of(beam) == files_of(make(files, kind, tmp_path / "local"))
+    beam = make(files, format, tmp_path / "beam", beam_options=runner)
+    assert files_of(beam) == files_of(make(files, format, tmp_path / "local"))
 
 
 class Killed(BaseException):
     """Ends a preparation as Ctrl-C does: what is whole stays."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("format", [*FORMATS])
 def test_killed_at_ten_moments_it_goes_on_and_ends_the_same(
-    files, tmp_path, small_units, monkeypatch, kind
+    files, tmp_path, small_units, monkeypatch, format
 ):
-    whole = files_of(make(files, kind, tmp_path / "whole"))
+    whole = files_of(make(files, format, tmp_path / "whole"))
     count = 0
 
     def write_or_die(self, *record):
@@ -135,17 +144,17 @@ def test_killed_at_ten_moments_it_goes_on_and_ends_the_same(
     monkeypatch.setattr(records.SplitWriter, "write", write_or_die)
     for _ in moments:
         with pytest.raises(Killed):
-            make(files, kind, tmp_path, resume=True)
+            make(files, format, tmp_path, resume=True)
         with pytest.raises(InputError, match="no prepared data set"):
-            find_dataset(tmp_path, f"{kind}/a")
-    assert files_of(make(files, kind, tmp_path, resume=True)) == whole
+            find_dataset(tmp_path, f"{format}/a")
+    assert files_of(make(files, format, tmp_path, resume=True)) == whole
     assert count < IMAGES + 11 * PER_FILE  # whole units are not written again
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, kind):
-    whole = files_of(make(files, kind, tmp_path / "whole"))
+@pytest.mark.parametrize("format", [*FORMATS])
+def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, format):
+    whole = files_of(make(files, format, tmp_path / "whole"))
     command = (
         "from rmjax.prepare import survey, write\n"
         "from rmjax.datasets.shards import prepare\n"
@@ -158,10 +167,10 @@ def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, kind):
         "        time.sleep(0.002)\n"
         "        yield image\n"
         "write._images = slow\n"
-        f"prepare({kind!r}, 'a', {str(tmp_path)!r}, place={str(files / kind)!r},\n"
+        f"prepare({format!r}, 'a', {str(tmp_path)!r}, place={str(files / format)!r},\n"
         f"    columns={COLUMNS!r}, resume=True, processes=1)"
     )
-    folder = tmp_path / kind / "a" / "1.0.0"
+    folder = tmp_path / format / "a" / "1.0.0"
     rng = np.random.default_rng(1)
     for _ in range(10):
         process = subprocess.Popen([sys.executable, "-c", command])
@@ -177,19 +186,19 @@ def test_ten_sigkills_of_a_preparation(files, tmp_path, small_units, kind):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         with pytest.raises(InputError, match="no prepared data set"):
-            find_dataset(tmp_path, f"{kind}/a")
-    assert files_of(make(files, kind, tmp_path, resume=True)) == whole
+            find_dataset(tmp_path, f"{format}/a")
+    assert files_of(make(files, format, tmp_path, resume=True)) == whole
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_files_of_a_store_are_prepared_into_it(files, tmp_path, bucket, kind):
+@pytest.mark.parametrize("format", [*FORMATS])
+def test_files_of_a_store_are_prepared_into_it(files, tmp_path, bucket, format):
     system, name = filesystem(bucket)
-    system.put(str(files / kind), f"{name}/{kind}", recursive=True)
-    local = make(files, kind, tmp_path)
+    system.put(str(files / format), f"{name}/{format}", recursive=True)
+    local = make(files, format, tmp_path)
     remote = prepare(
-        kind, "a", f"{bucket}/data", place=f"{bucket}/{kind}", columns=COLUMNS
+        format, "a", f"{bucket}/data", place=f"{bucket}/{format}", columns=COLUMNS
     )
-    assert files_of(remote) == files_of(local)
+    assert written(remote) == written(local)
     found = open_dataset(remote)
     numbers = range(found.split_sizes["val"])
     wanted = open_dataset(local).files("val").read(numbers)
@@ -302,6 +311,19 @@ def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_unit
     assert by_image(open_dataset(beam)) == by_image(open_dataset(local))
 
 
+def test_files_that_were_written_anew_are_others(files, tmp_path):
+    """Of the same names and sizes, with other labels."""
+    shutil.copytree(files / "parquet", tmp_path / "parquet")
+    make(tmp_path, "parquet", tmp_path)
+    first, *_ = sorted((tmp_path / "parquet").glob("*.parquet"))
+    size = first.stat().st_size
+    samples = [s._replace(source=s.source // 2) for s in draw_samples(PER_FILE, 16)]
+    write_parquet(first, samples)
+    assert abs(first.stat().st_size - size) < 100
+    with pytest.raises(InputError, match="parquet/a"):
+        make(tmp_path, "parquet", tmp_path)
+
+
 def test_resume_refuses_what_was_begun_from_other_images(
     files, tmp_path, small_units, monkeypatch
 ):
@@ -404,6 +426,22 @@ def test_two_preparations_into_one_folder_of_a_store_do_not_mix(
     monkeypatch.setattr("rmjax.prepare.builder.finish", another_comes_first)
     with pytest.raises(InputError, match="parquet/a"):
         make(files, "parquet", bucket)
+
+
+def test_names_of_real_photographs_are_looked_for():
+    part = Listed((Entry("a", "real", "cat", "a", "", stated="photo"), row("b", "x")))
+    found = Collection("place", (part,), stated=("photo",))
+    assert name_classes(found, survey_of(part))[0] == ("real", "x")
+    with pytest.raises(InputError, match="place: .*'foto'.*real, x$"):
+        name_classes(replace(found, stated=("photo", "foto")), survey_of(part))
+
+
+def test_hash_that_leaves_no_group_to_train_on_is_told():
+    part = Listed(tuple(row(f"{i}", group="g") for i in range(60)))
+    here = partial(ordered_map, processes=1)
+    in_test = next(s for s in map(SplitByHash, range(99)) if s(part.rows[0]) == "test")
+    with pytest.raises(InputError, match="train"):
+        survey.survey([(part,)], in_test, here)
 
 
 def test_groups_stay_together_and_shares_are_met():

@@ -85,7 +85,7 @@ def test_labels_of_json_and_members(tmp_path):
     wanted = Columns("", "cls", "model", "", "meta.n", ("0",))
     found = [entry for entry, _ in read(open_shards(file, wanted))]
     assert found[:2] == [
-        Entry("000/0000.jpg", "real", "a", "0", ""),
+        Entry("000/0000.jpg", "real", "a", "0", "", stated="0"),
         Entry("000/0001.jpg", "1", "b", "1", ""),
     ]
     plain = [entry for entry, _ in read(open_shards(file, Columns()))]
@@ -126,7 +126,7 @@ def test_one_of_several_images_is_named(tmp_path):
     members = {"a.left.jpg": b"l", "a.right.jpg": b"r", "a.txt": b"t"}
     file = pack(tmp_path / "a.tar", members)
     (bad,) = read(open_shards(file, Columns()))
-    assert bad.path == "a.left.jpg" and "a.right.jpg" in bad.reason
+    assert bad.path == "a.tar: a.left.jpg" and "a.right.jpg" in bad.reason
     for image, words in (
         ("", "a.tar, a.left.jpg.*a.right.jpg"),
         ("png", "a.tar, a.txt"),
@@ -162,7 +162,7 @@ def test_lonely_and_broken_members_are_listed(tmp_path, members, path):
         b"image %d" % n for n in (0, 1, 8, 9)
     ]
     (bad,) = [image for image in found if isinstance(image, Unusable)]
-    assert bad.path == path and bad.reason.startswith("s.tar: ")
+    assert bad.path == f"s.tar: {path}" and bad.reason
 
 
 @pytest.mark.parametrize("member", [b"", b" \n", b"\xff\xfe"])
@@ -170,7 +170,11 @@ def test_texts_that_are_none_are_listed(tmp_path, member):
     members = {"a.jpg": b"", "a.txt": b"x", "b.jpg": b"", "b.txt": member}
     file = pack(tmp_path / "s.tar", members)
     _, bad = read(open_shards(file, Columns(source="txt")))
-    assert isinstance(bad, Unusable) and bad.path == "b.jpg" and "b.txt" in bad.reason
+    assert (
+        isinstance(bad, Unusable)
+        and bad.path == "s.tar: b.jpg"
+        and "b.txt" in bad.reason
+    )
 
 
 @pytest.mark.parametrize("opener", [open, gzip.open])

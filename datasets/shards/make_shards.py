@@ -87,7 +87,7 @@ def write_shard(file: Path, samples: Sequence[Sample]) -> None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
 
 
-# What each kind of file is called, by its number and the number of all, and its writer.
+# What a file of each format is called, by its number and that of all, and its writer.
 WRITERS: dict[str, tuple[str, Callable[[Path, Sequence[Sample]], None]]] = {
     "parquet": ("part-{:05d}-of-{:05d}.parquet", write_parquet),
     "webdataset": ("shard-{:06d}.tar", write_shard),
@@ -95,7 +95,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path, Sequence[Sample]], None]]] = {
 
 
 def make_shards(
-    kind: str,
+    format: str,
     folder: str | Path,
     images: int,
     *,
@@ -103,10 +103,10 @@ def make_shards(
     size: int = 256,
     show_progress: bool = True,
 ) -> list[Path]:
-    """Write images to files of one kind.
+    """Write images to files of one format.
 
     Args:
-        kind: key of `WRITERS`.
+        format: key of `WRITERS`.
         folder: for the files; it is made.
         images: how many.
         per_file: in a file.
@@ -116,11 +116,13 @@ def make_shards(
     Returns:
         The files.
     """
-    name, write = WRITERS[kind]
+    name, write = WRITERS[format]
     Path(folder).mkdir(parents=True, exist_ok=True)
     count = -(-images // per_file)
     samples = draw_samples(images, size)
-    blocks = tqdm(in_blocks(samples, per_file), kind, count, disable=not show_progress)
+    blocks = tqdm(
+        in_blocks(samples, per_file), format, count, disable=not show_progress
+    )
     files = []
     for number, block in enumerate(blocks):
         files.append(Path(folder) / name.format(number, count))
@@ -137,14 +139,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=list(WRITERS))
+    parser.add_argument("format", choices=list(WRITERS))
     parser.add_argument("folder", help="for the files")
     parser.add_argument("--images", type=int, default=10_000, help="default: 10000")
     parser.add_argument("--per-file", type=int, default=10_000, help="default: 10000")
     parser.add_argument("--size", type=int, default=256, help="pixels (default: 256)")
     args = parser.parse_args(arguments)
     make_shards(
-        args.kind, args.folder, args.images, per_file=args.per_file, size=args.size
+        args.format, args.folder, args.images, per_file=args.per_file, size=args.size
     )
 
 

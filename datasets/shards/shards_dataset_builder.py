@@ -8,10 +8,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from rmjax.data.columns import Columns
-from rmjax.data.direct import FORMATS
+from rmjax.data.direct import FORMATS, check_source
 from rmjax.data.find import Place
 from rmjax.data.parts import Collection
-from rmjax.errors import InputError
 from rmjax.prepare import builder
 from rmjax.prepare.survey import SplitByHash
 from rmjax.utils.choose import choose
@@ -22,39 +21,38 @@ class Config(tfds.core.BuilderConfig):
     """Which files to build a data set from.
 
     Attributes:
-        form: of the files, key of `rmjax.data.direct.FORMATS`.
+        format: of the files, key of `rmjax.data.direct.FORMATS`.
         place: the files, see `rmjax.data.find.find_files`.
         columns: where they say what an image is.
     """
 
-    form: str = ""
+    format: str = ""
     place: Place = ()
     columns: Columns = Columns()
 
 
 class Builder(builder.CollectedBuilder):
-    """Images of files that hold many, their bytes as they were; named after the form."""
+    """Images of files that hold many, their bytes as they were; named after the format."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     builder_config: Config
 
     def __init__(self, *, config: Config, **kwargs):
-        self._open = choose("form of files", config.form, FORMATS).open
-        self.name = config.form
+        self._format = choose("format", config.format, FORMATS)
+        self.name = config.format
         super().__init__(config=config, **kwargs)
 
     @cached_property
     def collection(self) -> Collection:
         """Return the images."""
-        columns = self.builder_config.columns
-        if not columns.source:
-            raise InputError(f"{self.name}: say where the source stands (--source)")
-        return self._open(self.builder_config.place, columns)
+        place, columns = self.builder_config.place, self.builder_config.columns
+        check_source(self._format, place, columns)
+        return self._format.open(place, columns)
 
 
 def prepare(
-    form: str,
+    format: str,
     name: str,
     data_dir: str | Path,
     *,
@@ -68,7 +66,7 @@ def prepare(
     """Make a data set `parquet/<name>` or `webdataset/<name>`.
 
     Args:
-        form: of the files, key of `rmjax.data.direct.FORMATS`.
+        format: of the files, key of `rmjax.data.direct.FORMATS`.
         name: letters, digits, `_`, `-` and `.`; what the data set is called.
         data_dir: the folder that holds all prepared data sets.
         place, columns: as in `Config`.
@@ -78,7 +76,7 @@ def prepare(
         **options: as for `rmjax.prepare.builder.prepare`, which says the rest.
     """
     made = Builder(
-        config=Config(name=name, form=form, place=place, columns=columns),
+        config=Config(name=name, format=format, place=place, columns=columns),
         data_dir=data_dir,
         processes=processes,
         splitter=SplitByHash(seed, tuple(fractions)),

@@ -20,7 +20,7 @@ from rmjax.utils.table import format_table
 
 def bench_prepare(
     *,
-    kinds: Sequence[str] = tuple(WRITERS),
+    formats: Sequence[str] = tuple(WRITERS),
     images: Sequence[int] = (20_000,),
     processes: int | None = None,
     folder: str | Path | None = None,
@@ -32,38 +32,38 @@ def bench_prepare(
     by `rmjax prepare`, whose time includes its start and two passes over the files.
 
     Args:
-        kinds: keys of `WRITERS`.
+        formats: keys of `WRITERS`.
         images: numbers of images, one run each.
         processes: of the preparation; None uses every core.
         folder: for the files and data sets, which take 30 KB an image; None is a
             temporary one.
 
     Returns:
-        By kind and number of images: `alone` and `prepared`, images per second, and
+        By format and number of images: `alone` and `prepared`, images per second, and
         `memory_mib`, of the largest process of the preparation.
 
     Raises:
-        InputError: an unknown kind, a number that is too small, or a preparation failed.
+        InputError: an unknown format, a number that is too small, or a preparation failed.
     """
-    for kind in kinds:
-        check_choice("kind of files", kind, WRITERS)
+    for format in formats:
+        check_choice("format", format, WRITERS)
     check_at_least(1, images=images)
     results: dict[str, dict] = {}
-    for kind in kinds:
+    for format in formats:
         for count in images:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                files = make_shards(kind, Path(scratch) / "files", count)
-                figures = {"alone": count / _seconds(_READ_ALONE[kind], files)}
-                figures |= _prepare(kind, Path(scratch), count, processes)
-                results.setdefault(kind, {})[str(count)] = figures
+                files = make_shards(format, Path(scratch) / "files", count)
+                figures = {"alone": count / _seconds(_READ_ALONE[format], files)}
+                figures |= _prepare(format, Path(scratch), count, processes)
+                results.setdefault(format, {})[str(count)] = figures
     return results
 
 
 def format_prepare_bench(results: dict) -> str:
     """Return `bench_prepare`'s results as lines of text."""
     rows = {
-        f"{kind}, {int(count):,}": row | {"ratio": row["prepared"] / row["alone"]}
-        for kind, counts in results.items()
+        f"{format}, {int(count):,}": row | {"ratio": row["prepared"] / row["alone"]}
+        for format, counts in results.items()
         for count, row in counts.items()
     }
     columns = {
@@ -76,9 +76,9 @@ def format_prepare_bench(results: dict) -> str:
 
 
 def _prepare(
-    kind: str, folder: Path, images: int, processes: int | None
+    format: str, folder: Path, images: int, processes: int | None
 ) -> dict[str, float]:
-    command = [sys.executable, "-m", "rmjax.cli", "prepare", kind]
+    command = [sys.executable, "-m", "rmjax.cli", "prepare", format]
     command += ["--from", str(folder / "files"), "--name", "bench"]
     command += ["--source", "model", "--semantic", "class"]
     command += ["--data-dir", str(folder)]

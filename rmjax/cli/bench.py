@@ -123,7 +123,7 @@ def time_data(
 
 def time_preparation(
     *,
-    kinds: Annotated[Names, "A,B (default: parquet and webdataset)"] = (),
+    formats: Annotated[Names, "A,B (default: parquet and webdataset)"] = (),
     images: Annotated[Integers, "numbers of images, one run each"] = (20_000,),
     processes: Annotated[Count | None, "that prepare (default: one a core)"] = None,
     folder: Annotated[str | None, "for the files (default: a temporary one)"] = None,
@@ -135,7 +135,7 @@ def time_preparation(
     from rmjax.bench.prepare import WRITERS, bench_prepare, format_prepare_bench
 
     results = bench_prepare(
-        kinds=kinds or tuple(WRITERS),
+        formats=formats or tuple(WRITERS),
         images=images,
         processes=processes,
         folder=folder,

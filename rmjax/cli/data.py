@@ -1,43 +1,15 @@
 """The commands that show what data is like: audit, preview."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rmjax.cli.options import DataDir, Names, NewFile, NewFolder
+from rmjax.cli.options import ColumnNames, DataDir, Names, NewFile, NewFolder
 from rmjax.cli.parser import Group
 from rmjax.errors import InputError
 
 if TYPE_CHECKING:
     from rmjax.data.columns import Columns
     from rmjax.data.dataset import Dataset
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnNames:
-    """Where parquet files or WebDataset shards say what an image is.
-
-    A column, with dots for nested ones; of shards a key of the JSON files, or cls or txt
-    for such a member.
-
-    Attributes:
-        image: the encoded image (default: the one that looks like it); of shards its
-            suffix
-        source: what made it
-        semantic: what it shows
-        real: which sources are real photographs, by name or class number, A,B
-    """
-
-    image: str = ""
-    source: str = ""
-    semantic: str = ""
-    real: Names = ()
-
-    def read(self, group: str = "") -> "Columns":
-        """Return them, and the column of the groups, as the readers take them."""
-        from rmjax.data.columns import Columns
-
-        return Columns(**vars(self), group=group)
 
 
 def audit_dataset(

@@ -6,9 +6,9 @@ from functools import partial
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rmjax.cli.data import ColumnNames
 from rmjax.cli.gallery import GALLERY_FOLDER, describe_threshold
 from rmjax.cli.options import (
+    ColumnNames,
     Count,
     DataDir,
     Fraction,

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rmjax.cli.parser import Word
 from rmjax.errors import InputError
 from rmjax.pretrained.addresses import is_address
 from rmjax.utils.files import check_writable
 from rmjax.utils.places import as_path, local_path, path_of
+
+if TYPE_CHECKING:
+    from rmjax.data.columns import Columns
 
 
 def at_least_one(text: str) -> int:
@@ -110,6 +113,33 @@ def find_run(workdir: str, distributed: bool = False) -> Path:
     from rmjax.inference.local import working_copy
 
     return working_copy(workdir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnNames:
+    """Where parquet files or WebDataset shards say what an image is.
+
+    A column, with dots for nested ones; of shards a key of the JSON files, or cls or txt
+    for such a member.
+
+    Attributes:
+        image: the encoded image (default: the one that looks like it); of shards its
+            suffix
+        source: what made it
+        semantic: what it shows
+        real: which sources are real photographs, by name or class number, A,B
+    """
+
+    image: str = ""
+    source: str = ""
+    semantic: str = ""
+    real: Names = ()
+
+    def read(self, group: str = "", split: str = "") -> "Columns":
+        """Return them, and two more, as the readers take them."""
+        from rmjax.data.columns import Columns
+
+        return Columns(**vars(self), group=group, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)

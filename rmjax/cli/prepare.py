@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rmjax.cli.options import Count, Names, NewPlace
+from rmjax.cli.options import ColumnNames, Count, Names, NewPlace
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError
 
@@ -258,47 +258,25 @@ def _once(pairs: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
 
 
 Files = list[Annotated[str, Word(str, "PLACE")]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """What the files say of an image.
-
-    Attributes:
-        source: what made it
-        semantic: what it shows (default: not said)
-        split_column: train, val or test (default: what the names of the files say, as
-            train-00000-of-00002.parquet does, or else made by a hash)
-        group: images of the same group stay in one split (default: each its own)
-        real: which sources are the real photographs, A,B: names, or numbers of labels
-    """
-
-    source: str
-    semantic: str = ""
-    split_column: str = ""
-    group: str = ""
-    real: Names = ()
-
-    def columns(self, image: str) -> "Columns":
-        """Return them, and where the image is, as readers take them."""
-        from rmjax.data.columns import Columns
-
-        return Columns(
-            image,
-            self.source,
-            self.semantic,
-            self.split_column,
-            self.group,
-            tuple(self.real),
-        )
+SplitColumn = Annotated[
+    str,
+    "the column of train, val or test (default: what the names of the files say, as "
+    "train-00000-of-00002.parquet does, or else made by a hash)",
+]
+GroupColumn = Annotated[
+    str,
+    "the column of what images have in common that stay in one split (default: each its "
+    "own)",
+]
 
 
 def prepare_parquet(
     *,
     from_: Files,
     name: str | None = None,
-    image: str = "",
-    labels: Labels,
+    split_column: SplitColumn = "",
+    group: GroupColumn = "",
+    columns: ColumnNames,
     seed: int = 0,
     fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
     reading: Reading,
@@ -311,12 +289,17 @@ def prepare_parquet(
         from_: files, a folder, a pattern, an address such as s3://bucket/folder, or
             hf:USER/DATASET on the Hub
         name: what to call the data set (default: as the files or their folder)
-        image: the column of the image (default: the only one that looks like it)
         seed: of splits that are made
         fractions: shares of train, val and test, likewise
     """
     _prepare_shards(
-        "parquet", from_, name, labels.columns(image), seed, fractions, reading
+        "parquet",
+        from_,
+        name,
+        columns.read(group, split_column),
+        seed,
+        fractions,
+        reading,
     )
 
 
@@ -324,8 +307,9 @@ def prepare_webdataset(
     *,
     from_: Files,
     name: str | None = None,
-    image: str = "",
-    labels: Labels,
+    split_column: SplitColumn = "",
+    group: GroupColumn = "",
+    columns: ColumnNames,
     seed: int = 0,
     fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
     reading: Reading,
@@ -339,12 +323,17 @@ def prepare_webdataset(
         from_: shards, a pattern such as 'shard-{000000..000127}.tar' (in quotes), a
             folder, or an address such as s3://bucket/folder
         name: what to call the data set (default: as the files or their folder)
-        image: the suffix of the image, as left.jpg (default: any of an image)
         seed: of splits that are made
         fractions: shares of train, val and test, likewise
     """
     _prepare_shards(
-        "webdataset", from_, name, labels.columns(image), seed, fractions, reading
+        "webdataset",
+        from_,
+        name,
+        columns.read(group, split_column),
+        seed,
+        fractions,
+        reading,
     )
 
 
@@ -381,7 +370,7 @@ def _prepare_benchmark(benchmark: str) -> Callable[..., None]:
 
 
 def _prepare_shards(
-    kind: str,
+    format: str,
     places: list[str],
     name: str | None,
     columns: "Columns",
@@ -392,7 +381,7 @@ def _prepare_shards(
     from rmjax.datasets import shards
 
     folder = shards.prepare(
-        kind,
+        format,
         name or _name_of(places[0]),
         place=places,
         columns=columns,
@@ -405,7 +394,7 @@ def _prepare_shards(
 
 def _name_of(place: str) -> str:
     """Return what to call a data set of these files: as they are, or their folder is."""
-    *folders, last = [part for part in re.split(r"[/:]", place) if part]
+    *folders, last = [part for part in re.split(r"[/:]", place) if part] or [""]
     if re.search(r"[*?{\[]", last) and folders:
         last = folders[-1]
     stem = last.partition(".")[0]

@@ -1,13 +1,13 @@
 """Where a parquet file or a WebDataset says what an image is, and what it says."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
 
 from rmjax.data.dataset import REAL
-from rmjax.data.parts import UNSPECIFIED
+from rmjax.data.parts import UNSPECIFIED, Entry
 from rmjax.errors import InputError
 
 # The words for the splits, those of the Hub.
@@ -60,15 +60,23 @@ class Columns:
         names = ("source", "semantic", "split", "group")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
-    def missing(self, path: str, split: str) -> dict[str, str]:
-        """Return the labels of an image whose columns are not asked for.
+    def entry(self, path: str, split: str, labels: Mapping[str, str]) -> Entry:
+        """Return an image.
 
         Args:
-            path: what the image is called.
+            path: what it is called.
             split: what the name of its file says.
+            labels: those that are asked for, by what they say.
         """
-        labels = {"source": "", "semantic": UNSPECIFIED, "group": path, "split": split}
-        return {name: labels[name] for name in labels if not getattr(self, name)}
+        source = labels.get("source", "")
+        return Entry(
+            path,
+            REAL if source in self.real else source,
+            labels.get("semantic", UNSPECIFIED),
+            labels.get("group", path),
+            labels.get("split", split),
+            stated=source if source in self.real else "",
+        )
 
 
 def list_columns(names: Iterable[str]) -> str:
@@ -78,13 +86,12 @@ def list_columns(names: Iterable[str]) -> str:
     return ", ".join(first[:_LISTED]) + more
 
 
-def label_name(role: str, value: object, columns: Columns, where: str) -> str:
+def label_name(role: str, value: object, where: str) -> str:
     """Return a label as a name.
 
     Args:
         role: what it says: `source`, `semantic`, `split` or `group`.
         value: text, a whole number or a truth value.
-        columns: says which sources are `real`.
         where: file and row, for error messages.
 
     Raises:
@@ -105,7 +112,7 @@ def label_name(role: str, value: object, columns: Columns, where: str) -> str:
         if name.lower() not in _SPLITS:
             raise InputError(f"{where}: split {name!r}; give train, val or test")
         return _SPLITS[name.lower()]
-    return REAL if role == "source" and name in columns.real else name
+    return name
 
 
 def splits_of_files(names: Sequence[str]) -> list[str]:

@@ -87,6 +87,15 @@ def open_directly(places: Places, columns: Columns) -> Collection | None:
     return form.open(places, columns) if form else None
 
 
+def check_source(form: Format, places: Places, columns: Columns) -> None:
+    """Raise an InputError, with what columns there are, if the source has none."""
+    if not columns.source:
+        raise InputError(
+            f"{describe_place(places)}: say where the source stands (--source); there "
+            f"are {list_columns(form.columns(places)) or 'no labels'}"
+        )
+
+
 def open_labelled(places: Places, columns: Columns) -> Collection | None:
     """Open files as `open_directly` does, if it is said where the source stands.
 
@@ -94,11 +103,8 @@ def open_labelled(places: Places, columns: Columns) -> Collection | None:
         InputError: it is not, and the places are such files; with what columns they have.
     """
     form = find_format(places)
-    if form and not columns.source:
-        raise InputError(
-            f"{describe_place(places)}: say where the source stands (--source); there "
-            f"are {list_columns(form.columns(places)) or 'no labels'}"
-        )
+    if form:
+        check_source(form, places, columns)
     return open_directly(places, columns)
 
 

@@ -153,7 +153,7 @@ class _Groups:
         for place in range(size):
             path = f"{self.file.name}:{start + place}"
             own = {role: values[place] for role, values in names.items()}
-            yield Entry(path, **self.columns.missing(path, self.split), **own)
+            yield self.columns.entry(path, self.split, own)
 
     def _names(
         self, role: str, column: _Column, values: pa.Array, start: int
@@ -175,7 +175,7 @@ class _Groups:
                     f"{len(column.names)} classes, from 0 on"
                 )
             value = column.names[value]
-        return label_name(role, value, self.columns, where)
+        return label_name(role, value, where)
 
 
 def open_parquet(place: Place, columns: Columns) -> Collection:
@@ -229,6 +229,7 @@ def open_parquet(place: Place, columns: Columns) -> Collection:
         tuple(parts),
         real_first(REAL if name in columns.real else name for name in sources),
         labels["semantic"].names if "semantic" in labels else (),
+        stated=() if sources else columns.real,
         state=state_of(files),
     )
 

@@ -5,7 +5,7 @@ file, some images of a folder. Reading one takes memory that does not grow with 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 UNSPECIFIED = "unspecified"  # the semantic, where nothing says what the images show
@@ -21,6 +21,7 @@ class Entry:
         semantic: name of what it shows.
         group: images with equal groups show the same thing and stay in one split.
         split: `train`, `val` or `test`, or empty where it is still to be assigned.
+        stated: what the source is called where the image lies; empty for its name.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Entry:
     semantic: str
     group: str
     split: str
+    stated: str = field(default="", kw_only=True)
 
 
 class Unusable(NamedTuple):
@@ -85,6 +87,7 @@ class Collection:
         semantics: likewise, but for the passing over.
         unknown: sources that are for testing alone, as unknown ones.
         real: the source of the real photographs, which becomes source 0.
+        stated: names that some image of `real` is to have, or had, where it lies.
         state: changes with what the images lie in; empty where others know that.
     """
 
@@ -94,4 +97,5 @@ class Collection:
     semantics: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     real: str = "real"
+    stated: tuple[str, ...] = ()
     state: str = ""

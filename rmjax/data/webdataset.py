@@ -79,10 +79,7 @@ class _Shard:
 
     def _entry(self, path: str, values: Mapping[str, Any]) -> Entry:
         where = f"{self.file.address}, {path}"
-        own = {
-            role: label_name(role, value, self.columns, where)
-            for role, value in values.items()
-        }
+        own = {role: label_name(role, value, where) for role, value in values.items()}
         for role, value in values.items():
             usual = self.kinds.get(role, type(value))
             if type(value) is not usual:
@@ -90,7 +87,7 @@ class _Shard:
                     f"{where}: {role} {value!r} is {_TYPES[type(value)]}, where samples "
                     f"before it have {_TYPES[usual]}; give all of one type"
                 )
-        return Entry(path, **self.columns.missing(path, self.split), **own)
+        return self.columns.entry(path, self.split, own)
 
 
 def open_shards(place: Place, columns: Columns) -> Collection:
@@ -122,6 +119,7 @@ def open_shards(place: Place, columns: Columns) -> Collection:
     return Collection(
         describe_place(place),
         tuple(_Shard(file, split, columns, kinds) for file, split in shards),
+        stated=columns.real,
         state=state_of(files),
     )
 

@@ -47,7 +47,10 @@ def begin(folder: Path, made_from: str, resume: bool) -> list[Survey] | None:
 def save_survey(folder: Path, surveys: Sequence[Survey]) -> None:
     """Leave surveys without their hashes, which have been checked."""
     found = [
-        [[[*key, count] for key, count in part.counts.items()], part.unusable]
+        [
+            [[*key, count] for key, count in part.counts.items()],
+            *(part.unusable, sorted(part.stated)),
+        ]
         for part in surveys
     ]
     replace_text(folder / REPORTS / _SURVEY, json.dumps(found))
@@ -60,6 +63,7 @@ def _read_survey(file: Path) -> list[Survey]:
             Counter({tuple(key): count for *key, count in counts}),
             unusable,
             *(none, none, none),
+            stated=frozenset(stated),
         )
-        for counts, unusable in json.loads(file.read_text(encoding="utf-8"))
+        for counts, unusable, stated in json.loads(file.read_text(encoding="utf-8"))
     ]

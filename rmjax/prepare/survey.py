@@ -15,9 +15,9 @@ from logging import getLogger
 import numpy as np
 from tqdm import tqdm
 
+from rmjax.data.collected import check_paths, hash_path
 from rmjax.data.columns import in_order
 from rmjax.data.dataset import check_source_names
-from rmjax.data.labels import hash_name
 from rmjax.data.parts import Collection, Entry, Part, Unusable
 from rmjax.errors import InputError
 from rmjax.prepare.left_out import LeftOut
@@ -78,6 +78,8 @@ class Survey:
             where each image is its own group.
         splits: of each image the place in `SPLITS`, or what follows, int8 `[images]`.
         damaged: parts that end early, with what is said of each.
+        stated: what images are called `real` instead, where they lie.
+        made: how many images have a split by a hash.
     """
 
     counts: Counter[tuple[str, str, str]]
@@ -86,6 +88,8 @@ class Survey:
     groups: np.ndarray
     splits: np.ndarray
     damaged: tuple[Unusable, ...] = ()
+    stated: frozenset[str] = frozenset()
+    made: int = 0
 
     @property
     def images(self) -> int:
@@ -137,8 +141,15 @@ def survey(units: Sequence[Unit], splitter: Splitter, engine: Engine) -> list[Su
             found.append(result)
             bar.update()
     _check_damaged(units, found)
-    _check_paths(units, np.concatenate([part.paths for part in found]))
+    parts = [part for unit in units for part in unit]
+    check_paths(parts, np.concatenate([part.paths for part in found]))
     _check_groups(units, splitter, found)
+    trained = sum(part.of_split()["train"] for part in found)
+    if any(part.made for part in found) and not trained:
+        raise InputError(
+            "by a hash of its group, no image is in the training split; give more groups, "
+            "other fractions or another seed"
+        )
     return found
 
 
@@ -151,7 +162,8 @@ def name_classes(
     a warning.
 
     Raises:
-        InputError: no images, none of real photographs, or a name that cannot be one.
+        InputError: no images, none of real photographs or of one of the names that
+            these are to have, or a name that cannot be one.
     """
     counts: Counter = sum((part.counts for part in surveys), Counter())
     if not counts:
@@ -167,6 +179,13 @@ def name_classes(
             if not name.isprintable():  # nor are bytes that are not UTF-8
                 raise InputError(f"{collection.place}: {kind} {name!a}: rename it")
     check_source_names(sources, collection.place)
+    stated = set().union(*(part.stated for part in surveys))
+    unknown = [name for name in collection.stated if name not in stated]
+    if unknown:
+        raise InputError(
+            f"{collection.place}: no image is called {', '.join(map(repr, unknown))} that "
+            f"would be {real!r}; there are {', '.join(sorted(shown))}"
+        )
     if real not in shown:
         raise InputError(
             f"{collection.place}: no source is called {real!r}, only {', '.join(sources)}; "
@@ -185,7 +204,8 @@ class _Surveyor:
 
     def __call__(self, unit: Unit) -> Survey:
         counts: Counter = Counter()
-        unusable, own_groups = 0, True
+        unusable, own_groups, made = 0, True, 0
+        stated: set[str] = set()
         damaged = []
         paths, groups, splits = array("q"), array("q"), array("b")
         for entry in _entries(unit):
@@ -194,10 +214,12 @@ class _Surveyor:
                 damaged += [entry] if entry.rest else []
                 continue
             split = self.splitter(entry)
+            made += not entry.split
+            stated.add(entry.stated)
             counts[entry.source, entry.semantic, split] += 1
-            paths.append(_hash(entry.path))
+            paths.append(hash_path(entry.path))
             own_groups &= entry.group == entry.path
-            groups.append(_hash(entry.group))
+            groups.append(hash_path(entry.group))
             splits.append(SPLITS.index(split) if split in SPLITS else len(SPLITS))
         of_paths = np.asarray(paths, np.int64)
         return Survey(
@@ -207,16 +229,14 @@ class _Surveyor:
             of_paths if own_groups else np.asarray(groups, np.int64),
             np.asarray(splits, np.int8),
             tuple(damaged),
+            frozenset(stated),
+            made,
         )
 
 
 def _entries(unit: Unit) -> Iterator[Entry | Unusable]:
     for part in unit:
         yield from part.entries()
-
-
-def _hash(name: str) -> int:
-    return hash_name(name.encode(errors="surrogateescape"))
 
 
 def _check_damaged(units: Sequence[Unit], surveys: Sequence[Survey]) -> None:
@@ -226,19 +246,6 @@ def _check_damaged(units: Sequence[Unit], surveys: Sequence[Survey]) -> None:
         for part in found.damaged:
             bad.add(part.path, part.reason)
     bad.check()
-
-
-def _check_paths(units: Sequence[Unit], paths: np.ndarray) -> None:
-    ordered = np.sort(paths)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
-        return
-    wanted, seen = int(twice[0]), ""
-    for part, entry in _all(units):
-        if _hash(entry.path) == wanted:
-            if seen:
-                raise InputError(f"{part.name}: {entry.path} is in {seen} as well")
-            seen = part.name
 
 
 def _check_groups(
@@ -253,7 +260,7 @@ def _check_groups(
         return
     wanted, seen = int(groups[1:][parted][0]), ("", "")
     for part, entry in _all(units):
-        if _hash(entry.group) != wanted:
+        if hash_path(entry.group) != wanted:
             continue
         where, split = f"{part.name}: {entry.path}", splitter(entry)
         if seen[0] and split != seen[1]:

@@ -43,10 +43,19 @@ def path_of(place: Any) -> Path:
     Returns:
         A `Path`; of an address an `epath.Path`, which has the same methods, but for
         `resolve` and `absolute`.
+
+    Raises:
+        InputError: the scheme is unknown.
     """
     if not is_remote(place):
         return Path(place)
-    return epath.Path(str(place))  # type: ignore[return-value]
+    scheme, _, rest = str(place).partition("://")
+    if scheme.lower() not in _PATHS:
+        known = ", ".join(f"{name}://" for name in _PATHS)
+        raise InputError(
+            f"{place}: no such store is known; give a path, or one of {known}"
+        )
+    return epath.Path(f"{scheme.lower()}://{rest}")  # type: ignore[return-value]
 
 
 def as_path(place: Any) -> Path:
@@ -58,12 +67,7 @@ def as_path(place: Any) -> Path:
     """
     if not is_remote(place):
         return Path(place)
-    text = str(place)
-    if text.split("://")[0] not in _PATHS:
-        known = ", ".join(f"{name}://" for name in _PATHS)
-        raise InputError(
-            f"{text}: no such store is known; give a path, or one of {known}"
-        )
+    text = str(path_of(place))
     system, path = filesystem(text)
     try:
         system.info(path)
@@ -94,6 +98,8 @@ def filesystem(place: Any) -> tuple["fsspec.AbstractFileSystem", str]:
     """
     import fsspec
 
+    if not is_remote(place):  # its name may be anything
+        return fsspec.filesystem("file"), os.path.abspath(place)
     for known in _PACKAGES:  # what others have written meanwhile is to be seen
         fsspec.config.conf.setdefault(known, {}).setdefault("use_listings_cache", False)
     scheme = _SCHEME.match(str(place))

@@ -49,6 +49,10 @@ def ordered_map(
     with ProcessPoolExecutor(processes, context, _start, (function,)) as pool:
         try:
             yield lambda items: map_ahead(pool, _work, items, 2 * processes + 2)
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
         except BrokenProcessPool as error:
             raise InputError(
                 "a worker process was killed, perhaps for want of memory; try with fewer "
@@ -75,7 +79,8 @@ def map_ahead(
     waiting: deque = deque()
     try:
         for item in items:
-            waiting.append((item, pool.submit(function, item)))
+            with _without_interrupts():
+                waiting.append((item, pool.submit(function, item)))
             if len(waiting) >= ahead:
                 item, future = waiting.popleft()
                 yield item, future.result()
@@ -85,6 +90,22 @@ def map_ahead(
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Put off Ctrl-C; processes that are started in the block never get it.
+
+    A terminal sends it to all of them, and each would print where it was.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _function: Callable = id  # what `_start` sets in a worker
