@@ -107,7 +107,7 @@ def test_scripts_pass_shellcheck():
 
 @pytest.mark.parametrize(
     "script",
-    "local.sh retry.sh slurm.sbatch sweep.sbatch tpu_vm.sh tpu_worker.sh".split(),
+    "beam.sh local.sh retry.sh slurm.sbatch sweep.sbatch tpu_vm.sh tpu_worker.sh".split(),
 )
 def test_help_and_errors(machine, script):
     shown = machine.run(script, "--help")

@@ -301,7 +301,7 @@ def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_unit
             | {
                 "BEAM_JOB_ENDPOINT": endpoint,
                 "BEAM_WORKERS_PORT": str(ports[1]),
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "RMJAX": str(Path(sys.executable).with_name("rmjax")),
             },
             timeout=300,
         )

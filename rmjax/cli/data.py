@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rmjax.cli.options import ColumnNames, DataDir, Names, NewFile, NewFolder
+from rmjax.cli.options import ColumnNames, DataDir, Names, NewFile, NewFolder, name_of
 from rmjax.cli.parser import Group
 from rmjax.errors import InputError
 
@@ -46,12 +46,13 @@ def audit_dataset(
     from rmjax.data.dataset import find_dataset, open_dataset
     from rmjax.utils.files import check_writable
 
-    opened = _survey(dataset, columns.read(group))
-    name = Path(dataset[0]).name
-    if opened is None:
-        name, *more = dataset
-        if more:
-            raise InputError(f"{more[0]}: give one prepared data set, or files alone")
+    name, *more = dataset
+    opened = _open_files(dataset, columns.read(group))
+    if opened is not None:
+        name = name_of(name)
+    elif more:
+        raise InputError(f"{more[0]}: give one prepared data set, or files alone")
+    else:
         opened = open_dataset(find_dataset(data_dir, name))
     folder = Path(out or Path("audit") / name)
     check_writable(folder)
@@ -69,7 +70,7 @@ def audit_dataset(
         print(f"{kind + ':':<11} {path}")
 
 
-def _survey(places: list[str], columns: "Columns") -> "Dataset | None":
+def _open_files(places: list[str], columns: "Columns") -> "Dataset | None":
     """Read the labels of files that hold many images; None where they are none."""
     from rmjax.data.collected import collect_labels
     from rmjax.data.dataset import REAL

@@ -1,5 +1,6 @@
 """The options that several commands share, and how words are read."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,6 +114,22 @@ def find_run(workdir: str, distributed: bool = False) -> Path:
     from rmjax.inference.local import working_copy
 
     return working_copy(workdir)
+
+
+def name_of(place: str) -> str:
+    """Return what to call a data set of these files: as they are, or their folder is.
+
+    Raises:
+        InputError: neither has a name.
+    """
+    *folders, last = [part for part in re.split(r"[/:]", place) if part] or [""]
+    if re.search(r"[*?{\[]", last) and folders:
+        last = folders[-1]
+    stem = last.partition(".")[0]
+    name = re.sub(r"[^\w-]+", "_", stem, flags=re.ASCII).strip("_-")
+    if not name:
+        raise InputError(f"{place}: give it a name (--name)")
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,11 @@
 """The `rmjax prepare` commands: one for each kind of data set."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rmjax.cli.options import ColumnNames, Count, Names, NewPlace
+from rmjax.cli.options import ColumnNames, Count, Names, NewPlace, name_of
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError
 
@@ -35,7 +34,7 @@ class Reading:
     Attributes:
         processes: that read images (default: one a core, or 1 for a few images)
         beam: read by Apache Beam instead, with its options, such as
-            "--runner=FlinkRunner --parallelism=64" (needs: pip install rmjax[beam])
+            --beam="--runner=FlinkRunner --parallelism=64" (needs: pip install rmjax[beam])
         equalise: cut all images to one size and write them by one JPEG encoder, since
             real ones often differ from the others in size and format
         resume: go on with what a killed or failed preparation of the same has left; and
@@ -338,11 +337,11 @@ def prepare_webdataset(
 
 
 BENCHMARKS = {
-    "genimage": "GenImage, 8 generators beside ImageNet, from its folders",
-    "forensynths": "ForenSynths (CNNDetection): ProGAN to train on, 13 test sets",
-    "synthbuster": "Synthbuster, 9 generators beside RAISE-1k, from its folders",
-    "omnifake": "OmniFake, 45 generators and photographs, from its folders",
-    "community_forensics": "Community Forensics, from its parquet files",
+    "genimage": "Folders of GenImage: 8 generators beside ImageNet",
+    "forensynths": "Folders of ForenSynths (CNNDetection): ProGAN to train on, 13 test sets",
+    "synthbuster": "Folders of Synthbuster: 9 generators beside RAISE-1k",
+    "omnifake": "Folders of OmniFake: 45 generators and photographs",
+    "community_forensics": "Parquet files of Community Forensics: thousands of generators",
 }
 
 
@@ -382,7 +381,7 @@ def _prepare_shards(
 
     folder = shards.prepare(
         format,
-        name or _name_of(places[0]),
+        name or name_of(places[0]),
         place=places,
         columns=columns,
         seed=seed,
@@ -390,18 +389,6 @@ def _prepare_shards(
         **reading.options(),
     )
     reading.finish(folder)
-
-
-def _name_of(place: str) -> str:
-    """Return what to call a data set of these files: as they are, or their folder is."""
-    *folders, last = [part for part in re.split(r"[/:]", place) if part] or [""]
-    if re.search(r"[*?{\[]", last) and folders:
-        last = folders[-1]
-    stem = last.partition(".")[0]
-    name = re.sub(r"[^\w-]+", "_", stem, flags=re.ASCII).strip("_-")
-    if not name:
-        raise InputError(f"{place}: give the data set a name (--name)")
-    return name
 
 
 def prepare_transformations(

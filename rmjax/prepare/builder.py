@@ -308,8 +308,8 @@ def _check_same(directory: Path, made_from: str | None) -> None:
     file = directory / MADE_FROM
     if not file.is_file() or file.read_text(encoding="utf-8").strip() != made_from:
         raise InputError(
-            f"{directory} was prepared from other images, labels or splits; choose another name "
-            "or remove that folder"
+            f"{directory} was prepared from other images, labels or splits, or otherwise "
+            "(--equalise); choose another name or remove that folder"
         )
 
 
