@@ -133,8 +133,7 @@ def read_stream(
             "checksum, or download it again"
         ) from error
     except Exception as error:  # each store has its own
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{archive}: {reason}") from error
+        raise InputError(f"{archive}: {reason(error)}") from error
 
 
 def _read(

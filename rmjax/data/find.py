@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmjax.errors import InputError
-from rmjax.utils.places import filesystem, is_remote
+from rmjax.utils.places import filesystem, is_remote, reason
 
 HUB = "hf:"  # begins the address of a data set on the Hugging Face Hub
 # Where the Hub keeps its own parquet files of a data set that has none.
@@ -101,10 +101,10 @@ def reading(name: object) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file or folder") from error
+        what = "file, folder or bucket" if is_remote(name) else "file or folder"
+        raise InputError(f"{name}: no such {what}") from error
     except Exception as error:  # each store has its own
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{name}: {reason.splitlines()[0]}") from error
+        raise InputError(f"{name}: {reason(error)}") from error
 
 
 def _expand(text: str) -> Iterator[str]:

@@ -191,7 +191,12 @@ def reason(error: BaseException) -> str:
 
 
 def is_of_store(error: BaseException) -> bool:
-    """Tell whether an error came from asking a store, by where it was raised."""
+    """Tell whether an error came from asking a store, by where it was raised.
+
+    Python's own errors, but for those of the system, are mistakes in a program.
+    """
+    if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+        return False
     frames = traceback.walk_tb(error.__traceback__)
     modules = (frame.f_globals.get("__name__", "") for frame, _ in frames)
     return any(name.startswith("fsspec.") for name in modules)
