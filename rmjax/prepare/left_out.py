@@ -30,6 +30,7 @@ class LeftOut:
     def __init__(self, total: int, what: str = "images"):
         self.total, self.what = total, what
         self.reasons: dict[str, str] = {}
+        self.count = 0  # lists may name two images alike
 
     def add(self, path: str, reason: str) -> None:
         """Add one.
@@ -38,6 +39,7 @@ class LeftOut:
             InputError: so many are too many, however the rest may be.
         """
         self.reasons[printable(path)] = printable(reason)
+        self.count += 1
         # A few more than the limit, to have examples of what is wrong.
         if len(self.reasons) > MAX_BAD * self.total + 3:
             self.check()

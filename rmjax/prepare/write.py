@@ -109,7 +109,7 @@ class Writer:
                 written[cell] += 1
                 if cell in task.counts:
                     writers[cell[2]].write(record, self.encoder.labels(entry))
-            _check_unchanged(task, written, len(bad.reasons))
+            _check_unchanged(task, written, bad.count)
         report = Report(
             self.made_from,
             bad.reasons,
