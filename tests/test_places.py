@@ -30,7 +30,7 @@ from rmjax.inference.attributor import load_pretrained
 from rmjax.inference.exported import SHIPPED
 from rmjax.prepare.lists import read_manifest
 from rmjax.prepare.manifest import SPLITS, fingerprint, read_tree
-from rmjax.prepare.manifest_parts import collect
+from rmjax.prepare.manifest_parts import collection_of
 from rmjax.prepare.split_lists import read_archive_lists, read_folder_lists
 from rmjax.report import page
 from rmjax.sweep.runner import run_all
@@ -471,7 +471,7 @@ def tree(tmp_path_factory):
 
 
 def sizes(manifest):
-    return [(len(part.rows), part.size) for part in collect(manifest).parts]
+    return [(len(part.rows), part.size) for part in collection_of(manifest).parts]
 
 
 def test_trees_and_lists_are_read_as_here(tree, bucket):

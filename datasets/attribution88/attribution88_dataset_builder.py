@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from rmjax.data.parts import Collection
 from rmjax.errors import InputError
 from rmjax.prepare import builder
-from rmjax.prepare.manifest_parts import collect
+from rmjax.prepare.manifest_parts import collection_of
 from rmjax.prepare.split_lists import find_lists, read_archive_lists, read_folder_lists
 from rmjax.prepare.splits import take_subset
 from rmjax.utils.places import is_remote, path_of
@@ -98,7 +98,7 @@ class Builder(builder.ImagesBuilder):
             config.images_per_cell,
             config.seed,
         )
-        return collect(subset)
+        return collection_of(subset)
 
     def made_from(self) -> str | None:
         config, path = self.builder_config, self._given

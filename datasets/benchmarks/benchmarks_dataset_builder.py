@@ -12,7 +12,7 @@ from rmjax.data.parts import Collection
 from rmjax.prepare import builder
 from rmjax.prepare.benchmarks import BENCHMARKS, FRACTIONS
 from rmjax.prepare.manifest import Manifest
-from rmjax.prepare.manifest_parts import collect
+from rmjax.prepare.manifest_parts import collection_of
 from rmjax.prepare.survey import SplitByHash
 from rmjax.utils.choose import choose
 
@@ -51,7 +51,7 @@ class Builder(builder.CollectedBuilder):
     def collection(self) -> Collection:
         """Return the images in parts."""
         images = BENCHMARKS[self.name](self.builder_config.place)
-        return collect(images) if isinstance(images, Manifest) else images
+        return collection_of(images) if isinstance(images, Manifest) else images
 
 
 def prepare(

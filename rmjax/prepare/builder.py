@@ -31,7 +31,7 @@ from rmjax.prepare.beam import beam_map
 from rmjax.prepare.equalise import Equaliser, measure, plan_equalise
 from rmjax.prepare.left_out import LEFT_OUT, read_left_out
 from rmjax.prepare.manifest import Manifest
-from rmjax.prepare.manifest_parts import collect
+from rmjax.prepare.manifest_parts import collection_of
 from rmjax.prepare.records import Check, Encoder, check_file, features
 from rmjax.prepare.resume import MADE_FROM, begin, save_survey
 from rmjax.prepare.survey import (
@@ -222,7 +222,7 @@ class ListedBuilder(CollectedBuilder, skip_registration=True):  # type: ignore[c
     @cached_property
     def collection(self) -> Collection:
         """Return the images in parts."""
-        return collect(self.manifest)
+        return collection_of(self.manifest)
 
     def made_from(self) -> str:
         return self.collection.state

@@ -88,7 +88,7 @@ class ArchivePart:
             yield Unusable(row.path, "not in the archive")
 
 
-def collect(manifest: Manifest) -> Collection:
+def collection_of(manifest: Manifest) -> Collection:
     """Return the images of a manifest in parts."""
     parts: list[FolderPart | ArchivePart] = []
     state = ""
