@@ -57,7 +57,7 @@ def make_archive(
             _add_all(tar, folder, texts)
         for number, name in enumerate(bar):
             _add(tar, f"{folder}/{name}", numbered(pictures, number))
-            tar.members = []  # tarfile would keep them all
+            tar.members = []  # type: ignore[attr-defined]  # it would keep them all
         if not lists_first:
             _add_all(tar, folder, texts)
 

@@ -47,8 +47,9 @@ class Builder(builder.CollectedBuilder):
     def collection(self) -> Collection:
         """Return the images."""
         place, columns = self.builder_config.place, self.builder_config.columns
-        check_source(self._format, place, columns)
-        return self._format.open(place, columns)
+        places = [place] if isinstance(place, str | Path) else place
+        check_source(self._format, places, columns)
+        return self._format.open(places, columns)
 
 
 def prepare(
