@@ -5,8 +5,10 @@ import json
 import pytest
 from PIL import Image
 
+from rmjax.cli import prepare
 from rmjax.cli.main import main
 from rmjax.datasets.attribution88.make_archive import make_archive
+from rmjax.prepare.benchmarks import BENCHMARKS
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +118,7 @@ def test_verify_finds_duplicates_across_splits(tmp_path, capsys):
     assert status == 2 and "20 contents that occur twice; see" in line
     sheet = (tmp_path / "image_folder/twice/1.0.0/datasheet.md").read_text()
     assert "again3.png" in sheet and "across splits" in sheet
+
+
+def test_every_benchmark_has_its_command():
+    assert prepare.BENCHMARKS.keys() == BENCHMARKS.keys()

@@ -215,7 +215,7 @@ def test_keys_with_dots_and_names_with_line_breaks(tmp_path):
         assert (entry.path, entry.source, image) == ("a\nb/c.jpg", value, b"i")
 
 
-@pytest.mark.parametrize("depth", [3, 950])
+@pytest.mark.parametrize("depth", [3, 600])
 def test_keys_of_deep_json_are_listed(tmp_path, depth):
     text = b'{"a":' * depth + b"1" + b"}" * depth
     file = pack(tmp_path / "a.tar", {"a.jpg": b"", "a.json": text})

@@ -14,7 +14,6 @@ from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
 from rmjax.audit.audit import CUES, audit_cue
-from rmjax.cli import prepare as cli
 from rmjax.data.dataset import find_dataset, open_dataset
 from rmjax.data.facts import Facts, collect_facts
 from rmjax.data.parts import Entry
@@ -283,7 +282,3 @@ def test_metadata_is_what_tfds_expects(tree, tmp_path):
     metadata = Builder(config=config, data_dir=tmp_path).get_metadata()
     assert metadata.description.strip() and metadata.citation.strip()
     assert set(metadata.tags) <= set(tfds.core.dataset_metadata.valid_tags())
-
-
-def test_every_benchmark_has_its_command():
-    assert cli.BENCHMARKS.keys() == BENCHMARKS.keys()

@@ -25,6 +25,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # Schemes that have paths (those of `epath`), and what has to be installed for them.
 _PATHS = {"gs": "rmjax[gcs]", "s3": "rmjax[s3]", "az": "adlfs"}
 _PACKAGES = _PATHS | {"gcs": "rmjax[gcs]", "abfs": "adlfs"}
+_MISTAKES = AssertionError, AttributeError, LookupError, NameError, TypeError
 _AT_ONCE = 2**23  # bytes that are fetched ahead of what is read, at least
 
 
@@ -193,9 +194,9 @@ def reason(error: BaseException) -> str:
 def is_of_store(error: BaseException) -> bool:
     """Tell whether an error came from asking a store, by where it was raised.
 
-    Python's own errors, but for those of the system, are mistakes in a program.
+    What only a mistake in a program raises is none.
     """
-    if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+    if isinstance(error, _MISTAKES):
         return False
     frames = traceback.walk_tb(error.__traceback__)
     modules = (frame.f_globals.get("__name__", "") for frame, _ in frames)
