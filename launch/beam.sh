@@ -24,12 +24,13 @@ case ${1:-} in
 esac
 
 port=${BEAM_WORKERS_PORT:-50000}
-python=$(dirname "$(command -v "$RMJAX" || echo python)")/python
+# The pool starts its workers by the name `python`.
+PATH=$(dirname "$(command -v "$RMJAX" || echo ./rmjax)"):$PATH
 options="--runner=PortableRunner --job_endpoint=${BEAM_JOB_ENDPOINT:-localhost:8099}"
 options+=" --environment_type=EXTERNAL --environment_config=localhost:$port"
 options+=" --parallelism=${BEAM_PARALLELISM:-2}"
 
-pool=("$python" -m apache_beam.runners.worker.worker_pool_main "--service_port=$port")
+pool=(python -m apache_beam.runners.worker.worker_pool_main "--service_port=$port")
 if [ "$DRY_RUN" = 0 ]; then
   "${pool[@]}" &
   trap 'kill $!' EXIT

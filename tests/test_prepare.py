@@ -281,6 +281,15 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+def wait_for(port: int) -> None:
+    """Wait until a server answers, for a minute at most."""
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("localhost", port)).close()
+            return
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_units):
     """By launch/beam.sh: Beam's own job server, or one of Flink or Spark if it is given."""
@@ -293,6 +302,7 @@ def test_workers_of_a_portable_runner_write_the_same(files, tmp_path, small_unit
             endpoint = f"localhost:{ports[0]}"
             command = [sys.executable, "-m", job_service, f"--job_port={ports[0]}"]
             stack.callback(subprocess.Popen(command).kill)
+            wait_for(ports[0])
         started = subprocess.run(
             [LAUNCH / "beam.sh", "parquet", "--from", files / "parquet"]
             + ["--name", "a", "--source", "model", "--semantic", "class"]
