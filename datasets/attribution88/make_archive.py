@@ -56,7 +56,7 @@ def make_archive(
         if lists_first:
             _add_all(tar, folder, texts)
         for number, name in enumerate(bar):
-            _add(tar, f"{folder}/{name}", numbered(pictures, number))
+            add_member(tar, f"{folder}/{name}", numbered(pictures, number))
             tar.members = []  # type: ignore[attr-defined]  # it would keep them all
         if not lists_first:
             _add_all(tar, folder, texts)
@@ -113,10 +113,11 @@ def numbered(pictures: Sequence[bytes], number: int) -> bytes:
 
 def _add_all(tar: tarfile.TarFile, folder: str, texts: dict[str, bytes]) -> None:
     for name, text in texts.items():
-        _add(tar, f"{folder}/{name}", text)
+        add_member(tar, f"{folder}/{name}", text)
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Append a file to an archive."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))

@@ -7,7 +7,6 @@ noise, 15 KB each at 256 px, no two alike. Not for training.
 """
 
 import argparse
-import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from rmjax.datasets.attribution88.make_archive import (
     SEMANTICS,
     SOURCES,
+    add_member,
     draw_pictures,
     numbered,
 )
@@ -82,8 +82,8 @@ def write_shard(file: Path, samples: Sequence[Sample]) -> None:
                 "model": SOURCES[sample.source],
                 "class": SEMANTICS[sample.semantic],
             }
-            _add(tar, f"{sample.name}.jpg", sample.data)
-            _add(tar, f"{sample.name}.json", json.dumps(said).encode())
+            add_member(tar, f"{sample.name}.jpg", sample.data)
+            add_member(tar, f"{sample.name}.json", json.dumps(said).encode())
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
 
 
@@ -128,12 +128,6 @@ def make_shards(
         files.append(Path(folder) / name.format(number, count))
         write(files[-1], block)
     return files
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
-from tqdm import tqdm
 
 from rmjax.data.dataset import UNKNOWN_SOURCES, open_dataset
 from rmjax.data.images import decode_rgb
 from rmjax.data.parts import Collection
 from rmjax.errors import InputError
 from rmjax.prepare.beam import beam_map
-from rmjax.prepare.equalise import Equaliser, measure, plan_equalise
+from rmjax.prepare.equalise import measure, plan_equalise
 from rmjax.prepare.left_out import LEFT_OUT, read_left_out
 from rmjax.prepare.manifest import Manifest
 from rmjax.prepare.manifest_parts import collection_of
@@ -39,6 +38,7 @@ from rmjax.prepare.survey import (
     SplitByHash,
     Unit,
     make_units,
+    map_units,
     name_classes,
     survey,
 )
@@ -144,7 +144,8 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
             save_survey(folder, surveys)
         transform = None
         if equalise:
-            transform = self._plan_equalise(units, engine or here)
+            measured = map_units(units, measure, engine or here, "reading headers")
+            transform = plan_equalise(measured, self._splitter.seed)
             self.info.metadata[EQUALISED] = transform.metadata()
         sources, semantics = name_classes(collection, surveys)
         tasks, shards = plan_tasks(units, surveys)
@@ -180,15 +181,6 @@ class ImagesBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[
 
     def _here(self, processes: int) -> Engine:
         return partial(ordered_map, processes=self._processes or processes)
-
-    def _plan_equalise(self, units: Sequence[Unit], engine: Engine) -> Equaliser:
-        bar = tqdm(total=len(units), desc="reading headers", unit="unit", delay=1)
-        found = []
-        with bar, engine(measure) as measured:
-            for _, measures in measured(units):
-                found.append(measures)
-                bar.update()
-        return plan_equalise(found, self._splitter.seed)
 
 
 class CollectedBuilder(ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]

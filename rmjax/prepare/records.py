@@ -62,9 +62,11 @@ class Encoder:
 
     def labels(self, entry: Entry) -> tuple[int, int, int]:
         """Return source, semantic and group of an image, as numbers; -1 for another name."""
+        return *self._classes(entry), hash_name(entry.group.encode())
+
+    def _classes(self, entry: Entry) -> tuple[int, int]:
         sources, semantics = self._index
-        group = hash_name(entry.group.encode())
-        return sources.get(entry.source, -1), semantics.get(entry.semantic, -1), group
+        return sources.get(entry.source, -1), semantics.get(entry.semantic, -1)
 
     def __call__(self, block: Sequence[tuple[Entry, bytes]]) -> list[bytes | str]:
         """Return a record for each image, or in words why there is none."""
@@ -83,7 +85,7 @@ class Encoder:
             self._check(data, entry.path)
         except InputError as error:
             return str(error).removeprefix(f"{entry.path}: ")
-        source, semantic, _ = self.labels(entry)
+        source, semantic = self._classes(entry)
         example = tf_example_pb2.Example()
         feature = example.features.feature
         for name, text in (("path", entry.path), ("group", entry.group)):

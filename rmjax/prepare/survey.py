@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from logging import getLogger
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -31,6 +32,7 @@ SHARD_BYTES = 256 * 2**20
 _FEWEST_UNITS = 16  # so that small collections keep some cores busy as well
 _SMALLEST_UNIT = SHARD_BYTES // 4
 
+T = TypeVar("T")
 Unit = tuple[Part, ...]
 # Gives an image without a split one.
 Splitter = Callable[[Entry], str]
@@ -122,6 +124,19 @@ def make_units(parts: Sequence[Part]) -> list[Unit]:
     return [tuple(unit) for unit in units]
 
 
+def map_units(
+    units: Sequence[Unit], function: Callable[[Unit], T], engine: Engine, bar: str
+) -> list[T]:
+    """Return what a function makes of each unit, under a progress bar of that name."""
+    results = []
+    with tqdm(total=len(units), desc=bar, unit="unit", delay=1) as drawn:
+        with engine(function) as mapped:
+            for _, result in mapped(units):
+                results.append(result)
+                drawn.update()
+    return results
+
+
 def survey(units: Sequence[Unit], splitter: Splitter, engine: Engine) -> list[Survey]:
     """Survey all units.
 
@@ -134,12 +149,7 @@ def survey(units: Sequence[Unit], splitter: Splitter, engine: Engine) -> list[Su
         InputError: a part that cannot be read, too many that end early, a path that
             occurs twice, or a group in two splits.
     """
-    bar = tqdm(total=len(units), desc="reading labels", unit="unit", delay=1)
-    found = []
-    with bar, engine(_Surveyor(splitter)) as surveyed:
-        for _, result in surveyed(units):
-            found.append(result)
-            bar.update()
+    found = map_units(units, _Surveyor(splitter), engine, "reading labels")
     _check_damaged(units, found)
     parts = [part for unit in units for part in unit]
     check_paths(parts, np.concatenate([part.paths for part in found]))
@@ -217,9 +227,10 @@ class _Surveyor:
             made += not entry.split
             stated.add(entry.stated)
             counts[entry.source, entry.semantic, split] += 1
+            own = entry.group == entry.path
+            own_groups &= own
             paths.append(hash_path(entry.path))
-            own_groups &= entry.group == entry.path
-            groups.append(hash_path(entry.group))
+            groups.append(paths[-1] if own else hash_path(entry.group))
             splits.append(SPLITS.index(split) if split in SPLITS else len(SPLITS))
         of_paths = np.asarray(paths, np.int64)
         return Survey(
