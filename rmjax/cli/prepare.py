@@ -3,14 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rmjax.cli.options import ColumnNames, Count, Names, NewPlace, name_of
 from rmjax.cli.parser import Group, Word
 from rmjax.errors import InputError
-
-if TYPE_CHECKING:
-    from rmjax.data.columns import Columns
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -257,27 +254,33 @@ def _once(pairs: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
 
 
 Files = list[Annotated[str, Word(str, "PLACE")]]
-SplitColumn = Annotated[
-    str,
-    "the column of train, val or test (default: what the names of the files say, as "
-    "train-00000-of-00002.parquet does, or else made by a hash)",
-]
-GroupColumn = Annotated[
-    str,
-    "the column of what images have in common that stay in one split (default: each its "
-    "own)",
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """Splits.
+
+    Attributes:
+        split_column: the column of train, val or test (default: what the names of the
+            files say, as train-00000-of-00002.parquet does, or else made by a hash)
+        group: the column of what images have in common that stay in one split (default:
+            each its own)
+        seed: of splits that are made
+        fractions: shares of train, val and test, likewise
+    """
+
+    split_column: str = ""
+    group: str = ""
+    seed: int = 0
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
 
 
 def prepare_parquet(
     *,
     from_: Files,
     name: str | None = None,
-    split_column: SplitColumn = "",
-    group: GroupColumn = "",
     columns: ColumnNames,
-    seed: int = 0,
-    fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
+    splits: SplitOptions,
     reading: Reading,
 ) -> None:
     """Images in parquet files, such as those of the Hugging Face Hub.
@@ -288,29 +291,16 @@ def prepare_parquet(
         from_: files, a folder, a pattern, an address such as s3://bucket/folder, or
             hf:USER/DATASET on the Hub
         name: what to call the data set (default: as the files or their folder)
-        seed: of splits that are made
-        fractions: shares of train, val and test, likewise
     """
-    _prepare_shards(
-        "parquet",
-        from_,
-        name,
-        columns.read(group, split_column),
-        seed,
-        fractions,
-        reading,
-    )
+    _prepare_shards("parquet", from_, name, columns, splits, reading)
 
 
 def prepare_webdataset(
     *,
     from_: Files,
     name: str | None = None,
-    split_column: SplitColumn = "",
-    group: GroupColumn = "",
     columns: ColumnNames,
-    seed: int = 0,
-    fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
+    splits: SplitOptions,
     reading: Reading,
 ) -> None:
     """Images in the tar shards of a WebDataset.
@@ -322,18 +312,8 @@ def prepare_webdataset(
         from_: shards, a pattern such as 'shard-{000000..000127}.tar' (in quotes), a
             folder, or an address such as s3://bucket/folder
         name: what to call the data set (default: as the files or their folder)
-        seed: of splits that are made
-        fractions: shares of train, val and test, likewise
     """
-    _prepare_shards(
-        "webdataset",
-        from_,
-        name,
-        columns.read(group, split_column),
-        seed,
-        fractions,
-        reading,
-    )
+    _prepare_shards("webdataset", from_, name, columns, splits, reading)
 
 
 BENCHMARKS = {
@@ -372,9 +352,8 @@ def _prepare_shards(
     format: str,
     places: list[str],
     name: str | None,
-    columns: "Columns",
-    seed: int,
-    fractions: tuple[float, ...],
+    columns: ColumnNames,
+    splits: SplitOptions,
     reading: Reading,
 ) -> None:
     from rmjax.datasets import shards
@@ -383,9 +362,9 @@ def _prepare_shards(
         format,
         name or name_of(places[0]),
         place=places,
-        columns=columns,
-        seed=seed,
-        fractions=fractions,
+        columns=columns.read(splits.group, splits.split_column),
+        seed=splits.seed,
+        fractions=splits.fractions,
         **reading.options(),
     )
     reading.finish(folder)
